@@ -1,0 +1,1 @@
+"""Inside the TEE beside the workload: evidence, secrets, images."""

@@ -1,0 +1,1 @@
+"""Claims x reference values x policy -> attestation result. Pure."""

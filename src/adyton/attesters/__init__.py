@@ -1,0 +1,1 @@
+"""Collecting evidence: this machine's devices, or the development TEE."""

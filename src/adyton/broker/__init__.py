@@ -1,0 +1,1 @@
+"""The key broker: relying party and verifier service."""

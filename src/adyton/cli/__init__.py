@@ -1,0 +1,62 @@
+"""The front door: ``adyton <noun> <verb>``. One thin file per noun; a room is imported only when its noun is used.
+
+Settings (options, environment, files) and the clock are read here and handed down. Errors of the tree become one
+message with its hint on standard error and an exit status (``adyton.cli.output.exit_status``); with ``--json`` one
+object on standard output.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import click
+
+# noun -> (module, attribute, one line of help). The help stands here so that `--help` imports no noun.
+NOUNS: dict[str, tuple[str, str, str]] = {
+    "audit": ("adyton.cli.audit", "audit", "Read the broker's record of decisions."),
+    "broker": ("adyton.cli.broker", "broker", "Run the key broker."),
+    "demo": ("adyton.cli.demo", "demo", "Play the whole story on real parts, refusals included."),
+    "devtee": ("adyton.cli.devtee", "devtee", "The development TEE: genuine formats, no hardware protection."),
+    "evidence": ("adyton.cli.evidence", "evidence", "Verify, show and test evidence."),
+    "image": ("adyton.cli.image", "image", "Encrypt, decrypt and inspect images."),
+    "logs": ("adyton.cli.run", "logs", "Print what a workload wrote, if its document allows it."),
+    "measure": ("adyton.cli.measure", "measure", "Compute the measurements that evidence must show."),
+    "policy": ("adyton.cli.policy", "policy", "Set, list, show and delete policies."),
+    "ps": ("adyton.cli.run", "ps", "List workloads."),
+    "reference": ("adyton.cli.reference", "reference", "Publish, list, show and delete reference values."),
+    "resource": ("adyton.cli.resource", "resource", "Register, bind, list, show and delete secrets."),
+    "run": ("adyton.cli.run", "run", "Run an image in the development TEE."),
+    "stop": ("adyton.cli.run", "stop", "Stop workloads."),
+    "workload": ("adyton.cli.workload", "workload", "Write and read workload documents."),
+}
+
+
+class _Nouns(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(NOUNS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in NOUNS:
+            return None
+        module, attribute, _ = NOUNS[cmd_name]
+        command = getattr(importlib.import_module(module), attribute)
+        assert isinstance(command, click.Command)  # noqa: S101 -- our own table
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(noun, NOUNS[noun][2]) for noun in sorted(NOUNS)])
+
+
+@click.command(cls=_Nouns, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="adyton", message="%(prog)s %(version)s")
+def adyton() -> None:
+    """Containers, functions and jobs in trusted execution environments, given their keys only after proof."""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit. Nothing but an exit status and its message leaves here."""
+    from adyton.cli.output import run
+
+    sys.exit(run(adyton, arguments))

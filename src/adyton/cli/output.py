@@ -1,0 +1,98 @@
+"""What every noun prints with: errors, JSON, tables, exit statuses.
+
+Exit statuses: 0 done; 1 refused or failed; 2 the input is not what it should be (``evidence``); 3 wrong usage or an
+unreadable path; 4 cannot be verified with what was given. ``run`` gives the workload's own status instead, and 125
+when Adyton itself failed, as ``podman run`` does.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Sequence
+
+import click
+
+from adyton.errors import AdytonError, MalformedEvidence, UnsupportedEvidence
+
+_STATUS: tuple[tuple[type[AdytonError], int], ...] = ((MalformedEvidence, 2), (UnsupportedEvidence, 4))
+
+
+class Exit(Exception):
+    """Leave with this status; whatever had to be said has been said."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(status)
+        self.status = status
+
+
+def exit_status(error: AdytonError) -> int:
+    """The exit status for an error of the tree."""
+    return next((status for kind, status in _STATUS if isinstance(error, kind)), 1)
+
+
+def run(command: click.Command, arguments: list[str] | None = None) -> int:
+    """Run ``command`` with errors turned into messages; returns the exit status."""
+    try:
+        command.main(args=arguments, prog_name="adyton", standalone_mode=False)
+    except Exit as leaving:
+        return leaving.status
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        return 3
+    except click.exceptions.Exit as leaving:
+        return leaving.exit_code
+    except click.exceptions.Abort:
+        say("interrupted")
+        return 130
+    except click.ClickException as error:  # usage errors and unreadable paths
+        error.show()
+        return 3
+    except AdytonError as error:
+        print_error(error)
+        return exit_status(error)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left; so do we, silently
+        return 141
+    return 0
+
+
+def print_error(error: AdytonError) -> None:
+    """One error as a person reads it, on standard error."""
+    say(click.style("error: ", fg="red", bold=True, reset=True) + error.message + f" [{error.code}]")
+    for label, value in (
+        ("field", error.field),
+        ("expected", error.as_dict()["expected"]),
+        ("got", error.as_dict()["got"]),
+        ("asked for by", error.spec),
+    ):
+        if value is not None:
+            say(f"  {label}: {value}")
+    for reason in getattr(error, "reasons", ()):
+        say(f"  reason: {reason}")
+    if error.hint:
+        say(click.style("  hint: ", fg="yellow", reset=True) + error.hint)
+
+
+def say(text: str) -> None:
+    """A line on standard error, where everything goes that is not the answer."""
+    click.echo(text, err=True)
+
+
+def print_json(value: object) -> None:
+    """One JSON document on one line of standard output."""
+    click.echo(json.dumps(value, ensure_ascii=False, default=str))
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Left-aligned columns on standard output; nothing is cut, so that pipes see whole values."""
+    texts = [[str(cell) if cell is not None else "-" for cell in row] for row in rows]
+    widths = [max([len(name), *(len(row[index]) for row in texts)]) for index, name in enumerate(columns)]
+    for row in [[name.upper() for name in columns], *texts]:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON on standard output, one object a line.")

@@ -1,0 +1,1 @@
+"""Where endorsements come from."""

@@ -1,0 +1,1 @@
+"""Verify-or-raise wrappers over pyca/cryptography, and the JOSE that guests need. Pure."""

@@ -1,0 +1,1 @@
+"""Issuing, and forging, evidence under a development root."""

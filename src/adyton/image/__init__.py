@@ -1,0 +1,1 @@
+"""OCI images: registry, encryption, unpacking."""

@@ -1,0 +1,1 @@
+"""The development TEE as a service: starts instances, measures them, answers for them."""

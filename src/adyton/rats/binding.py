@@ -1,0 +1,72 @@
+"""How a challenge is bound into evidence, written once.
+
+CoCo's KBS protocol 0.4.0: the attester hashes a canonical object (RFC 8785) holding the nonce and its public key, and
+puts the digest into the TEE's report data. The primary object always has ``additional-evidence``, even when it is the
+empty string; a device's object never has it. The digest is SHA-384 unless negotiated. Where a field is longer than the
+digest it is filled with zeros on the right, and a verifier compares the whole field; nothing is cut.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Mapping
+
+from adyton.errors import BindingMismatch
+from adyton.rats.types import ReportData
+from adyton.wire import jcs
+
+HASHES = ("sha256", "sha384", "sha512")
+DEFAULT_HASH = "sha384"
+
+
+def primary_object(nonce: str, tee_public_key: Mapping[str, str], additional_evidence: str = "") -> bytes:
+    """Canonical bytes that the primary evidence binds; ``nonce`` is the text of the challenge as it was sent."""
+    return jcs.canonical(
+        {"additional-evidence": additional_evidence, "nonce": nonce, "tee-pubkey": dict(tee_public_key)}
+    )
+
+
+def device_object(nonce: str, tee_public_key: Mapping[str, str]) -> bytes:
+    """Canonical bytes that each additional device's evidence binds."""
+    return jcs.canonical({"nonce": nonce, "tee-pubkey": dict(tee_public_key)})
+
+
+def digest(canonical: bytes, algorithm: str = DEFAULT_HASH) -> bytes:
+    """The digest of a canonical object; an algorithm outside ``HASHES`` is ``ValueError``."""
+    if algorithm not in HASHES:
+        raise ValueError("unknown binding hash")
+    return hashlib.new(algorithm, canonical).digest()
+
+
+def report_data(canonical: bytes, algorithm: str = DEFAULT_HASH) -> ReportData:
+    """The 64-byte report data of ``canonical``: its digest, then zeros."""
+    return ReportData(digest(canonical, algorithm).ljust(64, b"\0"))
+
+
+def check_report_data(tee: str, expected: ReportData, got: ReportData) -> None:
+    """Compare whole fields in constant time; an all-zero expectation is the caller's mistake, not a match."""
+    if not any(expected.value):
+        raise ValueError("expected report data is empty")
+    if not hmac.compare_digest(expected.value, got.value):
+        raise BindingMismatch(
+            "the evidence was not made for this nonce and key",
+            code="report_data_mismatch",
+            tee=tee,
+            field="report_data",
+            expected=expected.value,
+            got=got.value,
+            spec="kbs-protocol 1.5",
+            hint="evidence is good for one handshake; a replayed or relayed one is refused",
+        )
+
+
+def init_data_field(init_data: bytes, *, length: int, algorithm: str = "sha256") -> bytes:
+    """What the TEE's init-data field must hold: the digest of the document, zeros on the right; never cut.
+
+    ``length`` is the field's (SNP HOST_DATA 32, TDX MRCONFIGID 48, SGX CONFIGID and CCA RPV 64).
+    """
+    value = hashlib.new(algorithm, init_data).digest()
+    if len(value) > length:
+        raise ValueError(f"a {algorithm} digest does not fit a field of {length} bytes")
+    return value.ljust(length, b"\0")

@@ -1,0 +1,124 @@
+"""RFC 9334's nouns as frozen types: nonces and digests are types, not ``bytes`` that happen to have a length."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import Enum
+from typing import Literal, TypeAlias
+
+JsonValue: TypeAlias = "bool | int | float | str | list[JsonValue] | dict[str, JsonValue] | None"
+
+_DIGEST = re.compile(r"(sha256|sha384|sha512):([0-9a-f]+)\Z")
+_SIZES = {"sha256": 32, "sha384": 48, "sha512": 64}
+
+
+@dataclass(frozen=True, slots=True)
+class Digest:
+    """A digest with its algorithm, written ``sha256:<lower-case hex>`` (OCI image-spec, descriptor.md, digests)."""
+
+    algorithm: str
+    value: bytes
+
+    def __post_init__(self) -> None:
+        if len(self.value) != _SIZES.get(self.algorithm):
+            raise ValueError("digest of unknown algorithm or wrong length")
+
+    @classmethod
+    def parse(cls, text: str) -> Digest:
+        """Read ``algorithm:hex``; anything else is ``ValueError``."""
+        match = _DIGEST.match(text)
+        if match is None or len(match[2]) != 2 * _SIZES[match[1]]:
+            raise ValueError("not a digest of the form sha256:<64 lower-case hex digits>")
+        return cls(match[1], bytes.fromhex(match[2]))
+
+    @classmethod
+    def of(cls, data: bytes | memoryview, algorithm: str = "sha256") -> Digest:
+        """The digest of ``data``."""
+        return cls(algorithm, hashlib.new(algorithm, data).digest())
+
+    @property
+    def hex(self) -> str:
+        """The value in lower-case hex, without the algorithm."""
+        return self.value.hex()
+
+    def matches(self, data: bytes | memoryview) -> bool:
+        """Whether ``data`` has this digest, in full length and constant time."""
+        return hmac.compare_digest(hashlib.new(self.algorithm, data).digest(), self.value)
+
+    def __str__(self) -> str:
+        return f"{self.algorithm}:{self.value.hex()}"
+
+
+@dataclass(frozen=True, slots=True)
+class Nonce:
+    """A verifier's challenge: 32 random bytes, used once."""
+
+    value: bytes
+
+    def __post_init__(self) -> None:
+        if len(self.value) != 32:
+            raise ValueError("a nonce has 32 bytes")
+
+
+@dataclass(frozen=True, slots=True)
+class ReportData:
+    """What an attester puts under the TEE's signature: exactly 64 bytes, as the TEE's field holds them."""
+
+    value: bytes
+
+    def __post_init__(self) -> None:
+        if len(self.value) != 64:
+            raise ValueError("report data has 64 bytes")
+
+
+class Revocation(Enum):
+    """Whether the endorser's CRLs are required. There is no silent third way."""
+
+    REQUIRED = "required"
+    UNCHECKED_AS_ASKED = "unchecked"
+
+
+class RootKind(Enum):
+    """Which root the evidence leads to."""
+
+    VENDOR = "vendor"
+    CUSTOM = "custom"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One verified step: a stable id and the specification section that asks for it."""
+
+    id: str
+    ok: bool
+    spec: str
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedEvidence:
+    """Authentic evidence. Only a verifier makes one; that it exists says that every check in ``checks`` passed.
+
+    ``claims`` are flat-named JSON values under Adyton's names (hex is lower-case), ``coco_claims`` the same facts under
+    CoCo's names (``kbs-protocol`` 2.4) as Rego policies read them. ``tcb`` is the platform's trusted computing base.
+    ``root_fingerprint`` is the SHA-256 of the root key's SPKI in hex. ``expires`` is the earliest end of validity among
+    the endorsements used, which ``expires_first`` names. ``unchecked`` lists what was not checked, never silently.
+    """
+
+    tee: str
+    tee_class: Literal["cpu", "gpu", "switch"]
+    claims: Mapping[str, JsonValue]
+    coco_claims: Mapping[str, JsonValue]
+    tcb: Mapping[str, JsonValue]
+    report_data: ReportData
+    init_data: bytes
+    root: RootKind
+    root_fingerprint: str
+    checks: tuple[Check, ...]
+    expires: datetime
+    expires_first: str
+    unchecked: tuple[str, ...] = field(default=())

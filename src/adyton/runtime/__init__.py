@@ -1,0 +1,1 @@
+"""How a workload gets into a TEE on this machine."""

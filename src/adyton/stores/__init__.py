@@ -1,0 +1,1 @@
+"""What must last: SQLite, encrypted at rest."""

@@ -1,0 +1,1 @@
+"""One room per TEE; the same files in each. Adding a TEE is one room and one line here."""

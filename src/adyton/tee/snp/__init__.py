@@ -1,0 +1,1 @@
+"""AMD SEV-SNP: reports, endorsements, verification, launch measurement. Pure."""

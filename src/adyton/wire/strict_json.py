@@ -1,0 +1,58 @@
+"""JSON from strangers: size, depth and duplicate members are checked before anything is believed.
+
+``parse`` gives Python values; typed decoding is msgspec's business once ``parse`` or ``check`` has passed the bytes.
+Every refusal is ``ValueError`` with a short reason; callers turn it into their own error.
+"""
+
+from __future__ import annotations
+
+import json
+
+MAX_DEPTH = 64
+
+
+def depth(data: bytes) -> int:
+    """The deepest nesting of brackets outside strings. Runs in one pass, without recursion."""
+    level = deepest = 0
+    in_string = escaped = False
+    for byte in data:
+        if in_string:
+            if escaped:
+                escaped = False
+            elif byte == 0x5C:
+                escaped = True
+            elif byte == 0x22:
+                in_string = False
+        elif byte == 0x22:
+            in_string = True
+        elif byte in (0x5B, 0x7B):
+            level += 1
+            deepest = max(deepest, level)
+        elif byte in (0x5D, 0x7D):
+            level -= 1
+    return deepest
+
+
+def parse(data: bytes | str, *, max_size: int, max_depth: int = MAX_DEPTH) -> object:
+    """Parse UTF-8 JSON of at most ``max_size`` bytes; duplicate members, NaN and infinities are refused."""
+    raw = data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data
+    if len(raw) > max_size:
+        raise ValueError(f"larger than {max_size} bytes")
+    if raw.count(b"[") + raw.count(b"{") > max_depth and depth(raw) > max_depth:
+        raise ValueError(f"nested deeper than {max_depth}")
+    try:
+        value: object = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise ValueError("not JSON") from error
+    return value
+
+
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        raise ValueError("an object has two members of the same name")
+    return result
+
+
+def _no_constant(name: str) -> object:
+    raise ValueError(f"{name} is not JSON")

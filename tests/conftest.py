@@ -1,0 +1,75 @@
+"""What every test shares: the pure floors are run under an audit hook, and vectors are found in one place."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+VECTORS = Path(os.environ.get("ADYTON_VECTORS", REPOSITORY.parent / "shared" / "vectors"))
+PURE_FLOORS = ("wire", "rats", "crypto", "tee", "protocol", "appraisal")
+_FORBIDDEN = ("open", "socket.", "subprocess.Popen", "os.system", "os.listdir", "os.scandir", "os.mkdir", "os.remove")
+_armed = False
+
+
+def _audit(event: str, arguments: tuple[object, ...]) -> None:
+    if not _armed or not event.startswith(_FORBIDDEN):
+        return
+    frame = sys._getframe(1)
+    while frame is not None:
+        name = frame.f_globals.get("__name__", "")
+        if name == "importlib._bootstrap" or name.startswith("importlib._bootstrap"):
+            return  # importing a module on first use reads files; that is Python's doing
+        if name.startswith(tuple(f"adyton.{floor}" for floor in PURE_FLOORS)):
+            raise AssertionError(f"a pure floor did {event}{arguments!r}")
+        if frame.f_back is None:
+            return
+        frame = frame.f_back
+
+
+sys.addaudithook(_audit)
+
+
+@pytest.fixture(autouse=True)
+def pure_floors_open_nothing(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Tests of floors 0 to 2 fail if the code under test opens a file, a socket or a process."""
+    global _armed
+    parts = (
+        request.path.relative_to(REPOSITORY / "tests").parts
+        if request.path.is_relative_to(REPOSITORY / "tests")
+        else ()
+    )
+    _armed = bool(parts) and parts[0] in PURE_FLOORS
+    yield
+    _armed = False
+
+
+@pytest.fixture(scope="session")
+def vectors() -> Path:
+    """The folder of real evidence. Where it is missing, `make test` skips and `make test-all` fails."""
+    if not (VECTORS / "manifest.json").is_file():
+        if os.environ.get("ADYTON_ALL"):
+            pytest.fail(f"evidence vectors are missing: {VECTORS} (set ADYTON_VECTORS)")
+        pytest.skip(f"evidence vectors are not here ({VECTORS}); set ADYTON_VECTORS to run these tests")
+    return VECTORS
+
+
+@pytest.fixture(scope="session")
+def manifest(vectors: Path) -> dict[str, object]:
+    """``manifest.json`` of the vectors."""
+    loaded: dict[str, object] = json.loads((vectors / "manifest.json").read_text())
+    return loaded
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that need root are skipped, with the reason, where the user is not root."""
+    if os.geteuid() == 0:
+        return
+    for item in items:
+        if item.get_closest_marker("root"):
+            item.add_marker(pytest.mark.skip(reason="needs root: namespaces and mounts"))

@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from adyton.errors import BindingMismatch
+from adyton.rats import binding
+from adyton.rats.types import Digest, Nonce, ReportData
+
+# The P-256 key of RFC 7515 A.3; check values of specs/kbs-protocol 1.5.
+KEY = {
+    "kty": "EC",
+    "crv": "P-256",
+    "alg": "ECDH-ES+A256KW",
+    "x": "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU",
+    "y": "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0",
+}
+NONCE = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="
+PRIMARY = "d4bd1841ef158d7c3904848b81d834cafb2fb888d896151632a2aa5e8c258da20f8ba11735fc30d095f10ed26e055e09"
+DEVICE = "19a630d21977b83b1c45bff1aa391bd83375a9e24f11c6915fba17d41519e1aa78bece9d15bb779a5a68c86d7bc3e483"
+
+
+def test_check_values_of_the_protocol() -> None:
+    assert binding.digest(binding.primary_object(NONCE, KEY)).hex() == PRIMARY
+    assert binding.digest(binding.device_object(NONCE, KEY)).hex() == DEVICE
+
+
+def test_report_data_is_the_digest_and_zeros_and_is_compared_whole() -> None:
+    expected = binding.report_data(binding.primary_object(NONCE, KEY))
+    assert expected.value == bytes.fromhex(PRIMARY) + bytes(16)
+    binding.check_report_data("snp", expected, expected)
+    longer = ReportData(expected.value[:63] + b"\x01")
+    with pytest.raises(BindingMismatch) as caught:
+        binding.check_report_data("snp", expected, longer)
+    assert caught.value.code == "report_data_mismatch"
+
+
+def test_an_empty_expectation_is_never_a_match() -> None:
+    with pytest.raises(ValueError, match="empty"):
+        binding.check_report_data("snp", ReportData(bytes(64)), ReportData(bytes(64)))
+
+
+@given(st.integers(0, 511))
+def test_one_flipped_bit_never_matches(bit: int) -> None:
+    expected = binding.report_data(b"x")
+    flipped = bytearray(expected.value)
+    flipped[bit // 8] ^= 1 << bit % 8
+    with pytest.raises(BindingMismatch):
+        binding.check_report_data("snp", expected, ReportData(bytes(flipped)))
+
+
+def test_init_data_is_padded_and_never_cut() -> None:
+    assert binding.init_data_field(b"", length=48)[32:] == bytes(16)
+    with pytest.raises(ValueError, match="does not fit"):
+        binding.init_data_field(b"", length=32, algorithm="sha384")
+
+
+@pytest.mark.parametrize("size", [0, 31, 33, 64])
+def test_a_nonce_has_32_bytes(size: int) -> None:
+    with pytest.raises(ValueError):
+        Nonce(bytes(size))
+
+
+@pytest.mark.parametrize(
+    "text", ["", "sha256:", "sha256:" + "A" * 64, "md5:" + "0" * 32, "sha256:" + "0" * 64 + "\n", "sha384:" + "0" * 64]
+)
+def test_digests_are_read_strictly(text: str) -> None:
+    with pytest.raises(ValueError):
+        Digest.parse(text)
+
+
+@given(st.binary())
+def test_digest_text_round_trips(data: bytes) -> None:
+    digest = Digest.of(data)
+    assert Digest.parse(str(digest)) == digest
+    assert digest.matches(data)
+    assert not digest.matches(data + b"x")

@@ -92,4 +92,6 @@ def toml_string(text: str) -> str:
 
 def _multiline(text: str) -> str:
     printable = all(char in "\n\t" or (ord(char) >= 0x20 and ord(char) != 0x7F) for char in text)
-    return f"'''\n{text}'''" if "\n" in text and printable and "''" not in text else toml_string(text)
+    return (
+        f"'''\n{text}'''" if "\n" in text and printable and "'''" not in text and text[-1] != "'" else toml_string(text)
+    )

@@ -91,6 +91,23 @@ class RootKind(Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class TrustAnchors:
+    """Which root keys are trusted, by SHA-256 of their SPKI. ``vendor``: the ones pinned in each TEE's room.
+
+    ``custom`` adds roots that their owner answers for; evidence under one of them is marked ``RootKind.CUSTOM``.
+    """
+
+    vendor: bool = True
+    custom: frozenset[bytes] = frozenset()
+
+    def __post_init__(self) -> None:
+        if not self.vendor and not self.custom:
+            raise ValueError("no trust anchors at all: nothing could ever be verified")
+        if any(len(fingerprint) != 32 for fingerprint in self.custom):
+            raise ValueError("a fingerprint is the SHA-256 of an SPKI, 32 bytes")
+
+
+@dataclass(frozen=True, slots=True)
 class Check:
     """One verified step: a stable id and the specification section that asks for it."""
 

@@ -1,0 +1,103 @@
+"""What a resource is bound to: the workloads that may ever have it (contracts, 3).
+
+A ``Binding`` is written by the owner beside the value and stored with it. Its members are alternatives: one match is
+enough. Without any it is *empty*, and an empty binding is never released; nothing is implied by an absent member.
+
+==========================  ==========================================================================================
+``workloads``               ``sha256:<hex>`` of a workload document (HOST_DATA), run by any guest whose measurement the
+                            tenant's reference values accept; or ``<96 hex>/sha256:<hex>``, measurement and document
+``images``                  ``sha256:<hex>``: manifest digest in the attested workload document (``image``)
+``signers``                 ``sha256:<hex>``: SPKI of a key whose signature the attested document carries
+``policy``                  Rego text, ``data.policy.allow`` over the claims (kbs-protocol 1.12)
+``any_workload_i_accept``   every workload whose attestation status this environment accepts: an ugly name on purpose
+==========================  ==========================================================================================
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import msgspec
+
+from adyton.errors import MalformedRequest
+from adyton.rats.types import Digest
+
+MAX_ENTRIES = 1000
+MAX_POLICY = 256 * 1024
+
+_MEASUREMENT = re.compile(r"[0-9a-f]{96}\Z")
+
+
+class Binding(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The alternatives above. All members default to *nobody*."""
+
+    workloads: list[str] = []
+    images: list[str] = []
+    signers: list[str] = []
+    policy: str | None = None
+    any_workload_i_accept: bool = False
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing at all could release the resource."""
+        return not (self.workloads or self.images or self.signers or self.policy or self.any_workload_i_accept)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkloadIdentity:
+    """What runs a workload and what it is. ``measurement`` 48 bytes in hex, or ``None``: any accepted one."""
+
+    document: Digest
+    measurement: str | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> WorkloadIdentity:
+        """Read one entry of ``Binding.workloads``; ``MalformedRequest`` for anything else."""
+        measurement, slash, digest = text.rpartition("/")
+        if slash and not _MEASUREMENT.match(measurement):
+            raise _malformed("workloads", "sha256:<hex>, or <96 hex digits of the measurement>/sha256:<hex>", text)
+        return cls(document=_sha256("workloads", digest), measurement=measurement or None)
+
+    def matches(self, measurement: str, host_data: bytes) -> bool:
+        """Whether evidence with this measurement (hex) and HOST_DATA (32 bytes) is this workload."""
+        return self.document.value == host_data and self.measurement in {None, measurement}
+
+
+def check(binding: Binding) -> Binding:
+    """``binding`` itself if every entry can be matched; ``MalformedRequest`` names the one that cannot.
+
+    An empty binding passes: it is a resource that nobody gets yet.
+    """
+    if len(binding.workloads) + len(binding.images) + len(binding.signers) > MAX_ENTRIES:
+        raise _malformed("binding", f"at most {MAX_ENTRIES} entries", "more")
+    for entry in binding.workloads:
+        WorkloadIdentity.parse(entry)
+    for entry in binding.images:
+        _sha256("images", entry)
+    for entry in binding.signers:
+        _sha256("signers", entry)
+    if binding.policy is not None and not 0 < len(binding.policy.encode("utf-8", "replace")) <= MAX_POLICY:
+        raise _malformed("policy", f"Rego of 1 to {MAX_POLICY} bytes", len(binding.policy))
+    return binding
+
+
+def _sha256(field: str, text: str) -> Digest:
+    try:
+        digest = Digest.parse(text)
+    except ValueError as error:
+        raise _malformed(field, "sha256:<64 lower-case hex digits>", text) from error
+    if digest.algorithm != "sha256":
+        raise _malformed(field, "sha256:<64 lower-case hex digits>", text)
+    return digest
+
+
+def _malformed(field: str, expected: str, got: object) -> MalformedRequest:
+    return MalformedRequest(
+        "a binding has an entry that could never match",
+        code="binding_malformed",
+        field=field,
+        expected=expected,
+        got=got if isinstance(got, int) else str(got)[:80],
+        spec="contracts 3",
+    )

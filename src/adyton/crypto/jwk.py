@@ -1,0 +1,134 @@
+"""The public key of a TEE, as a JSON Web Key (RFC 7517, kbs-protocol 1.6).
+
+Accepted, and nothing else: EC on P-256 or P-521 with ``ECDH-ES+A256KW``; RSA of 2048 to 8192 bits with
+``RSA-OAEP-256``. ``RSA1_5`` is refused: its padding gives whoever may ask a decryption oracle. Members that the
+protocol does not know are dropped before anything is hashed; private members are an error, since a private key that
+has been on the wire is nobody's secret.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+
+from adyton.errors import MalformedRequest
+from adyton.wire import b64
+
+CURVES: dict[str, tuple[ec.EllipticCurve, int]] = {"P-256": (ec.SECP256R1(), 32), "P-521": (ec.SECP521R1(), 66)}
+EC_ALGORITHM = "ECDH-ES+A256KW"
+RSA_ALGORITHM = "RSA-OAEP-256"
+RSA_BITS = range(2048, 8193)
+_PRIVATE = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k", "priv"})
+_MEMBERS = {"EC": ("alg", "crv", "kty", "x", "y"), "RSA": ("alg", "e", "kty", "n")}
+
+
+@dataclass(frozen=True, slots=True)
+class TeeKey:
+    """A checked public key. ``members`` are the known JWK members, all of them strings, in alphabetical order."""
+
+    members: Mapping[str, str]
+    public: ec.EllipticCurvePublicKey | rsa.RSAPublicKey
+
+
+def parse(jwk: object) -> TeeKey:
+    """Read a decoded JSON object; ``MalformedRequest`` for every key that nothing may be encrypted to."""
+    if not isinstance(jwk, dict):
+        raise _malformed("a JSON object", type(jwk).__name__)
+    if private := sorted(_PRIVATE.intersection(jwk)):
+        raise _malformed("public members only", private)
+    kind = jwk.get("kty")
+    names = _MEMBERS.get(kind) if isinstance(kind, str) else None
+    if names is None:
+        raise _malformed("EC or RSA", kind, "kty")
+    members = {}
+    for name in names:
+        value = jwk.get(name)
+        if not isinstance(value, str):
+            raise _malformed("a string", type(value).__name__, name)
+        members[name] = value
+    return TeeKey(members, _ec(members) if kind == "EC" else _rsa(members))
+
+
+def _ec(members: Mapping[str, str]) -> ec.EllipticCurvePublicKey:
+    if members["alg"] != EC_ALGORITHM:
+        raise _malformed(EC_ALGORITHM, members["alg"], "alg")
+    if members["crv"] not in CURVES:
+        raise _malformed(sorted(CURVES), members["crv"], "crv")
+    curve, size = CURVES[members["crv"]]
+    point = b"\x04" + b"".join(_number(members, name, size) for name in ("x", "y"))
+    try:
+        return ec.EllipticCurvePublicKey.from_encoded_point(curve, point)
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise _malformed("a point on the curve", "one off it", "x") from error
+
+
+def _rsa(members: Mapping[str, str]) -> rsa.RSAPublicKey:
+    if members["alg"] != RSA_ALGORITHM:
+        raise _malformed(RSA_ALGORITHM, members["alg"], "alg")
+    if len(members["n"]) > 1400 or len(members["e"]) > 8:
+        raise _malformed(f"{RSA_BITS[0]} to {RSA_BITS[-1]} bits and an exponent below 2^32", "more", "n")
+    modulus = int.from_bytes(_number(members, "n"))
+    if modulus.bit_length() not in RSA_BITS:
+        raise _malformed(f"{RSA_BITS[0]} to {RSA_BITS[-1]} bits", modulus.bit_length(), "n")
+    exponent = int.from_bytes(_number(members, "e"))
+    if exponent < 65537 or exponent % 2 == 0 or modulus % 2 == 0:
+        raise _malformed("an odd exponent of at least 65537 and an odd modulus", "other", "e")
+    try:
+        return rsa.RSAPublicNumbers(exponent, modulus).public_key()
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise _malformed("an RSA key", "one that cannot be used", "n") from error
+
+
+def _number(members: Mapping[str, str], name: str, size: int | None = None) -> bytes:
+    try:
+        value = b64.decode_url(members[name])
+    except ValueError as error:
+        raise _malformed("base64url without padding", members[name], name) from error
+    if size is not None and len(value) != size:
+        raise _malformed(f"{size} bytes", len(value), name)
+    if size is None and (not value or value[0] == 0):
+        raise _malformed("a positive number without leading zeros", "other", name)
+    return value
+
+
+def from_public(key: ec.EllipticCurvePublicKey | rsa.RSAPublicKey) -> TeeKey:
+    """The same as a JWK, for whoever made the key; ``ValueError`` for a kind that ``parse`` would refuse."""
+    if isinstance(key, rsa.RSAPublicKey):
+        numbers = key.public_numbers()
+        members = {"alg": RSA_ALGORITHM, "e": _uint(numbers.e), "kty": "RSA", "n": _uint(numbers.n)}
+    else:
+        members = {"alg": EC_ALGORITHM, **ec_members(key)}
+    try:
+        return parse(members)
+    except MalformedRequest as error:
+        raise ValueError(f"no TEE key: {error}") from error
+
+
+def ec_members(key: ec.EllipticCurvePublicKey) -> dict[str, str]:
+    """``crv``, ``kty``, ``x``, ``y`` of a key on a known curve, in that order."""
+    names = {curve.name: (name, size) for name, (curve, size) in CURVES.items()}
+    if key.curve.name not in names:
+        raise ValueError("unknown curve")
+    name, size = names[key.curve.name]
+    numbers = key.public_numbers()
+    x, y = (b64.encode_url(number.to_bytes(size)) for number in (numbers.x, numbers.y))
+    return {"crv": name, "kty": "EC", "x": x, "y": y}
+
+
+def _uint(number: int) -> str:
+    return b64.encode_url(number.to_bytes((number.bit_length() + 7) // 8))
+
+
+def _malformed(expected: object, got: object, member: str | None = None) -> MalformedRequest:
+    return MalformedRequest(
+        "the TEE's public key cannot be used",
+        code="tee_key_malformed",
+        field="tee-pubkey" + (f".{member}" if member else ""),
+        expected=expected,
+        got=got if isinstance(got, int | list) else str(got)[:40],
+        spec="kbs-protocol 1.6",
+        hint="EC P-256 or P-521 with ECDH-ES+A256KW, or RSA of at least 2048 bits with RSA-OAEP-256",
+    )

@@ -1,0 +1,243 @@
+"""Request, challenge, attestation, response: the bodies of CoCo's KBS protocol 0.4.0 (kbs-protocol 1.3 to 1.5).
+
+Parsing only. A body that cannot be read is ``MalformedRequest``; whether its evidence is authentic is not asked here.
+Objects with two members of the same name are refused everywhere outside ``primary_evidence``, whose bytes are kept as
+they came: the TEE's room reads them. Members that the protocol does not know are ignored, as CoCo's server does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import msgspec
+
+from adyton.crypto import jwk
+from adyton.crypto.jwk import TeeKey
+from adyton.errors import MalformedRequest
+from adyton.rats import binding
+from adyton.rats.types import JsonValue, ReportData
+from adyton.wire import b64, strict_json
+
+VERSION = "0.4.0"
+MAX_BODY = 2 * 1000 * 1000
+MAX_NONCE = 256
+TEES = frozenset(
+    [
+        "az-snp-vtpm",
+        "az-tdx-vtpm",
+        "nvidia",
+        "nvidiadpu",
+        "sgx",
+        "snp",
+        "tdx",
+        "cca",
+        "csv",
+        "se",
+        "hygondcu",
+        "tpm",
+        "sample",
+        "sampledevice",
+    ]
+)
+_HASHES = ("sha384", "sha512", "sha256")  # in order of preference; SHA-384 is what clients assume
+_CUT_FROM = 512
+
+
+class Request(msgspec.Struct, frozen=True):
+    """``POST /auth``. ``extra_params`` is any JSON; older clients send an empty string."""
+
+    version: str
+    tee: str
+    extra_params: msgspec.Raw = msgspec.field(name="extra-params")
+
+
+class Challenge(msgspec.Struct, frozen=True):
+    """Its answer. ``nonce`` is standard base64 of 32 bytes; the *text* is what evidence binds."""
+
+    nonce: str
+    extra_params: object = msgspec.field(name="extra-params", default="")
+
+
+class InitDataText(msgspec.Struct, frozen=True):
+    """Init data as the attester sends it; ``body`` is the exact text whose digest the TEE holds."""
+
+    format: str
+    body: str
+
+
+class RuntimeData(msgspec.Struct, frozen=True):
+    """What the evidence binds. Every member of ``tee_pubkey`` that the protocol knows is a string."""
+
+    nonce: str
+    tee_pubkey: dict[str, object] = msgspec.field(name="tee-pubkey")
+
+
+class TeeEvidence(msgspec.Struct, frozen=True):
+    """Snake case inside, unlike the rest. ``additional_evidence`` is a string: empty, or JSON text."""
+
+    primary_evidence: msgspec.Raw
+    additional_evidence: str
+
+
+class AttestationBody(msgspec.Struct, frozen=True):
+    """``POST /attest`` as it is on the wire."""
+
+    runtime_data: RuntimeData = msgspec.field(name="runtime-data")
+    tee_evidence: TeeEvidence = msgspec.field(name="tee-evidence")
+    init_data: InitDataText | None = msgspec.field(name="init-data", default=None)
+
+
+class TokenBody(msgspec.Struct, frozen=True):
+    """The answer to ``/attest``."""
+
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
+class Attestation:
+    """A readable ``/attest`` body. ``primary`` is the evidence's JSON, byte for byte; ``init_data`` its exact text."""
+
+    nonce: str
+    key: TeeKey
+    primary: bytes
+    additional: str
+    init_data: bytes | None
+    init_data_format: str
+
+    def report_data(self, algorithm: str) -> ReportData:
+        """What the primary evidence must hold: the digest over nonce, key and additional evidence (1.5)."""
+        return binding.report_data(binding.primary_object(self.nonce, self.key.members, self.additional), algorithm)
+
+    @property
+    def runtime_data_claims(self) -> dict[str, JsonValue]:
+        """The bound object as policies and tokens show it (kbs-protocol 2.5)."""
+        return {
+            "additional-evidence": self.additional,
+            "nonce": self.nonce,
+            "tee-pubkey": dict(self.key.members),
+        }
+
+
+_REQUEST = msgspec.json.Decoder(Request)
+_CHALLENGE = msgspec.json.Decoder(Challenge)
+_ATTESTATION = msgspec.json.Decoder(AttestationBody)
+_TOKEN = msgspec.json.Decoder(TokenBody)
+_ENCODER = msgspec.json.Encoder()
+
+
+def parse_request(body: bytes) -> Request:
+    """Read ``/auth``. Version and TEE are read, not judged."""
+    _unambiguous(body)
+    try:
+        return _REQUEST.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise _malformed(error) from error
+
+
+def choose_hash(extra_params: bytes) -> str:
+    """The binding hash for a client that offers ``supported-hash-algorithms``; without an offer SHA-384 (1.3).
+
+    ``MalformedRequest`` (``hash_unsupported``) when it offers only others.
+    """
+    offered = strict_json.parse(extra_params, max_size=MAX_BODY)
+    names = offered.get("supported-hash-algorithms") if isinstance(offered, dict) else None
+    if not isinstance(names, list) or not names:
+        return binding.DEFAULT_HASH
+    known = {name.lower() for name in names if isinstance(name, str)}
+    for name in _HASHES:
+        if name in known:
+            return name
+    raise MalformedRequest(
+        "no hash algorithm in common",
+        code="hash_unsupported",
+        expected=list(_HASHES),
+        got=sorted(name[:20] for name in known)[:8],
+        spec="kbs-protocol 1.3",
+    )
+
+
+def challenge(nonce: bytes, algorithm: str) -> bytes:
+    """The answer to ``/auth``; a hash is named only when it is not the one that clients assume."""
+    extra: JsonValue = "" if algorithm == binding.DEFAULT_HASH else {"selected-hash-algorithm": algorithm}
+    return _ENCODER.encode(Challenge(b64.encode(nonce), extra))
+
+
+def parse_attestation(body: bytes) -> Attestation:
+    """Read ``/attest`` into checked parts."""
+    try:
+        read = _ATTESTATION.decode(body)
+        primary = bytes(read.tee_evidence.primary_evidence)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise _malformed(error) from error
+    _unambiguous(body.replace(primary, b"0", 1) if len(primary) >= _CUT_FROM else body)
+    if len(read.runtime_data.nonce) > MAX_NONCE:
+        raise _malformed(f"nonce longer than {MAX_NONCE} characters")
+    return Attestation(
+        nonce=read.runtime_data.nonce,
+        key=jwk.parse(read.runtime_data.tee_pubkey),
+        primary=primary,
+        additional=read.tee_evidence.additional_evidence,
+        init_data=None if read.init_data is None else read.init_data.body.encode("utf-8"),
+        init_data_format="" if read.init_data is None else read.init_data.format,
+    )
+
+
+def token_body(token: str) -> bytes:
+    """The answer to ``/attest``."""
+    return _ENCODER.encode(TokenBody(token))
+
+
+def request_body(tee: str) -> bytes:
+    """``/auth`` as a client sends it."""
+    extra = {"supported-hash-algorithms": ["sha256", "sha384", "sha512"]}
+    return _ENCODER.encode({"version": VERSION, "tee": tee, "extra-params": extra})
+
+
+def parse_challenge(body: bytes) -> tuple[str, str]:
+    """The nonce's text and the hash algorithm of a challenge."""
+    try:
+        answer = _CHALLENGE.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise _malformed(error) from error
+    extra = answer.extra_params
+    chosen = extra.get("selected-hash-algorithm") if isinstance(extra, dict) else None
+    algorithm = chosen.lower() if isinstance(chosen, str) else binding.DEFAULT_HASH
+    if algorithm not in binding.HASHES or not 0 < len(answer.nonce) <= MAX_NONCE:
+        raise _malformed("an unknown hash or no nonce")
+    return answer.nonce, algorithm
+
+
+def attestation_body(
+    nonce: str, tee_key: Mapping[str, str], primary: JsonValue, init_data: bytes | None, additional: str = ""
+) -> bytes:
+    """``/attest`` as a client sends it."""
+    return _ENCODER.encode(
+        {
+            "init-data": None if init_data is None else {"format": "toml", "body": init_data.decode("utf-8")},
+            "runtime-data": {"nonce": nonce, "tee-pubkey": dict(tee_key)},
+            "tee-evidence": {"primary_evidence": primary, "additional_evidence": additional},
+        }
+    )
+
+
+def parse_token(body: bytes) -> str:
+    """The token in the answer to ``/attest``."""
+    try:
+        return _TOKEN.decode(body).token
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise _malformed(error) from error
+
+
+def _unambiguous(body: bytes) -> None:
+    """Size, depth and duplicate members of everything but the evidence, which may be long and is read elsewhere."""
+    try:
+        strict_json.parse(body, max_size=MAX_BODY)
+    except ValueError as error:
+        raise _malformed(error) from error
+
+
+def _malformed(reason: object) -> MalformedRequest:
+    return MalformedRequest(
+        f"the body cannot be read: {str(reason)[:200]}", code="body_malformed", spec="kbs-protocol 1.3, 1.4"
+    )

@@ -1,0 +1,110 @@
+"""Names of images: what is refused, what is completed, and that printing and reading are inverse."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from adyton.errors import AdytonError, ConfigError
+from adyton.image.reference import ImageReference, Transport
+
+DIGEST = "sha256:" + "ab" * 32
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        " ",
+        "docker://",
+        "Upper/case",
+        "docker://host.example/Upper",
+        "a b",
+        "a\n",
+        "a\x00b",
+        "name@sha256:abcd",
+        "name@sha256:" + "AB" * 32,
+        "name@md5:" + "ab" * 16,
+        "name:" + "t" * 129,
+        "name:.dot",
+        "name:",
+        "host.example:99999/name",
+        "host.example:0/name",
+        "host.example:port/name",
+        "host.example/",
+        "host.example//name",
+        "../escape",
+        "host.example/../escape",
+        "host.example/a__-b",
+        "-host.example/a",
+        "https://host.example/name",
+        "docker-archive://x",
+        "oci:",
+        "oci::tag",
+        "oci:path:bad tag",
+        "oci:path:a//b",
+        "dir:",
+        "oci-archive:",
+        "x" * 5000,
+        "host.example/" + "a" * 250,
+        "user@host.example/name",
+        "name@" + DIGEST + "@" + DIGEST,
+    ],
+)
+def test_names_that_are_refused(text: str) -> None:
+    with pytest.raises(ConfigError):
+        ImageReference.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "printed", "host"),
+    [
+        ("busybox", "docker://docker.io/library/busybox:latest", "registry-1.docker.io"),
+        ("docker://busybox:1.36", "docker://docker.io/library/busybox:1.36", "registry-1.docker.io"),
+        ("team/app", "docker://docker.io/team/app:latest", "registry-1.docker.io"),
+        ("index.docker.io/team/app", "docker://docker.io/team/app:latest", "registry-1.docker.io"),
+        ("localhost/app", "docker://localhost/app:latest", "localhost"),
+        ("localhost:5000/app", "docker://localhost:5000/app:latest", "localhost:5000"),
+        ("127.0.0.1:5000/a/b:c", "docker://127.0.0.1:5000/a/b:c", "127.0.0.1:5000"),
+        ("[::1]:5000/a", "docker://[::1]:5000/a:latest", "[::1]:5000"),
+        ("host.example/a_b/c__d/e--f/g.h", "docker://host.example/a_b/c__d/e--f/g.h:latest", "host.example"),
+        (f"host.example/a@{DIGEST}", f"docker://host.example/a@{DIGEST}", "host.example"),
+        (f"host.example/a:tag@{DIGEST}", f"docker://host.example/a:tag@{DIGEST}", "host.example"),
+        ("Host.Example/a", "docker://Host.Example/a:latest", "Host.Example"),
+    ],
+)
+def test_registry_names(text: str, printed: str, host: str) -> None:
+    reference = ImageReference.parse(text)
+    assert (reference.transport, str(reference), reference.host) == (Transport.REGISTRY, printed, host)
+    assert ImageReference.parse(printed) == reference
+
+
+def test_a_digest_decides_over_a_tag() -> None:
+    assert ImageReference.parse(f"host.example/a:tag@{DIGEST}").locator == DIGEST
+    assert ImageReference.parse("host.example/a:tag").locator == "tag"
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "tag"),
+    [
+        ("oci:./layout", "./layout", None),
+        ("oci:/a/b:v1", "/a/b", "v1"),
+        ("oci:rel:host.example/team/app:v1", "rel", "host.example/team/app:v1"),
+        ("oci-archive:a.tar:v1", "a.tar", "v1"),
+        ("oci-archive:a.tar", "a.tar", None),
+        ("dir:/a/b:c", "/a/b:c", None),
+    ],
+)
+def test_names_on_disk(text: str, path: str, tag: str | None) -> None:
+    reference = ImageReference.parse(text)
+    assert (reference.path, reference.tag, str(reference)) == (path, tag, text)
+
+
+@given(st.text(max_size=80))
+def test_any_text_is_a_name_or_an_error_of_ours(text: str) -> None:
+    try:
+        reference = ImageReference.parse(text)
+    except AdytonError:
+        return
+    assert ImageReference.parse(str(reference)) == reference

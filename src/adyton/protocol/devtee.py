@@ -17,7 +17,6 @@ from typing import TypeAlias, TypeVar
 import msgspec
 
 from adyton.errors import MalformedRequest
-from adyton.rats.types import JsonValue
 
 MAX_FRAME = 8 * 1024 * 1024
 HEADER = struct.Struct(">I")
@@ -145,7 +144,7 @@ class Exited(msgspec.Struct, frozen=True, tag=True):
 class Failed(msgspec.Struct, frozen=True, tag=True):
     """Adyton could not do it. ``error`` is ``AdytonError.as_dict`` plus ``kind``, the class's name."""
 
-    error: dict[str, JsonValue]
+    error: dict[str, object]
 
 
 class Output(msgspec.Struct, frozen=True, tag=True):

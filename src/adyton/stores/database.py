@@ -1,0 +1,181 @@
+"""One SQLite file: opened, checked, read and written, with SQLite's errors turned into ours.
+
+WAL with ``synchronous=FULL``: a transaction that has returned from ``COMMIT`` is on the disk, and a process may be
+killed between any two instructions. One connection reads, one writes; both may be used from any thread of the process
+that opened them, and never after a fork.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from adyton.errors import AdytonError, ConfigError, Unavailable
+from adyton.stores import schema
+
+Row = tuple[Any, ...]
+BUSY_SECONDS = 10.0
+
+
+class Database:
+    """An open file. ``read`` sees what was last committed by any process; ``write`` is one transaction."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._process = os.getpid()
+        self._reading = threading.Lock()
+        self._writing = threading.Lock()
+        try:
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
+        except OSError as error:
+            raise ConfigError(
+                f"cannot open the store: {error.strerror}",
+                code="store_unusable",
+                field=str(path),
+                hint="the data directory must be writable by the broker's user",
+            ) from error
+        with self._translated():
+            self._writer = _connect(path)
+            try:
+                self._prepare()
+                self._reader = _connect(path)
+            except BaseException:
+                self._writer.close()
+                raise
+
+    def _prepare(self) -> None:
+        execute = self._writer.execute
+        application, version = execute("PRAGMA application_id").fetchone()[0], self._version()
+        if application == 0 and version == 0 and execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0:
+            execute("PRAGMA journal_mode=WAL")
+            with self.write() as transaction:
+                if self._version() == 0:  # nobody was quicker
+                    for statement in schema.STATEMENTS:
+                        transaction.execute(statement)
+                    transaction.execute(f"PRAGMA application_id={schema.APPLICATION_ID}")
+                    transaction.execute(f"PRAGMA user_version={schema.VERSION}")
+            return
+        if application != schema.APPLICATION_ID:
+            raise ConfigError(
+                "this SQLite file is not a broker's store",
+                code="store_foreign",
+                field=str(self.path),
+                hint="give the broker a directory of its own",
+            )
+        if version != schema.VERSION:
+            raise ConfigError(
+                "the store was written by another version of Adyton",
+                code="store_version",
+                field=str(self.path),
+                expected=schema.VERSION,
+                got=version,
+                hint="run the version that wrote it, or a newer one",
+            )
+        execute("PRAGMA journal_mode=WAL")
+
+    def _version(self) -> int:
+        return int(self._writer.execute("PRAGMA user_version").fetchone()[0])
+
+    def read(self, statement: str, parameters: Sequence[object] = ()) -> list[Row]:
+        """All rows of one ``SELECT``, from one snapshot."""
+        try:
+            with self._reading:
+                self._check_process()
+                return self._reader.execute(statement, parameters).fetchall()
+        except sqlite3.Error as error:
+            raise translate(error, self.path) from error
+
+    @contextmanager
+    def write(self) -> Iterator[sqlite3.Connection]:
+        """One transaction: committed and on the disk when the block ends, rolled back if it raises."""
+        with self._writing:
+            self._check_process()
+            connection = self._writer
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+                try:
+                    yield connection
+                    connection.execute("COMMIT")
+                except BaseException:
+                    if connection.in_transaction:
+                        connection.execute("ROLLBACK")
+                    raise
+            except sqlite3.Error as error:
+                raise translate(error, self.path) from error
+
+    def close(self) -> None:
+        """Close both connections; SQLite tidies its log away if nobody else has the file open."""
+        with self._reading, self._writing, self._translated():
+            self._reader.close()
+            self._writer.close()
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise translate(error, self.path) from error
+
+    def _check_process(self) -> None:
+        if self._process != os.getpid():  # SQLite's locks do not survive a fork
+            raise RuntimeError("a store must be opened in the process that uses it")
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=BUSY_SECONDS)
+    try:
+        connection.execute("PRAGMA synchronous=FULL")
+        connection.execute("PRAGMA foreign_keys=ON")
+        connection.execute("PRAGMA trusted_schema=OFF")
+        connection.execute("PRAGMA cell_size_check=ON")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def translate(error: sqlite3.Error, path: Path) -> AdytonError:
+    """The error of our tree for one of SQLite's."""
+    primary = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if primary == sqlite3.SQLITE_NOTADB:
+        return ConfigError(
+            "the store is not a SQLite file",
+            code="store_foreign",
+            field=str(path),
+            hint="restore it from a backup, or give the broker an empty directory",
+        )
+    if primary in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}:
+        return Unavailable(
+            "the store's disk is full or fails; nothing of this change was kept",
+            code="store_disk",
+            field=str(path),
+            hint="make space on the disk and try again; what was acknowledged before is safe",
+        )
+    if primary == sqlite3.SQLITE_CORRUPT:
+        return Unavailable(
+            "the store is damaged",
+            code="store_corrupt",
+            field=str(path),
+            hint="stop the broker, keep the files, and restore the last backup",
+        )
+    if primary in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
+        return Unavailable("the store is busy", code="store_busy", field=str(path), hint="try again")
+    if primary in {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM}:
+        return ConfigError(
+            "the store cannot be opened or written",
+            code="store_unusable",
+            field=str(path),
+            hint="the data directory and its files must belong to the broker's user",
+        )
+    if primary == sqlite3.SQLITE_ERROR and "no such" in str(error):
+        return ConfigError(
+            "the store lacks a table or column", code="store_foreign", field=str(path), hint="restore the last backup"
+        )
+    if primary == sqlite3.SQLITE_TOOBIG:
+        return Unavailable("the value is too large for the store", code="store_value_too_large", field=str(path))
+    return Unavailable("the store failed", code="store_failed", field=str(path), hint="the broker's log has the cause")

@@ -1,0 +1,74 @@
+"""What the broker keeps for itself: its own secrets, and claims that are too large for a cookie."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from datetime import datetime
+
+from adyton.stores.database import Database
+from adyton.stores.seal import Sealer
+
+_KIND = "secret"
+
+
+class Secrets:
+    """Named secrets of the broker (such as its token-signing key), sealed. ``tenant`` ``""`` is the whole broker."""
+
+    def __init__(self, database: Database, sealer: Sealer) -> None:
+        self._database = database
+        self._sealer = sealer
+
+    def get(self, name: str, tenant: str = "") -> bytes | None:
+        """The secret, or ``None``."""
+        rows = self._database.read("SELECT version, sealed FROM secrets WHERE tenant=? AND name=?", (tenant, name))
+        return self._sealer.open(rows[0][1], tenant, _KIND, name, rows[0][0]) if rows else None
+
+    def get_or_create(self, name: str, make: Callable[[], bytes], tenant: str = "") -> bytes:
+        """The secret; if there is none, what ``make`` gives. Of several workers that ask at once, all get the same."""
+        found = self.get(name, tenant)
+        if found is not None:
+            return found
+        value = make()
+        with self._database.write() as transaction:
+            sealed = self._sealer.seal(value, tenant, _KIND, name, 1)
+            transaction.execute("INSERT OR IGNORE INTO secrets VALUES (?,?,1,?)", (tenant, name, sealed))
+            version, kept = transaction.execute(
+                "SELECT version, sealed FROM secrets WHERE tenant=? AND name=?", (tenant, name)
+            ).fetchone()
+        return self._sealer.open(kept, tenant, _KIND, name, version)
+
+    def set(self, name: str, value: bytes, tenant: str = "") -> None:
+        """Set or replace, durable on return."""
+        with self._database.write() as transaction:
+            row = transaction.execute(
+                "SELECT version FROM secrets WHERE tenant=? AND name=?", (tenant, name)
+            ).fetchone()
+            version = row[0] + 1 if row else 1
+            sealed = self._sealer.seal(value, tenant, _KIND, name, version)
+            transaction.execute("INSERT OR REPLACE INTO secrets VALUES (?,?,?,?)", (tenant, name, version, sealed))
+
+
+class ClaimSets:
+    """Large claim sets by digest, until they expire. A cookie holds the digest; every worker finds the rest here."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def put(self, tenant: str, body: bytes, expires: datetime, now: datetime) -> bytes:
+        """Keep ``body`` until ``expires``; returns its SHA-256. What has expired goes on the way."""
+        digest = hashlib.sha256(body).digest()
+        with self._database.write() as transaction:
+            transaction.execute("DELETE FROM claims WHERE tenant=? AND expires<=?", (tenant, now.timestamp()))
+            transaction.execute(
+                "INSERT INTO claims VALUES (?,?,?,?) ON CONFLICT DO UPDATE SET expires=max(expires, excluded.expires)",
+                (tenant, digest, expires.timestamp(), body),
+            )
+        return digest
+
+    def get(self, tenant: str, digest: bytes, now: datetime) -> bytes | None:
+        """The claims behind ``digest``, or ``None`` if they have expired or are not what the digest says."""
+        rows = self._database.read(
+            "SELECT body FROM claims WHERE tenant=? AND digest=? AND expires>?", (tenant, digest, now.timestamp())
+        )
+        return bytes(rows[0][0]) if rows and hashlib.sha256(rows[0][0]).digest() == digest else None

@@ -1,0 +1,158 @@
+"""Resources: secrets with the binding that says who may ever have them. Value and binding are sealed as one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import msgspec
+
+from adyton.errors import NotFound, TooLarge, Unavailable
+from adyton.protocol.release import Binding
+from adyton.protocol.resource import ResourcePath
+from adyton.stores import tenants
+from adyton.stores.database import Database
+from adyton.stores.seal import Sealer
+
+MAX_VALUE = 2 * 1024 * 1024
+_KIND = "resource"
+
+
+@dataclass(frozen=True, slots=True)
+class ResourceInfo:
+    """What may be shown of a resource: everything but its value. ``size`` in bytes."""
+
+    path: ResourcePath
+    binding: Binding
+    version: int
+    updated: datetime
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoredResource:
+    """A resource with its value. The value is not in its ``repr``."""
+
+    info: ResourceInfo
+    value: bytes = field(repr=False)
+
+    @property
+    def path(self) -> ResourcePath:
+        """Where it is."""
+        return self.info.path
+
+    @property
+    def binding(self) -> Binding:
+        """Who may have it."""
+        return self.info.binding
+
+
+class Resources:
+    """The table of resources. Nothing here reads across tenants."""
+
+    def __init__(self, database: Database, sealer: Sealer) -> None:
+        self._database = database
+        self._sealer = sealer
+
+    def set(self, tenant: str, path: ResourcePath, value: bytes, binding: Binding, now: datetime) -> ResourceInfo:
+        """Register or replace, durable on return."""
+        tenants.check(tenant)
+        if len(value) > MAX_VALUE:
+            raise TooLarge(f"a resource has at most {MAX_VALUE} bytes", code="resource_too_large", got=len(value))
+        name = str(path)
+        with self._database.write() as transaction:
+            version = tenants.touch(transaction, tenant)  # never used twice for one name, not even after deletion
+            sealed = self._sealer.seal(_pack(binding, value), tenant, _KIND, name, version)
+            transaction.execute(
+                "INSERT OR REPLACE INTO resources VALUES (?,?,?,?,?,?)",
+                (tenant, name, version, now.timestamp(), len(value), sealed),
+            )
+        return ResourceInfo(path=path, binding=binding, version=version, updated=now, size=len(value))
+
+    def bind(self, tenant: str, path: ResourcePath, binding: Binding, now: datetime) -> ResourceInfo:
+        """Replace the binding and keep the value; ``NotFound`` if there is none."""
+        name = str(path)
+        with self._database.write() as transaction:
+            row = transaction.execute(
+                "SELECT version, sealed FROM resources WHERE tenant=? AND path=?", (tenant, name)
+            ).fetchone()
+            if row is None:
+                raise _absent(path)
+            _, value = _unpack(self._sealer.open(row[1], tenant, _KIND, name, row[0]))
+            version = tenants.touch(transaction, tenant)
+            sealed = self._sealer.seal(_pack(binding, value), tenant, _KIND, name, version)
+            transaction.execute(
+                "UPDATE resources SET version=?, updated=?, sealed=? WHERE tenant=? AND path=?",
+                (version, now.timestamp(), sealed, tenant, name),
+            )
+        return ResourceInfo(path=path, binding=binding, version=version, updated=now, size=len(value))
+
+    def get(self, tenant: str, path: ResourcePath) -> StoredResource | None:
+        """The resource as it was last acknowledged, or ``None``."""
+        rows = self._database.read(
+            "SELECT version, updated, sealed FROM resources WHERE tenant=? AND path=?", (tenant, str(path))
+        )
+        if not rows:
+            return None
+        version, updated, sealed = rows[0]
+        binding, value = _unpack(self._sealer.open(sealed, tenant, _KIND, str(path), version))
+        return StoredResource(
+            ResourceInfo(
+                path=path,
+                binding=binding,
+                version=version,
+                updated=datetime.fromtimestamp(updated, UTC),
+                size=len(value),
+            ),
+            value,
+        )
+
+    def list(self, tenant: str) -> list[ResourceInfo]:
+        """All of a tenant's resources by path, without their values."""
+        found = []
+        for path, version, updated, size, sealed in self._database.read(
+            "SELECT path, version, updated, size, sealed FROM resources WHERE tenant=? ORDER BY path", (tenant,)
+        ):
+            binding, _ = _unpack(self._sealer.open(sealed, tenant, _KIND, path, version))
+            found.append(
+                ResourceInfo(
+                    path=ResourcePath.parse(path),
+                    binding=binding,
+                    version=version,
+                    updated=datetime.fromtimestamp(updated, UTC),
+                    size=size,
+                )
+            )
+        return found
+
+    def delete(self, tenant: str, path: ResourcePath) -> None:
+        """Forget it, durable on return; ``NotFound`` if there is none."""
+        with self._database.write() as transaction:
+            done = transaction.execute("DELETE FROM resources WHERE tenant=? AND path=?", (tenant, str(path)))
+            if not done.rowcount:
+                raise _absent(path)
+            tenants.touch(transaction, tenant)
+
+
+def _pack(binding: Binding, value: bytes) -> bytes:
+    encoded = msgspec.json.encode(binding)
+    return len(encoded).to_bytes(4, "big") + encoded + value
+
+
+_BINDING = msgspec.json.Decoder(Binding)
+
+
+def _unpack(opened: bytes) -> tuple[Binding, bytes]:
+    end = 4 + int.from_bytes(opened[:4], "big")
+    try:
+        return _BINDING.decode(opened[4:end]), opened[end:]
+    except msgspec.DecodeError as error:
+        raise Unavailable(
+            "a stored binding was written by another version of Adyton",
+            code="stored_value_foreign",
+            hint="run the version that wrote it, or set the resource again",
+        ) from error
+
+
+def _absent(path: ResourcePath) -> NotFound:
+    return NotFound(f"there is no resource {path.uri}", code="resource_absent", field="resource", got=path.uri)

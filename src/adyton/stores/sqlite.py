@@ -1,0 +1,80 @@
+"""The broker's store: everything that must last, in one SQLite file of one directory.
+
+``Store.open`` without ``instance`` becomes the broker of the directory (a second one is refused, ``stores/lock.py``);
+further worker processes of that broker open it with the first one's ``instance``, each for itself, never over a fork.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+
+from adyton.errors import ConfigError
+from adyton.stores.audit import AuditLog
+from adyton.stores.database import Database
+from adyton.stores.keepsakes import ClaimSets, Secrets
+from adyton.stores.lock import BrokerLock
+from adyton.stores.policies import Policies
+from adyton.stores.references import References
+from adyton.stores.resources import Resources
+from adyton.stores.seal import Sealer
+
+FILE = "broker.sqlite"
+
+
+class Store:
+    """An open store. Every method of its tables takes the tenant; all changes are durable on return."""
+
+    def __init__(self, lock: BrokerLock, database: Database, sealer: Sealer) -> None:
+        self._lock = lock
+        self._database = database
+        self.sealer = sealer
+        self.resources = Resources(database, sealer)
+        self.policies = Policies(database, sealer)
+        self.references = References(database, sealer)
+        self.audit = AuditLog(database)
+        self.secrets = Secrets(database, sealer)
+        self.claims = ClaimSets(database)
+
+    @classmethod
+    def open(cls, directory: Path, *, root_key: bytes, now: datetime, instance: str | None = None) -> Store:
+        """Open or make the store in ``directory``; ``root_key`` is 32 bytes that lie elsewhere.
+
+        ``ConfigError`` if another broker runs there, the root key is wrong, or the file is not a store;
+        ``Unavailable`` if it is damaged or the disk fails.
+        """
+        try:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(
+                f"cannot make the broker's data directory: {error.strerror}",
+                code="store_unusable",
+                field=str(directory),
+            ) from error
+        lock = BrokerLock.take(directory) if instance is None else BrokerLock.join(directory, instance)
+        try:
+            database = Database(directory / FILE)
+            try:
+                return cls(lock, database, Sealer(database, root_key, now))
+            except BaseException:
+                database.close()
+                raise
+        except BaseException:
+            lock.release()
+            raise
+
+    @property
+    def instance(self) -> str:
+        """What this broker's other worker processes open the store with."""
+        return self._lock.instance
+
+    def generation(self, tenant: str) -> int:
+        """The tenant's generation now, whoever changed it. Read it for each decision; 0 for a tenant without rows."""
+        rows = self._database.read("SELECT generation FROM tenants WHERE name=?", (tenant,))
+        return int(rows[0][0]) if rows else 0
+
+    def close(self) -> None:
+        """Finish writing, close the file, let the lock go."""
+        self.audit.close()
+        self._database.close()
+        self._lock.release()

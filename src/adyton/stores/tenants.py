@@ -1,0 +1,38 @@
+"""Who owns rows, and the counters that make "acknowledged" mean "decided".
+
+Every change of what decisions depend on (resources, policies, reference values) grows its tenant's ``generation`` in
+the same transaction. A worker reads the generation for each decision, one read of a few microseconds, and remembers
+nothing beyond it: once a change is acknowledged, no worker decides by the old state (contracts, 4).
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+
+from adyton.errors import MalformedRequest
+
+DEFAULT = "default"
+_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\Z")
+_TOUCH = (
+    "INSERT INTO tenants VALUES (?, 1, ?) ON CONFLICT (name) DO UPDATE SET generation = generation + 1,"
+    " reference_generation = reference_generation + excluded.reference_generation RETURNING generation"
+)
+
+
+def check(tenant: str) -> str:
+    """``tenant`` itself if it is a name: 1 to 63 of ``a-z 0-9 -``, not at the ends; else ``MalformedRequest``."""
+    if not _NAME.match(tenant):
+        raise MalformedRequest(
+            "a tenant's name has 1 to 63 lower-case letters, digits and inner hyphens",
+            code="tenant_invalid",
+            field="tenant",
+            got=tenant[:80],
+        )
+    return tenant
+
+
+def touch(transaction: sqlite3.Connection, tenant: str, *, references: bool = False) -> int:
+    """Grow the tenant's generation inside ``transaction``; returns it. The tenant comes into being on first use."""
+    row = transaction.execute(_TOUCH, (tenant, int(references))).fetchone()
+    return int(row[0])

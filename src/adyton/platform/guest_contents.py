@@ -3,6 +3,7 @@
 The guest's root, mounted at ``/guest`` inside an instance::
 
     bin/python3, bin/runc            the interpreter that is running now (its base installation); Debian's runc
+    share/containers/seccomp.json    the filter of system calls that podman uses by default
     lib/*.so*                        the dynamic linker and every shared library that anything here needs
     lib/python3.11/                  the standard library as byte code, without what no agent uses
     lib/python3.11/lib-dynload/      its extension modules
@@ -45,6 +46,7 @@ _UNUSED_EXTENSIONS = re.compile(
 )
 _UNUSED_SUFFIXES = (".pyi", ".h", ".c", ".cpp", ".pyx", ".pxd", ".a", ".exe", ".txt", ".md", ".rst", ".typed", ".html")
 PYTHON = f"python{sys.version_info.major}.{sys.version_info.minor}"
+_FILTER = Path("/usr/share/containers/seccomp.json")
 _LIBRARY = re.compile(r"^\s*(?:(?P<name>\S+) => )?(?P<path>/\S+) \(0x[0-9a-f]+\)$")
 
 
@@ -85,6 +87,14 @@ def programs(runtime: Path | None = None) -> Iterator[Item]:
             )
         runtime = Path(name)
     yield Item("bin/runc", runtime.resolve(), True)
+    if not _FILTER.is_file():
+        raise PlatformError(
+            "the guest stack needs the default filter of system calls, and this machine has none",
+            code="seccomp_missing",
+            field=str(_FILTER),
+            hint="apt-get install --no-install-recommends golang-github-containers-common",
+        )
+    yield Item("share/containers/seccomp.json", _FILTER)
 
 
 def modules() -> Iterator[Item]:

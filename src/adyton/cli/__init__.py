@@ -16,6 +16,7 @@ import click
 NOUNS: dict[str, tuple[str, str, str]] = {
     "audit": ("adyton.cli.audit", "audit", "Read the broker's record of decisions."),
     "broker": ("adyton.cli.broker", "broker", "Run the key broker."),
+    "completion": ("adyton.cli.completion", "completion", "Print a shell's completion script."),
     "demo": ("adyton.cli.demo", "demo", "Play the whole story on real parts, refusals included."),
     "devtee": ("adyton.cli.devtee", "devtee", "The development TEE: genuine formats, no hardware protection."),
     "evidence": ("adyton.cli.evidence", "evidence", "Verify, show and test evidence."),
@@ -26,6 +27,7 @@ NOUNS: dict[str, tuple[str, str, str]] = {
     "ps": ("adyton.cli.run", "ps", "List workloads."),
     "reference": ("adyton.cli.reference", "reference", "Publish, list, show and delete reference values."),
     "resource": ("adyton.cli.resource", "resource", "Register, bind, list, show and delete secrets."),
+    "rm": ("adyton.cli.run", "rm", "Forget ended workloads."),
     "run": ("adyton.cli.run", "run", "Run an image in the development TEE."),
     "stop": ("adyton.cli.run", "stop", "Stop workloads."),
     "workload": ("adyton.cli.workload", "workload", "Write and read workload documents."),

@@ -38,7 +38,7 @@ class Policies:
         """Set or replace, durable on return: no decision follows the old text from then on."""
         tenants.check(tenant)
         with self._database.write() as transaction:
-            version = tenants.touch(transaction, tenant)
+            version = tenants.touch(transaction, tenant, policies=True)
             sealed = self._sealer.seal(text.encode(), tenant, f"policy {kind}", policy_id, version)
             transaction.execute(
                 "INSERT OR REPLACE INTO policies VALUES (?,?,?,?,?,?)",
@@ -72,7 +72,7 @@ class Policies:
             )
             if not done.rowcount:
                 raise NotFound(f"there is no {kind} policy {policy_id!r}", code="policy_absent", field="policy_id")
-            tenants.touch(transaction, tenant)
+            tenants.touch(transaction, tenant, policies=True)
 
     def _open(self, tenant: str, kind: PolicyKind, row: Row) -> StoredPolicy:
         policy_id, version, updated, sealed = row

@@ -22,9 +22,11 @@ CREATE TABLE data_keys (
     created REAL NOT NULL
 ) STRICT;
 
--- generation grows with every change of what decisions depend on; reference_generation with reference values only.
+-- changes grows with every write and numbers versions; generation with policies and reference values, which results of
+-- appraisal depend on; reference_generation with reference values only.
 CREATE TABLE tenants (
     name TEXT PRIMARY KEY,
+    changes INTEGER NOT NULL,
     generation INTEGER NOT NULL,
     reference_generation INTEGER NOT NULL
 ) WITHOUT ROWID, STRICT;

@@ -69,7 +69,10 @@ class Store:
         return self._lock.instance
 
     def generation(self, tenant: str) -> int:
-        """The tenant's generation now, whoever changed it. Read it for each decision; 0 for a tenant without rows."""
+        """The tenant's generation now, whoever changed it: it grows with its policies and reference values.
+
+        Read it for each decision; 0 for a tenant that has none.
+        """
         rows = self._database.read("SELECT generation FROM tenants WHERE name=?", (tenant,))
         return int(rows[0][0]) if rows else 0
 

@@ -1,8 +1,9 @@
 """Who owns rows, and the counters that make "acknowledged" mean "decided".
 
-Every change of what decisions depend on (resources, policies, reference values) grows its tenant's ``generation`` in
-the same transaction. A worker reads the generation for each decision, one read of a few microseconds, and remembers
-nothing beyond it: once a change is acknowledged, no worker decides by the old state (contracts, 4).
+Every change of what an appraisal depends on (policies, reference values) grows its tenant's ``generation`` in the same
+transaction. A worker reads the generation for each decision, one read of a few microseconds, and remembers nothing
+beyond it; resources are read for each release and never remembered. So once a change is acknowledged, no worker decides
+by the old state (contracts, 4).
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from adyton.errors import MalformedRequest
 DEFAULT = "default"
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\Z")
 _TOUCH = (
-    "INSERT INTO tenants VALUES (?, 1, ?) ON CONFLICT (name) DO UPDATE SET generation = generation + 1,"
-    " reference_generation = reference_generation + excluded.reference_generation RETURNING generation"
+    "INSERT INTO tenants VALUES (?, 1, ?, ?) ON CONFLICT (name) DO UPDATE SET changes = changes + 1,"
+    " generation = generation + excluded.generation,"
+    " reference_generation = reference_generation + excluded.reference_generation RETURNING changes"
 )
 
 
@@ -32,7 +34,10 @@ def check(tenant: str) -> str:
     return tenant
 
 
-def touch(transaction: sqlite3.Connection, tenant: str, *, references: bool = False) -> int:
-    """Grow the tenant's generation inside ``transaction``; returns it. The tenant comes into being on first use."""
-    row = transaction.execute(_TOUCH, (tenant, int(references))).fetchone()
+def touch(transaction: sqlite3.Connection, tenant: str, *, policies: bool = False, references: bool = False) -> int:
+    """Count a change inside ``transaction``; returns a number that this tenant never had before.
+
+    The tenant comes into being on first use.
+    """
+    row = transaction.execute(_TOUCH, (tenant, int(policies or references), int(references))).fetchone()
     return int(row[0])

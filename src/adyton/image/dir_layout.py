@@ -1,0 +1,77 @@
+"""``dir:PATH``: skopeo's plain directory. ``manifest.json``, ``version``, and each blob under its digest's hex."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from adyton.errors import ConfigError, NotFound
+from adyton.image.blob_file import FileBlobWriter, SliceReader, file_errors, open_blob_file, read_file, write_file
+from adyton.image.manifest import MAX_MANIFEST
+from adyton.image.oci_layout import checked_manifest
+from adyton.image.source import RawManifest
+from adyton.rats.types import Digest
+
+VERSION = b"Directory Transport Version: 1.1\n"
+
+
+class DirectorySource:
+    """An ``ImageSource`` over such a directory."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def manifest(self, digest: Digest | None = None) -> RawManifest:
+        """As ``ImageSource``; manifests below an index are in ``<hex>.manifest.json``."""
+        top = read_file(self._path / "manifest.json", MAX_MANIFEST)
+        if digest is None or digest.matches(top):
+            return RawManifest(digest or Digest.of(top), None, top)
+        try:
+            raw = read_file(self._path / f"{digest.hex}.manifest.json", MAX_MANIFEST)
+        except NotFound:
+            raw = read_file(_place(self._path, digest), MAX_MANIFEST)
+        return checked_manifest(raw, digest, None)
+
+    def open_blob(self, digest: Digest, offset: int = 0) -> SliceReader:
+        """As ``ImageSource``."""
+        return open_blob_file(_place(self._path, digest), offset)
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class DirectorySink:
+    """An ``ImageSink`` into such a directory; a directory that holds something else is refused."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        with file_errors(path):
+            path.mkdir(parents=True, exist_ok=True)
+            if any(path.iterdir()) and not (path / "version").is_file():
+                raise ConfigError(
+                    "the destination directory holds something that is not an image",
+                    code="destination_not_empty",
+                    field="DST",
+                    got=str(path),
+                    hint="name a new or an empty directory",
+                )
+        write_file(path / "version", VERSION)
+
+    def has_blob(self, digest: Digest) -> bool:
+        """As ``ImageSink``; what lies there is not trusted to be whole."""
+        return False
+
+    def start_blob(self) -> FileBlobWriter:
+        """As ``ImageSink``."""
+        return FileBlobWriter(self._path, lambda digest: _place(self._path, digest))
+
+    def put_manifest(self, raw: bytes, media_type: str) -> Digest:
+        """As ``ImageSink``."""
+        write_file(self._path / "manifest.json", raw)
+        return Digest.of(raw)
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def _place(path: Path, digest: Digest) -> Path:
+    return path / digest.hex

@@ -1,1 +1,100 @@
-"""One room per TEE; the same files in each. Adding a TEE is one room and one line here."""
+"""One room per TEE; the same files in each. Adding a TEE is one room and one line here.
+
+``verify`` and ``show`` are the doors that everyone outside uses. A room is imported when its first evidence comes.
+"""
+
+from __future__ import annotations
+
+import importlib
+from datetime import datetime
+from typing import Protocol, cast
+
+from adyton.crypto.x509 import EndorsementSet
+from adyton.errors import UnsupportedEvidence
+from adyton.rats.types import Check, JsonValue, ReportData, Revocation, TrustAnchors, VerifiedEvidence
+from adyton.tee.remembered import Remembered
+
+__all__ = ["ROOMS", "WIRE_NAMES", "Remembered", "show", "verify"]
+
+# TEE (wire name) -> the module that verifies its evidence
+ROOMS = {
+    "snp": "adyton.tee.snp.verify",
+}
+# Every name that may stand in a request (``kbs-protocol`` 1.3) or on a command line, room or no room.
+WIRE_NAMES = (
+    *("az-snp-vtpm", "az-tdx-vtpm", "cca", "csv", "hygondcu", "nitro", "nvidia", "nvidiadpu"),
+    *("sample", "sampledevice", "se", "sgx", "snp", "tdx", "tpm"),
+)
+
+
+class _Room(Protocol):
+    def verify(
+        self,
+        evidence: bytes,
+        *,
+        endorsements: EndorsementSet,
+        now: datetime,
+        anchors: TrustAnchors,
+        revocation: Revocation,
+        report_data: ReportData | None,
+        init_data: bytes | None,
+        remembered: Remembered | None,
+        trail: list[Check] | None,
+    ) -> VerifiedEvidence: ...
+
+    def show(self, evidence: bytes) -> dict[str, JsonValue]: ...
+
+
+def verify(
+    tee: str,
+    evidence: bytes,
+    *,
+    endorsements: EndorsementSet,
+    now: datetime,
+    anchors: TrustAnchors,
+    revocation: Revocation = Revocation.REQUIRED,
+    report_data: ReportData | None = None,
+    init_data: bytes | None = None,
+    remembered: Remembered | None = None,
+    trail: list[Check] | None = None,
+) -> VerifiedEvidence:
+    """Verify evidence, raw or in CoCo's JSON form, at ``now`` (which has a time zone), or raise what is wrong with it.
+
+    ``report_data`` and ``init_data`` are what the evidence's fields must hold, in the fields' full length; ``None``
+    means not compared, and stands in ``unchecked``. ``remembered`` spares the chain of certificates when it is known.
+    ``trail`` receives every check as it is done, the failing one last. Raises ``MalformedEvidence``,
+    ``UnsupportedEvidence`` (also for a TEE without a room), another ``EvidenceError`` or an ``EndorsementError``;
+    ``ValueError`` if ``now`` is naive or an expectation has the wrong length.
+    """
+    if now.tzinfo is None:
+        raise ValueError("now has no time zone")
+    return _room(tee).verify(
+        evidence,
+        endorsements=endorsements,
+        now=now,
+        anchors=anchors,
+        revocation=revocation,
+        report_data=report_data,
+        init_data=init_data,
+        remembered=remembered,
+        trail=trail,
+    )
+
+
+def show(tee: str, evidence: bytes) -> dict[str, JsonValue]:
+    """What the evidence says, parsed only: nothing of it is verified. ``MalformedEvidence`` if it cannot be read."""
+    return _room(tee).show(evidence)
+
+
+def _room(tee: str) -> _Room:
+    name = ROOMS.get(tee)
+    if name is None:
+        raise UnsupportedEvidence(
+            "Adyton does not verify evidence of this TEE",
+            code="tee_unsupported",
+            tee=tee[:40],
+            field="tee",
+            expected=sorted(ROOMS),
+            got=tee[:40],
+        )
+    return cast("_Room", importlib.import_module(name))

@@ -1,0 +1,242 @@
+"""Walking a chain of certificates: one check a function, for any TEE. Each raises an ``EndorsementError`` or is silent.
+
+``cryptography.x509.verification`` refuses AMD's RSA-PSS chains, and ``verify_directly_issued_by`` looks at names and
+signature only. The caller owes all of: signature, validity, CA constraints, key usage, critical extensions, revocation
+and the pinned root (evidence 1, rules 9 to 12); ``tee/*/endorsements.py`` composes them.
+
+A role (``leaf``, ``intermediate``, ``root``) names the certificate in the error's code: ``leaf_sig``, ``root_validity``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from cryptography.x509.oid import SignatureAlgorithmOID
+
+from adyton.crypto.x509 import Certificate, Crl
+from adyton.errors import (
+    EndorsementError,
+    EndorsementExpired,
+    EndorsementMalformed,
+    EndorsementMissing,
+    EndorsementRevoked,
+    EndorsementUntrusted,
+)
+
+BASIC_CONSTRAINTS = "2.5.29.19"
+KEY_USAGE = "2.5.29.15"
+RSA_BITS = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """Which certificate of which TEE's chain, for errors; ``spec`` is the section that asks for the checks."""
+
+    tee: str
+    name: str
+    spec: str
+
+    def error(
+        self,
+        kind: type[EndorsementError],
+        code: str,
+        message: str,
+        *,
+        expected: object = None,
+        got: object = None,
+        hint: str | None = None,
+    ) -> EndorsementError:
+        """An error about this certificate."""
+        return kind(
+            f"{self.name}: {message}",
+            code=f"{self.name}_{code}",
+            tee=self.tee,
+            field=self.name,
+            expected=expected,
+            got=got,
+            spec=self.spec,
+            hint=hint,
+        )
+
+
+def check_validity(certificate: Certificate, now: datetime, role: Role) -> None:
+    """Begun, and not ended: notBefore ≤ now ≤ notAfter."""
+    if not certificate.not_before <= now <= certificate.not_after:
+        late = now > certificate.not_after
+        raise role.error(
+            EndorsementExpired,
+            "validity",
+            "expired" if late else "not valid yet",
+            expected=f"{_time(certificate.not_before)} to {_time(certificate.not_after)}",
+            got=_time(now),
+            hint="verify as of the evidence's own time, or fetch the endorsements that are current now",
+        )
+
+
+def check_pss_sha384(item: Certificate | Crl, role: Role) -> None:
+    """RSASSA-PSS with SHA-384, MGF1 with SHA-384, salt of 48 bytes: the algorithm is the format's, not the file's."""
+    parsed = item.parsed
+    try:
+        parameters = parsed.signature_algorithm_parameters
+        digest = parsed.signature_hash_algorithm
+    except Exception as error:  # what pyca raises for algorithms that it does not know varies
+        raise role.error(EndorsementMalformed, "sig_algorithm", "unknown signature algorithm") from error
+    if (
+        parsed.signature_algorithm_oid != SignatureAlgorithmOID.RSASSA_PSS
+        or not isinstance(parameters, padding.PSS)
+        or not isinstance(digest, hashes.SHA384)
+        or parameters._salt_length != 48  # noqa: SLF001 -- pyca has no public name for them
+        or not isinstance(parameters._mgf, padding.MGF1)  # noqa: SLF001
+        or not isinstance(parameters._mgf._algorithm, hashes.SHA384)  # noqa: SLF001
+    ):
+        raise role.error(
+            EndorsementMalformed,
+            "sig_algorithm",
+            "not signed with the algorithm of this format",
+            expected="RSASSA-PSS, SHA-384, MGF1 SHA-384, salt 48",
+            got=parsed.signature_algorithm_oid.dotted_string,
+        )
+
+
+def check_rsa_4096(certificate: Certificate, role: Role) -> None:
+    """An RSA key of 4096 bits with exponent 65537. Also keeps strangers from making us compute with monstrous keys."""
+    key = certificate.public_key
+    if not isinstance(key, rsa.RSAPublicKey) or key.key_size != RSA_BITS or key.public_numbers().e != 65537:
+        raise role.error(
+            EndorsementMalformed,
+            "key",
+            "not a key of this format",
+            expected="RSA 4096, e 65537",
+            got=f"RSA {key.key_size}" if isinstance(key, rsa.RSAPublicKey) else type(key).__name__,
+        )
+
+
+def is_signed_by(certificate: Certificate, issuer: Certificate) -> bool:
+    """Whether names fit and the signature verifies. Everything else about ``issuer`` is still to be checked."""
+    try:
+        certificate.parsed.verify_directly_issued_by(issuer.parsed)
+    except (InvalidSignature, ValueError, TypeError):
+        return False
+    return True
+
+
+def check_signed_by(certificate: Certificate, issuer: Certificate, role: Role) -> None:
+    """``is_signed_by``, or ``EndorsementUntrusted``."""
+    if not is_signed_by(certificate, issuer):
+        raise role.error(EndorsementUntrusted, "sig", "its signature does not verify under its issuer's key")
+
+
+def check_authority(certificate: Certificate, role: Role, *, below: int) -> None:
+    """A CA that may sign certificates, with at most its pathLen of CAs ``below`` it."""
+    constraints = certificate.find(x509.BasicConstraints)
+    usage = certificate.find(x509.KeyUsage)
+    if constraints is None or not constraints.ca or usage is None or not usage.key_cert_sign:
+        raise role.error(EndorsementMalformed, "profile", "not a certification authority")
+    if constraints.path_length is not None and constraints.path_length < below:
+        raise role.error(
+            EndorsementMalformed,
+            "profile",
+            "the chain below it is too long",
+            expected=f"at most {constraints.path_length} authorities",
+            got=below,
+        )
+
+
+def check_leaf(certificate: Certificate, role: Role) -> None:
+    """No CA; where it says what its key is for, it is for signatures."""
+    constraints = certificate.find(x509.BasicConstraints)
+    usage = certificate.find(x509.KeyUsage)
+    if (constraints is not None and constraints.ca) or (usage is not None and not usage.digital_signature):
+        raise role.error(EndorsementMalformed, "profile", "its key is not for signing evidence")
+
+
+def check_critical(certificate: Certificate, role: Role, *, known: frozenset[str]) -> None:
+    """No critical extension besides the ``known`` ones, which the caller checks."""
+    for extension in certificate.extensions:
+        if extension.critical and extension.oid.dotted_string not in known:
+            raise role.error(
+                EndorsementMalformed,
+                "critical_extension",
+                "a critical extension that is unknown here",
+                got=extension.oid.dotted_string,
+            )
+
+
+def check_revocation(
+    certificates: Sequence[tuple[Certificate, Role]], authority: Certificate, crls: Sequence[Crl], now: datetime
+) -> Crl:
+    """None of ``certificates`` is on a CRL that ``authority`` signed, one of which is fresh; returns that one.
+
+    ``crls`` are those that bear the authority's name. Revocation is for good: an entry on a stale CRL counts too. Without
+    a fresh CRL nothing is known, which is an error of its own.
+    """
+    tee, spec = certificates[0][1].tee, certificates[0][1].spec
+    role = Role(tee, "crl", spec)
+    signed = [crl for crl in crls if _signed_crl(crl, authority, role)]
+    for crl in signed:
+        for certificate, whose in certificates:
+            if crl.lists(certificate):
+                raise whose.error(
+                    EndorsementRevoked,
+                    "revoked",
+                    "revoked by its issuer",
+                    got=f"serial number {certificate.serial:#x} on the CRL of {_time(crl.this_update)}",
+                )
+    fresh = [crl for crl in signed if crl.this_update <= now <= crl.next_update]
+    if fresh:
+        return max(fresh, key=lambda crl: (crl.next_update, crl.digest))
+    if not crls:
+        raise EndorsementMissing(
+            "nobody can say whether the certificates are revoked: no CRL of their issuer was given",
+            code="revocation_unknown",
+            tee=tee,
+            field="crl",
+            expected=f"a CRL of {authority.common_name}, fresh at {_time(now)}",
+            spec=spec,
+            hint="give the issuer's CRL among the endorsements, or say that revocation is not to be checked",
+        )
+    if not signed:
+        raise EndorsementUntrusted(
+            "a CRL bears the issuer's name but not its signature",
+            code="crl_sig",
+            tee=tee,
+            field="crl",
+            spec=spec,
+        )
+    latest = max(signed, key=lambda crl: crl.next_update)
+    raise EndorsementExpired(
+        "no CRL of the issuer is fresh",
+        code="crl_validity",
+        tee=tee,
+        field="crl",
+        expected=f"{_time(latest.this_update)} to {_time(latest.next_update)}",
+        got=_time(now),
+        spec=spec,
+        hint="fetch the issuer's current CRL",
+    )
+
+
+def _signed_crl(crl: Crl, authority: Certificate, role: Role) -> bool:
+    """Whether ``authority`` may sign CRLs, and signed this one, which covers all that it issued."""
+    usage = authority.find(x509.KeyUsage)
+    key = authority.public_key
+    if usage is None or not usage.crl_sign or not isinstance(key, rsa.RSAPublicKey):
+        return False
+    try:
+        check_pss_sha384(crl, role)
+        signed = crl.parsed.is_signature_valid(key)
+    except (EndorsementMalformed, ValueError, TypeError):
+        return False
+    if signed and crl.critical:  # a delta, or only a part: it could hide an entry
+        raise role.error(EndorsementMalformed, "profile", "a critical extension that is unknown here", got=crl.critical)
+    return signed
+
+
+def _time(moment: datetime) -> str:
+    return moment.isoformat().replace("+00:00", "Z")

@@ -1,0 +1,46 @@
+"""ECDSA P-384 signatures as TEEs write them: r and s side by side, in fields of some size, in some byte order.
+
+The one place where P-384 is verified, so that another back end can be put in here. (r, n - s) verifies as (r, s) does:
+never take a hash of signed evidence for its identity.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+
+from adyton.errors import SignatureInvalid
+
+P384_ORDER = int("ffffffffffffffffffffffffffffffffffffffffffffffffc7634d81f4372ddf581a0db248b0a77aecec196accc52973", 16)
+_ECDSA_SHA384 = ec.ECDSA(hashes.SHA384())
+
+
+def verify_p384(
+    key: ec.EllipticCurvePublicKey,
+    signature: bytes,
+    data: bytes,
+    *,
+    size: int,
+    byteorder: Literal["little", "big"],
+) -> None:
+    """Verify ECDSA P-384 with SHA-384 over ``data``, or ``SignatureInvalid``.
+
+    ``signature`` is r then s, ``size`` bytes each (48, or 72 in AMD's structures), both in ``byteorder``. A key on
+    another curve or a signature of another length is the caller's mistake, ``ValueError``.
+    """
+    if len(signature) != 2 * size or size < 48:
+        raise ValueError("a P-384 signature is two numbers of the stated size, 48 bytes or more")
+    if key.curve.name != "secp384r1":
+        raise ValueError("not a P-384 key")
+    r = int.from_bytes(signature[:size], byteorder)
+    s = int.from_bytes(signature[size:], byteorder)
+    if not (0 < r < P384_ORDER and 0 < s < P384_ORDER):
+        raise SignatureInvalid("r or s of the signature is out of range", field="signature")
+    try:
+        key.verify(encode_dss_signature(r, s), data, _ECDSA_SHA384)
+    except InvalidSignature:
+        raise SignatureInvalid("the signature does not verify", field="signature") from None

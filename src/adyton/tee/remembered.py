@@ -1,0 +1,87 @@
+"""What a verifier may remember between two pieces of evidence: chains that it has verified, and for how long.
+
+The caller holds it and hands it in; without it everything is verified anew. A chain is remembered under the content of
+all that was looked at (certificates, CRLs, trust anchors, how revocation was asked for) and for the ``Window`` around
+the time of its verification in which no element begins or ceases to be valid. So a remembered chain gives exactly the
+verdict that a fresh one would give. Failures are never remembered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Generic, TypeVar
+
+DEFAULT_LIMIT = 1024
+
+_TICK = timedelta(microseconds=1)  # the resolution of datetime
+_BEGINNING = datetime.min.replace(tzinfo=UTC)
+_END = datetime.max.replace(tzinfo=UTC)
+_T_co = TypeVar("_T_co", covariant=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The times at which a verdict on validity stays the same: ``first`` to ``last``, both included."""
+
+    first: datetime
+    last: datetime
+
+    def __contains__(self, now: datetime) -> bool:
+        return self.first <= now <= self.last
+
+    @classmethod
+    def around(cls, now: datetime, lifetimes: Iterable[tuple[datetime, datetime]]) -> Window:
+        """The longest one around ``now`` in which none of ``lifetimes`` (both ends included) begins or ends."""
+        first, last = _BEGINNING, _END
+        for begin, end in lifetimes:
+            if begin > now:
+                last = min(last, begin - _TICK)
+            else:
+                first = max(first, begin)
+            if end < now:
+                first = max(first, end + _TICK)
+            else:
+                last = min(last, end)
+        return cls(first, last)
+
+
+@dataclass(frozen=True, slots=True)
+class Chain(Generic[_T_co]):
+    """A verified chain, as its TEE's room describes it, and the window in which it stays so."""
+
+    facts: _T_co
+    window: Window
+
+
+class Remembered:
+    """At most ``limit`` chains; the least recently used one goes first. One per process: it is not locked.
+
+    Its methods are single dictionary operations, so a thread that races with another loses a memory, never a check.
+    """
+
+    __slots__ = ("_chains", "_limit")
+
+    def __init__(self, limit: int = DEFAULT_LIMIT) -> None:
+        if limit < 1:
+            raise ValueError("a memory of no chains")
+        self._limit = limit
+        self._chains: dict[Hashable, Chain[object]] = {}
+
+    def __len__(self) -> int:
+        return len(self._chains)
+
+    def recall(self, key: Hashable, now: datetime) -> object | None:
+        """The facts of the chain under ``key``, or ``None`` if there is none or ``now`` is outside its window."""
+        chain = self._chains.pop(key, None)
+        if chain is None or now not in chain.window:
+            return None
+        self._chains[key] = chain  # most recently used: to the end
+        return chain.facts
+
+    def keep(self, key: Hashable, chain: Chain[object]) -> None:
+        """Remember ``chain``; forgets the least recently used one if there are too many."""
+        self._chains[key] = chain
+        while len(self._chains) > self._limit:
+            self._chains.pop(next(iter(self._chains)), None)

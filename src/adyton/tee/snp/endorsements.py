@@ -1,0 +1,258 @@
+"""AMD's endorsements: what a VCEK or VLEK says, and the walk from it to a trusted root.
+
+VCEK (one chip at one TCB) ← ASK ← ARK; VLEK (one cloud provider at one TCB) ← ASVK ← ARK. RSA-4096, RSASSA-PSS with
+SHA-384; the leaf's key is P-384 (AMD 57230; evidence 4.2). Roots are pinned by the SHA-256 of their SPKI (evidence 2);
+their certificates, like all others, come from the evidence or from given endorsements and are believed nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache
+
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from adyton.crypto import chain as walk
+from adyton.crypto.chain import Role
+from adyton.crypto.x509 import Certificate, EndorsementSet
+from adyton.errors import EndorsementMalformed, EndorsementMissing, EndorsementUntrusted
+from adyton.rats.types import Revocation, RootKind, TrustAnchors
+from adyton.tee.remembered import Window
+from adyton.tee.snp.abi import SigningKey
+from adyton.tee.snp.product import Product, by_name
+from adyton.wire import der
+
+SPEC = "evidence 4.3.4"
+LEAF = Role("snp", "leaf", SPEC)
+INTERMEDIATE = Role("snp", "intermediate", SPEC)
+ROOT = Role("snp", "root", SPEC)
+
+# SHA-256 of the SPKI of AMD's root keys (evidence 2), computed from the certificates that AMD's key service hands out.
+ROOTS = {
+    Product.MILAN: bytes.fromhex("9f056bee44377e29308cb5ffa895bdfb62d18881fa6bed8d6f075b0204089cb9"),
+    Product.GENOA: bytes.fromhex("429a69c9422aa258ee4d8db5fcda9c6470ef15f8cd5a9cebd6cbc7d90b863831"),
+    Product.TURIN: bytes.fromhex("4f125410563a2ab9a50356f9243f6fe0b6f73de98603f53f90339c70e9d7ad08"),
+}
+KEY_SERVICE = "https://kdsintf.amd.com"
+
+_ARC = "1.3.6.1.4.1.3704.1."
+_PARTS = {"fmc": "3.9", "boot_loader": "3.1", "tee": "3.2", "snp": "3.3", "microcode": "3.8"}
+_CRITICAL = frozenset({walk.BASIC_CONSTRAINTS, walk.KEY_USAGE})
+_MAX_CANDIDATES = 8
+_LEAF_NAMES = {SigningKey.VCEK: "SEV-VCEK", SigningKey.VLEK: "SEV-VLEK"}
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """What a VCEK or VLEK certificate says. ``tcb`` in the order of ``Tcb.components``.
+
+    ``hardware_id`` is 64 bytes (Turin: 8) and there for a VCEK only, ``csp_id`` for a VLEK only.
+    """
+
+    certificate: Certificate
+    kind: SigningKey
+    product: Product
+    product_name: str
+    tcb: tuple[int, int, int, int, int]
+    hardware_id: bytes | None
+    csp_id: str | None
+    key: ec.EllipticCurvePublicKey
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedChain:
+    """A chain that leads to a trusted root: which, and until when all of it is valid. ``window``: see ``Window``."""
+
+    root: RootKind
+    root_fingerprint: str
+    expires: datetime
+    expires_first: str
+    window: Window
+
+
+def vendor_extensions(certificate: Certificate) -> dict[str, bytes]:
+    """Contents of AMD's extensions by the part of their identifier below 1.3.6.1.4.1.3704.1, such as ``3.1``."""
+    return {
+        oid.removeprefix(_ARC): value for oid, value in certificate.unknown_extensions.items() if oid.startswith(_ARC)
+    }
+
+
+def is_leaf(certificate: Certificate) -> bool:
+    """Whether the certificate claims to be a VCEK or VLEK: it has one of AMD's extensions."""
+    return bool(vendor_extensions(certificate))
+
+
+@lru_cache(maxsize=4096)
+def read_leaf(certificate: Certificate) -> Leaf:
+    """What the certificate says, or ``EndorsementMalformed``. Its kind is told by name and extensions, never guessed."""
+    found = vendor_extensions(certificate)
+    key = certificate.public_key
+    if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name != "secp384r1":
+        raise LEAF.error(EndorsementMalformed, "key", "not a P-384 key", expected="P-384")
+    try:
+        structure = der.read_integer(found["1"])
+        name = der.read_ia5(found["2"])
+        parts = {part: der.read_integer(found[oid]) for part, oid in _PARTS.items() if part != "fmc" or structure}
+        csp_id = der.read_ia5(found["5"]) if "5" in found else None
+    except KeyError as error:
+        raise _bad_extension(f"{_ARC}{error.args[0]} is missing") from error
+    except ValueError as error:
+        raise _bad_extension(str(error)) from error
+    product = by_name(name)
+    if product is None:
+        raise _bad_extension(f"unknown product {name[:40]!r}")
+    if structure != int(product.has_fmc) or ("3.9" in found) is not product.has_fmc:
+        raise _bad_extension(f"structure version {structure} does not fit {name}")
+    if any(value > 0xFF for value in parts.values()):
+        raise _bad_extension("a component of the TCB is larger than a byte")
+    hardware_id = found.get("4")
+    if hardware_id is not None and csp_id is None:
+        kind = SigningKey.VCEK
+        if len(hardware_id) != product.hardware_id_size:
+            raise _bad_extension(f"the hardware id has {len(hardware_id)} bytes")
+    elif hardware_id is None and csp_id:
+        kind = SigningKey.VLEK
+    else:
+        raise _bad_extension("it is neither a VCEK (hardware id) nor a VLEK (provider's id)")
+    if certificate.common_name != _LEAF_NAMES[kind]:
+        raise LEAF.error(
+            EndorsementMalformed,
+            "name",
+            "its name and its extensions contradict each other",
+            expected=_LEAF_NAMES[kind],
+            got=certificate.common_name[:80],
+        )
+    tcb = (parts.get("fmc", 0), parts["boot_loader"], parts["tee"], parts["snp"], parts["microcode"])
+    return Leaf(certificate, kind, product, name, tcb, hardware_id, csp_id, key)
+
+
+def _bad_extension(reason: str) -> Exception:
+    return LEAF.error(EndorsementMalformed, "extensions", f"AMD's extensions: {reason}")
+
+
+class Walk:
+    """One walk from a leaf to a trusted root, in steps that each check one thing. ``links`` first, ``done`` last."""
+
+    def __init__(
+        self, leaf: Leaf, rivals: Iterable[Leaf], pool: EndorsementSet, anchors: TrustAnchors, now: datetime
+    ) -> None:
+        """``rivals``: leaves that would have been taken instead at another time; ``pool``: everything there is."""
+        self.leaf = leaf
+        self._rivals = rivals
+        self._pool = pool
+        self._now = now
+        self._intermediates: tuple[Certificate, ...] = ()
+        self._roots: tuple[Certificate, ...] = ()
+        self._vendor = ROOTS[leaf.product] if anchors.vendor else None
+        self._trusted = anchors.custom | ({self._vendor} if self._vendor else frozenset())
+        self._crl: tuple[datetime, datetime] | None = None
+
+    def links(self) -> None:
+        """Names, algorithms, keys, signatures, constraints: leaf ← intermediate ← root ← root."""
+        certificate = self.leaf.certificate
+        vlek = self.leaf.kind is SigningKey.VLEK
+        product = self.leaf.product.value
+        walk.check_leaf(certificate, LEAF)
+        walk.check_critical(certificate, LEAF, known=_CRITICAL)
+        walk.check_pss_sha384(certificate, LEAF)
+        self._intermediates = self._named(
+            certificate.issuer, f"SEV-VLEK-{product}" if vlek else f"SEV-{product}", INTERMEDIATE
+        )
+        self.intermediate = _signer(certificate, self._intermediates, LEAF, INTERMEDIATE)
+        walk.check_authority(self.intermediate, INTERMEDIATE, below=0)
+        walk.check_critical(self.intermediate, INTERMEDIATE, known=_CRITICAL)
+        walk.check_pss_sha384(self.intermediate, INTERMEDIATE)
+        self._roots = self._named(self.intermediate.issuer, f"ARK-{product}", ROOT)
+        # Among certificates of one name the trusted key decides; without one, the name stands for the error's sake.
+        trusted = tuple(root for root in self._roots if root.spki_fingerprint in self._trusted)
+        self.root = _signer(self.intermediate, trusted or self._roots, INTERMEDIATE, ROOT)
+        walk.check_authority(self.root, ROOT, below=1)
+        walk.check_critical(self.root, ROOT, known=_CRITICAL)
+        walk.check_pss_sha384(self.root, ROOT)
+        walk.check_signed_by(self.root, self.root, ROOT)
+
+    def validity(self) -> None:
+        """Each of the three at ``now``."""
+        walk.check_validity(self.leaf.certificate, self._now, LEAF)
+        walk.check_validity(self.intermediate, self._now, INTERMEDIATE)
+        walk.check_validity(self.root, self._now, ROOT)
+
+    def anchor(self) -> None:
+        """The root's key is this product's pinned one, or one that the caller answers for."""
+        fingerprint = self.root.spki_fingerprint
+        if fingerprint not in self._trusted:
+            raise ROOT.error(
+                EndorsementUntrusted,
+                "untrusted",
+                "its key is not a trusted one, whatever it calls itself",
+                expected=sorted(pin.hex() for pin in self._trusted),
+                got=fingerprint,
+                hint="a development root is trusted only where its fingerprint is configured",
+            )
+
+    def revocation(self, wanted: Revocation) -> None:
+        """Leaf and intermediate are not on a CRL of the root, and one is fresh; nothing if it was asked not to check."""
+        if wanted is Revocation.UNCHECKED_AS_ASKED:
+            return
+        crl = walk.check_revocation(
+            ((self.intermediate, INTERMEDIATE), (self.leaf.certificate, LEAF)),
+            self.root,
+            self._pool.crls_by(self.root.subject),
+            self._now,
+        )
+        self._crl = (crl.this_update, crl.next_update)
+
+    def done(self) -> VerifiedChain:
+        """The verified chain. Call it after every step."""
+        fingerprint = self.root.spki_fingerprint
+        ends = [
+            (self.leaf.certificate.not_after, self.leaf.kind.name),
+            (self.intermediate.not_after, "ASVK" if self.leaf.kind is SigningKey.VLEK else "ASK"),
+            (self.root.not_after, "ARK"),
+        ]
+        if self._crl is not None:
+            ends.append((self._crl[1], "CRL"))
+        expires, first = min(ends)
+        seen = [self.leaf.certificate, *(rival.certificate for rival in self._rivals)]
+        lifetimes = [(item.not_before, item.not_after) for item in (*seen, *self._intermediates, *self._roots)]
+        lifetimes += [(crl.this_update, crl.next_update) for crl in self._pool.crls_by(self.root.subject)]
+        return VerifiedChain(
+            root=RootKind.VENDOR if fingerprint == self._vendor else RootKind.CUSTOM,
+            root_fingerprint=fingerprint.hex(),
+            expires=expires,
+            expires_first=first,
+            window=Window.around(self._now, lifetimes),
+        )
+
+    def _named(self, name: bytes, common_name: str, role: Role) -> tuple[Certificate, ...]:
+        """The certificates with this subject, whose common name must be as it must be."""
+        found = self._pool.with_subject(name)[:_MAX_CANDIDATES]
+        if not found:
+            path = "vlek" if self.leaf.kind is SigningKey.VLEK else "vcek"
+            raise role.error(
+                EndorsementMissing,
+                "missing",
+                "not among the evidence's certificates nor the given endorsements",
+                expected=common_name,
+                hint=f"{KEY_SERVICE}/{path}/v1/{self.leaf.product.value}/cert_chain has it",
+            )
+        if found[0].common_name != common_name:
+            raise role.error(
+                EndorsementUntrusted,
+                "name",
+                "not the issuer for this product and kind of key",
+                expected=common_name,
+                got=found[0].common_name[:80],
+            )
+        return found
+
+
+def _signer(certificate: Certificate, issuers: tuple[Certificate, ...], role: Role, issuer_role: Role) -> Certificate:
+    """The one of ``issuers`` that signed ``certificate``; they have its issuer's name."""
+    for issuer in issuers:
+        walk.check_rsa_4096(issuer, issuer_role)
+        if walk.is_signed_by(certificate, issuer):
+            return issuer
+    raise role.error(EndorsementUntrusted, "sig", "its signature does not verify under its issuer's key")

@@ -46,7 +46,7 @@ def seal(descriptor: int) -> None:
         fcntl.fcntl(descriptor, _F_ADD_SEALS, _ALL_SEALS)
         sealed = fcntl.fcntl(descriptor, _F_GET_SEALS) == _ALL_SEALS
     except OSError as error:
-        raise _unfit("the kernel does not seal memory files", "memfd_seal_refused", error.errno)
+        raise _unfit("the kernel does not seal memory files", "memfd_seal_refused", error.errno) from error
     if not sealed:
         raise _unfit("the kernel does not seal memory files", "memfd_seal_refused", None)
 
@@ -76,7 +76,7 @@ def _attach(backing: int) -> tuple[Path, int]:
     except OSError as error:
         raise _unfit(
             "this machine has no loop devices", "loop_missing", error.errno, hint=f"modprobe loop; {_PRIVILEGED}"
-        )
+        ) from error
     try:
         for _ in range(64):  # another process may take the free one first
             number = fcntl.ioctl(control, _LOOP_GET_FREE)
@@ -96,7 +96,7 @@ def _attach(backing: int) -> tuple[Path, int]:
             else:
                 return path, descriptor
     except OSError as error:
-        raise _unfit("a loop device cannot be set up", "loop_refused", error.errno, hint=_PRIVILEGED)
+        raise _unfit("a loop device cannot be set up", "loop_refused", error.errno, hint=_PRIVILEGED) from error
     finally:
         os.close(control)
     raise _unfit("no loop device stays free for long enough", "loop_refused", None)
@@ -139,7 +139,7 @@ class Nursery:
                     setsigmask=(),
                 )
             except OSError as error:
-                raise _unfit("the launcher cannot be started", "launch_failed", error.errno)
+                raise _unfit("the launcher cannot be started", "launch_failed", error.errno) from error
             finally:
                 if _libc.setns(self._own, _CLONE_NEWPID) != 0:  # pragma: no cover -- the kernel allows one's own
                     os._exit(70)  # every later child would land in an instance: better no service at all

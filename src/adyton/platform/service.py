@@ -1,0 +1,334 @@
+"""The platform service: the control socket, who may use it, and what each request does.
+
+One service has a directory's table and a socket; a lock says so. It ends on TERM, on ``Shutdown``, or after a while
+without anything to do if it was started so. However it ends, killed included, its instances end with it: each is tied
+to it by the kernel, and mounts, loop device and sealed memory go when their last user has gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import signal
+import socket
+import stat
+from collections.abc import Callable
+from datetime import datetime
+
+from adyton.devtee.root import DevelopmentRoot
+from adyton.errors import AdytonError, Conflict, MalformedRequest, NotPermitted, PlatformError, Unavailable
+from adyton.platform import machine
+from adyton.platform.connection import Connection
+from adyton.platform.guest import LoadedGuest
+from adyton.platform.instances import Event, Live, Row
+from adyton.platform.keeper import Keeper, failure
+from adyton.platform.logbook import Reader
+from adyton.platform.processor import SecureProcessor
+from adyton.platform.settings import Settings
+from adyton.protocol import devtee
+from adyton.protocol.devtee import Done, Exited, Failed, Resize, Run, Running, Signal, Started
+from adyton.rats.ports import Progress
+
+NO_HARDWARE = "NO HARDWARE PROTECTION: this machine's administrator can read everything in a development instance"
+_CRL_RENEWAL = 24 * 3600.0
+_BACKLOG = 128
+
+
+class Service:
+    """One running service."""
+
+    def __init__(
+        self, settings: Settings, root: DevelopmentRoot, guest: LoadedGuest, clock: Callable[[], datetime]
+    ) -> None:
+        self.keeper = Keeper(settings, guest, SecureProcessor(root, guest.measurement), clock)
+        self.about = devtee.Platform(
+            root_fingerprint=root.fingerprint,
+            measurement=guest.measurement.hex(),
+            guest=str(guest.path),
+            chip_id=root.chip_id.hex(),
+            pid=os.getpid(),
+        )
+        self._settings = settings
+        self._root = root
+        self._clock = clock
+        self._ending = asyncio.Event()
+        self._connections: set[asyncio.Task[None]] = set()
+        self._last_use = asyncio.get_running_loop().time()
+
+    async def serve(self, listener: socket.socket) -> None:
+        """Serve until the end; every instance is over when this returns."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._ending.set)
+        jobs = [asyncio.create_task(job) for job in (self._accept(listener), self._renew_crl(), self._idle())]
+        try:
+            await self._ending.wait()
+        finally:
+            for task in jobs:
+                task.cancel()
+            listener.close()
+            await self.keeper.kill_all()
+            if self._connections:
+                await asyncio.wait(self._connections, timeout=1.0)  # let the last events out
+            for task in self._connections:
+                task.cancel()
+
+    async def _accept(self, listener: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            peer, _ = await loop.sock_accept(listener)
+            task = asyncio.create_task(self._converse(Connection(peer)))
+            self._connections.add(task)
+            task.add_done_callback(self._connections.discard)
+
+    async def _converse(self, connection: Connection) -> None:
+        """One peer, request after request. An error of a request is its answer; a broken frame ends the conversation."""
+        try:
+            connection.check_peer()
+            while (request := await connection.receive(devtee.CONTROL_REQUEST)) is not None:
+                try:
+                    await self._carry_out(connection, request)
+                except Unavailable:
+                    raise
+                except AdytonError as error:
+                    await connection.send(Failed(failure(error)))
+        except (MalformedRequest, NotPermitted) as error:
+            with contextlib.suppress(Unavailable):
+                await connection.send(Failed(failure(error)))
+        except Unavailable:
+            pass  # the peer has gone
+        finally:
+            connection.close()
+            self._last_use = asyncio.get_running_loop().time()
+
+    async def _carry_out(self, connection: Connection, request: devtee.ControlRequest) -> None:
+        table = self.keeper.table
+        match request:
+            case Run():
+                await self._run(connection, request)
+            case devtee.Attach():
+                await self._attach(connection, table.find(request.instance))
+            case devtee.List():
+                await connection.send(devtee.Instances(self.keeper.listed(ended=request.all)))
+            case devtee.Logs():
+                await self._logs(connection, table.find(request.instance), follow=request.follow)
+            case devtee.Stop():
+                await self.keeper.stop(table.find(request.instance), request.timeout)
+                await connection.send(Done())
+            case devtee.Remove():
+                row = table.find(request.instance)
+                if request.force:
+                    await self.keeper.kill(row)
+                table.forget(row.instance.id)
+                await connection.send(Done())
+            case devtee.About():
+                await connection.send(self.about)
+            case devtee.Shutdown():
+                if self.keeper.running and not request.force:
+                    raise Conflict(
+                        f"{self.keeper.running} instances are running",
+                        code="instances_running",
+                        hint="adyton stop them first, or --force",
+                    )
+                await connection.send(Done())
+                self._ending.set()
+            case _:
+                raise MalformedRequest("this message belongs to a run", code="frame_unexpected")
+
+    async def _run(self, connection: Connection, run: Run) -> None:
+        """Start, then tell the caller everything. A caller that stays and goes away takes its instance with it."""
+        events: asyncio.Queue[Event | None] = asyncio.Queue()
+        descriptors = connection.take_descriptors()
+        try:
+            row = await self.keeper.start(run, descriptors, events)
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
+        try:
+            await connection.send(Started(row.instance.id, row.instance.host_data))
+            await self._tell(connection, row, events, until_running=run.detach)
+        except (Unavailable, MalformedRequest):
+            if not run.detach:
+                await self.keeper.kill(row)
+            raise
+
+    async def _attach(self, connection: Connection, row: Row) -> None:
+        live = self.keeper.table.live.get(row.instance.id)
+        if live is None:
+            await connection.send(Failed(row.error) if row.error is not None else Exited(row.instance.status or 0))
+            return
+        events: asyncio.Queue[Event | None] = asyncio.Queue()
+        live.watchers.append(events)
+        await self._tell(connection, row, events, until_running=False)
+
+    async def _tell(
+        self, connection: Connection, row: Row, events: asyncio.Queue[Event | None], *, until_running: bool
+    ) -> None:
+        """Pass events on until the last, and the caller's signals and sizes the other way."""
+        live = self.keeper.table.live.get(row.instance.id)
+        listening = asyncio.create_task(_listen(connection, live)) if live is not None else None
+        try:
+            while True:
+                waiting = asyncio.create_task(events.get())
+                await asyncio.wait({waiting, *((listening,) if listening else ())}, return_when=asyncio.FIRST_COMPLETED)
+                if not waiting.done():
+                    waiting.cancel()
+                    assert listening is not None  # noqa: S101 -- it is the one that is done
+                    listening.result()
+                    raise Unavailable("the caller has gone", code="peer_gone")
+                event = waiting.result()
+                if event is None:
+                    return
+                await connection.send(event)
+                if until_running and isinstance(event, Running):
+                    await connection.send(Done())
+                    return
+        finally:
+            if live is not None and events in live.watchers:
+                live.watchers.remove(events)
+            if listening is not None and not listening.cancel() and not listening.cancelled():
+                listening.exception()  # seen, whatever it was: the instance's end counts
+
+    async def _logs(self, connection: Connection, row: Row, *, follow: bool) -> None:
+        if not row.logs:
+            raise NotPermitted(
+                "nothing that this instance writes leaves it",
+                code="logs_not_kept",
+                got=row.instance.name,
+                hint='a document with logs = "host" lets a detached instance\'s output out: adyton run --logs host -d …',
+            )
+        reader = Reader(self.keeper.table.log_path(row.instance.id))
+        while True:
+            live = self.keeper.table.live.get(row.instance.id)
+            book = live.book if live is not None else None
+            if book is not None:
+                book.grew.clear()
+            for output in reader.more():
+                await connection.send(output)
+            if book is None or not follow:
+                break
+            await book.grew.wait()
+        await connection.send(Done())
+
+    async def _renew_crl(self) -> None:
+        while True:
+            with contextlib.suppress(OSError):  # a full disk: the CRL in place is good for weeks
+                self._root.renew_crl(self._clock())
+            await asyncio.sleep(_CRL_RENEWAL)
+
+    async def _idle(self) -> None:
+        patience = self._settings.idle_exit
+        if patience is None:
+            return
+        loop = asyncio.get_running_loop()
+        while True:
+            if self.keeper.running or self._connections:
+                self._last_use = loop.time()
+            if loop.time() - self._last_use >= patience:
+                self._ending.set()
+                return
+            await asyncio.sleep(min(1.0, max(patience / 4, 0.05)))
+
+
+async def _listen(connection: Connection, live: Live) -> None:
+    """Pass the caller's signals and sizes on to the agent until the caller has gone."""
+    while (message := await connection.receive(devtee.CONTROL_REQUEST)) is not None:
+        if not isinstance(message, Signal | Resize):
+            raise MalformedRequest("only signals and sizes may follow a run", code="frame_unexpected")
+        with contextlib.suppress(Unavailable):
+            await live.channel.send(message)
+
+
+def serve(
+    settings: Settings,
+    clock: Callable[[], datetime],
+    announce: Callable[[devtee.Platform], None],
+    progress: Progress | None = None,
+) -> None:
+    """Run the service in this process until it ends. ``announce`` is called once it can be reached.
+
+    ``PlatformError`` or ``ConfigError`` say what this machine lacks; ``Conflict`` that there is a service already.
+    """
+    machine.protect_process()
+    with contextlib.ExitStack() as held:
+        held.callback(os.close, _take_lock(settings))
+        root = DevelopmentRoot.create(settings.devtee, clock(), progress)
+        guest = LoadedGuest.load(settings.guest)
+        held.callback(guest.device.close)
+        listener = _listen_on(settings)
+        held.callback(settings.socket.unlink, missing_ok=True)
+        try:
+            for directory in (settings.mount_point, settings.store, settings.volumes):
+                directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _directory(error) from error
+
+        async def main() -> None:
+            service = Service(settings, root, guest, clock)
+            announce(service.about)
+            await service.serve(listener)
+
+        asyncio.run(main())
+
+
+def _take_lock(settings: Settings) -> int:
+    try:
+        settings.run.mkdir(mode=0o700, parents=True, exist_ok=True)
+        status = settings.run.stat()
+        if status.st_uid != os.geteuid():
+            raise PlatformError(
+                "the directory for the control socket belongs to somebody else",
+                code="run_directory_foreign",
+                field=str(settings.run),
+                expected=os.geteuid(),
+                got=status.st_uid,
+            )
+        if stat.S_IMODE(status.st_mode) & 0o077:
+            settings.run.chmod(0o700)
+        lock = os.open(settings.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise _directory(error) from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(lock)
+        raise Conflict(
+            "a platform service is running here already",
+            code="service_running",
+            field=str(settings.socket),
+            hint="adyton devtee show; adyton devtee stop",
+        ) from error
+    return lock
+
+
+def _listen_on(settings: Settings) -> socket.socket:
+    """The control socket, for this user only. The lock is held: a socket that is there is a dead service's."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.setblocking(False)
+    mask = os.umask(0o177)
+    try:
+        settings.socket.unlink(missing_ok=True)
+        listener.bind(str(settings.socket))
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise PlatformError(
+            f"the control socket cannot be made: {error.strerror or error}",
+            code="socket_failed",
+            field=str(settings.socket),
+            hint="a socket's path has at most 107 bytes: choose a shorter ADYTON_HOME",
+        ) from error
+    finally:
+        os.umask(mask)
+    return listener
+
+
+def _directory(error: OSError) -> PlatformError:
+    return PlatformError(
+        f"a directory of the development TEE cannot be used: {error.strerror}",
+        code="directory_failed",
+        field=str(error.filename),
+        hint="ADYTON_HOME=DIR puts everything elsewhere",
+    )

@@ -169,15 +169,19 @@ def check_critical(certificate: Certificate, role: Role, *, known: frozenset[str
 
 
 def check_revocation(
-    certificates: Sequence[tuple[Certificate, Role]], authority: Certificate, crls: Sequence[Crl], now: datetime
+    certificates: Sequence[tuple[Certificate, Role]],
+    authority: Certificate,
+    crls: Sequence[Crl],
+    now: datetime,
+    *,
+    role: Role,
 ) -> Crl:
     """None of ``certificates`` is on a CRL that ``authority`` signed, one of which is fresh; returns that one.
 
     ``crls`` are those that bear the authority's name. Revocation is for good: an entry on a stale CRL counts too. Without
-    a fresh CRL nothing is known, which is an error of its own.
+    a fresh CRL nothing is known, which is an error of its own. ``role`` is the CRL's.
     """
-    tee, spec = certificates[0][1].tee, certificates[0][1].spec
-    role = Role(tee, "crl", spec)
+    tee, spec = role.tee, role.spec
     signed = [crl for crl in crls if _signed_crl(crl, authority, role)]
     for crl in signed:
         for certificate, whose in certificates:

@@ -8,6 +8,7 @@ import pytest
 
 from adyton.errors import DocumentInvalid, SignatureInvalid
 from adyton.tee.snp import id_block
+from adyton.tee.snp.abi import GuestPolicy
 from adyton.tee.snp.measure import KernelHashes, launch_digest, sev_launch_digest
 from adyton.tee.snp.vmsa import Vmm
 
@@ -80,9 +81,7 @@ def test_every_key_digest(manifest: dict[str, Any], read: dict[str, bytes]) -> N
 def test_id_block(manifest: dict[str, Any], read: dict[str, bytes]) -> None:
     (case,) = _cases(manifest, "snp-id-block")
     claims = case["claims"]
-    block = id_block.IdBlock(
-        bytes.fromhex(claims["launch_digest"]), policy=id_block.GuestPolicy(int(claims["policy"], 16))
-    )
+    block = id_block.IdBlock(bytes.fromhex(claims["launch_digest"]), policy=GuestPolicy(int(claims["policy"], 16)))
     assert base64.b64encode(block.encode()).decode() == case["expected"]["id_block_base64"]
     assert id_block.IdBlock.parse(block.encode()) == block
     raw = read[case["files"]["auth_block"]]

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from adyton.crypto import chain as walk
 from adyton.crypto.chain import Role
-from adyton.crypto.x509 import Certificate, EndorsementSet
+from adyton.crypto.x509 import Certificate, Crl, EndorsementSet
 from adyton.errors import EndorsementMalformed, EndorsementMissing, EndorsementUntrusted
 from adyton.rats.types import Revocation, RootKind, TrustAnchors
 from adyton.tee.remembered import Window
@@ -28,6 +28,7 @@ SPEC = "evidence 4.3.4"
 LEAF = Role("snp", "leaf", SPEC)
 INTERMEDIATE = Role("snp", "intermediate", SPEC)
 ROOT = Role("snp", "root", SPEC)
+CRL = Role("snp", "crl", SPEC)
 
 # SHA-256 of the SPKI of AMD's root keys (evidence 2), computed from the certificates that AMD's key service hands out.
 ROOTS = {
@@ -201,6 +202,7 @@ class Walk:
             self.root,
             self._pool.crls_by(self.root.subject),
             self._now,
+            role=CRL,
         )
         self._crl = (crl.this_update, crl.next_update)
 
@@ -247,6 +249,20 @@ class Walk:
                 got=found[0].common_name[:80],
             )
         return found
+
+
+def check_crl(crl: Crl, pool: EndorsementSet, *, anchors: TrustAnchors, now: datetime) -> Certificate:
+    """A CRL alone: signed by a trusted root that is valid now, and fresh. Returns the root."""
+    trusted = anchors.custom | (frozenset(ROOTS.values()) if anchors.vendor else frozenset())
+    roots = [root for root in pool.with_subject(crl.issuer) if root.spki_fingerprint in trusted]
+    if not roots:
+        raise CRL.error(EndorsementUntrusted, "untrusted", "no trusted root of its issuer's name is at hand")
+    root = roots[0]
+    walk.check_authority(root, ROOT, below=1)
+    walk.check_signed_by(root, root, ROOT)
+    walk.check_validity(root, now, ROOT)
+    walk.check_revocation((), root, (crl,), now, role=CRL)
+    return root
 
 
 def _signer(certificate: Certificate, issuers: tuple[Certificate, ...], role: Role, issuer_role: Role) -> Certificate:

@@ -245,7 +245,8 @@ def _key(path: Path) -> object:
             got=f"{mode:04o}",
             hint="whoever read it can forge this root's evidence: remove the directory and make a new root",
         )
-    return _parse(path, lambda pem: load_pem_private_key(pem, None))
+    # RSA keys that we made need no primality tests at every start (0.3 s each); load compares them with certificates.
+    return _parse(path, lambda pem: load_pem_private_key(pem, None, unsafe_skip_rsa_key_validation=True))
 
 
 def _spki(key: rsa.RSAPublicKey | ec.EllipticCurvePublicKey) -> bytes:

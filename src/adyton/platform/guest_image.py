@@ -37,10 +37,12 @@ class Built:
     rebuilt: bool
 
 
-def build(output: Path, progress: Progress | None = None, *, runtime: Path | None = None, force: bool = False) -> Built:
+def build(
+    output: Path, progress: Progress | None = None, *, items: list[Item] | None = None, force: bool = False
+) -> Built:
     """Make the guest stack, or leave it if it is there already. ``PlatformError`` says what this machine lacks.
 
-    ``runtime`` is the OCI runtime to put in, runc of this machine if not given.
+    ``items`` go in instead of ``guest_contents.contents()``.
     """
     maker = shutil.which("mkfs.erofs", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
     if maker is None:
@@ -49,7 +51,7 @@ def build(output: Path, progress: Progress | None = None, *, runtime: Path | Non
             code="mkfs_erofs_missing",
             hint="apt-get install --no-install-recommends erofs-utils",
         )
-    items = guest_contents.contents(runtime)
+    items = items if items is not None else guest_contents.contents()
     inputs = _fingerprint(items, Path(maker))
     stamp = output.with_name(output.name + ".inputs")
     if not force and (kept := _unchanged(output, stamp, inputs)) is not None:

@@ -1,0 +1,115 @@
+"""``adyton measure``: what evidence will have to show, computed beforehand from what is to run."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+from adyton.cli.output import json_option, print_json
+from adyton.cli.places import places
+
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+_MAX_DOCUMENT = 1 << 20
+
+
+@click.group()
+def measure() -> None:
+    """Compute the measurements that evidence must show."""
+
+
+@measure.command()
+@click.argument("file", required=False, type=_FILE)
+@json_option
+def guest(file: Path | None, as_json: bool) -> None:
+    """MEASUREMENT of development instances that start from the guest stack FILE [default: where serve looks].
+
+    It is published as the reference value snp_launch_measurement.
+    """
+    from adyton.platform.guest import measure as measure_guest
+
+    path = file or places().guest
+    value = measure_guest(path).hex()
+    if as_json:
+        print_json({"tee": "snp", "measurement": value, "guest": str(path)})
+    else:
+        click.echo(value)
+
+
+@measure.command()
+@click.argument("file", type=_FILE)
+@json_option
+def workload(file: Path, as_json: bool) -> None:
+    """HOST_DATA of an instance that is started for the workload document FILE: the SHA-256 of its bytes."""
+    from adyton.protocol import workload as document
+
+    with file.open("rb") as stream:
+        checked = document.parse(stream.read(_MAX_DOCUMENT))
+    if as_json:
+        print_json({"host_data": checked.digest.hex, "image": checked.workload.image})
+    else:
+        click.echo(checked.digest.hex)
+
+
+@measure.command()
+@click.option("--ovmf", "firmware", type=_FILE, required=True, help="The firmware's image.")
+@click.option("--kernel", type=_FILE, help="For measured direct boot.")
+@click.option("--initrd", type=_FILE, help="With --kernel; without it an empty one is measured, as QEMU does.")
+@click.option("--append", "cmdline", default="", help="The kernel's command line.")
+@click.option("--vcpus", type=click.IntRange(1, 4096), default=1, show_default=True)
+@click.option("--vcpu-type", help="QEMU's name of the CPU model, such as EPYC-Genoa; not measured by ec2 and gce.")
+@click.option("--guest-features", default="0x1", show_default=True, help="SEV_FEATURES as a number.")
+@click.option(
+    "--vmm-type", type=click.Choice(["QEMU", "ec2", "gce"], case_sensitive=False), default="QEMU", show_default=True
+)
+@json_option
+def snp(
+    *,
+    firmware: Path,
+    kernel: Path | None,
+    initrd: Path | None,
+    cmdline: str,
+    vcpus: int,
+    vcpu_type: str | None,
+    guest_features: str,
+    vmm_type: str,
+    as_json: bool,
+) -> None:
+    """MEASUREMENT of an SNP guest, from what its VMM loads: firmware, kernel, initrd, command line, vCPUs."""
+    from adyton.tee.snp.measure import KernelHashes, launch_digest
+    from adyton.tee.snp.vmsa import Vmm
+
+    if kernel is None and (initrd is not None or cmdline):
+        raise click.UsageError("--initrd and --append are measured with --kernel only")
+    vmm = next(kind for kind in Vmm if kind.value.lower() == vmm_type.lower())
+    if vcpu_type is None and vmm is Vmm.QEMU:
+        raise click.UsageError("--vcpu-type is needed: QEMU's guests are measured with it")
+    try:
+        features = int(guest_features, 0)
+    except ValueError as error:
+        raise click.BadParameter("a number such as 0x1", param_hint="--guest-features") from error
+    hashes = None
+    if kernel is not None:
+        hashes = KernelHashes.precomputed(
+            kernel=_sha256(kernel), initrd=_sha256(initrd or Path(os.devnull)), cmdline=cmdline
+        )
+    digest = launch_digest(
+        firmware=firmware.read_bytes(),
+        kernel_hashes=hashes,
+        vcpus=vcpus,
+        vcpu_type=vcpu_type,
+        guest_features=features,
+        vmm=vmm,
+    ).hex()
+    if as_json:
+        print_json({"tee": "snp", "measurement": digest})
+    else:
+        click.echo(digest)
+
+
+def _sha256(path: Path) -> bytes:
+    import hashlib
+
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").digest()

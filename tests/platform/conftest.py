@@ -1,0 +1,99 @@
+"""A real platform service per test, over a guest stack whose agent does what the test tells it to."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from tests.platform.services import Running
+
+from adyton.devtee.root import DevelopmentRoot
+from adyton.platform import guest_contents, guest_image
+from adyton.platform.guest_contents import Item
+
+
+@pytest.fixture(scope="session")
+def root_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("root") / "devtee"
+    DevelopmentRoot.create(directory, datetime.now(UTC))  # noqa: TID251
+    return directory
+
+
+@pytest.fixture(scope="session")
+def probe_guest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    items = guest_contents.contents()
+    place = f"lib/{guest_contents.PYTHON}/adyton/agent/__main__.py"
+    probe = Item(place, Path(__file__).with_name("probe_agent.py"))
+    items = [probe if item.path == place else item for item in items]
+    assert probe in items
+    return guest_image.build(tmp_path_factory.mktemp("guest") / "probe.erofs", items=items).path
+
+
+@pytest.fixture
+def home() -> Iterator[Path]:
+    """A short path: a socket's has at most 107 bytes."""
+    with tempfile.TemporaryDirectory(prefix="ady") as directory:
+        yield Path(directory)
+
+
+Starter = Callable[..., Running]
+
+
+@pytest.fixture
+def start_service(home: Path, root_directory: Path, probe_guest: Path) -> Iterator[Starter]:
+    started: list[Running] = []
+    if not (home / "devtee").exists():
+        shutil.copytree(root_directory, home / "devtee")
+
+    def start(*options: str, guest: Path = probe_guest) -> Running:
+        process = subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "adyton",
+                "devtee",
+                "serve",
+                "--guest",
+                str(guest),
+                "--private-size",
+                "64",
+                *options,
+            ],
+            env={**os.environ, "ADYTON_HOME": str(home)},
+            stderr=subprocess.PIPE,
+        )
+        running = Running(home, process)
+        assert process.stderr is not None
+        said = b""
+        while b"listening on" not in said:
+            line = process.stderr.readline()
+            assert line, said.decode()
+            said += line
+        started.append(running)
+        return running
+
+    yield start
+    for running in started:
+        for caller in running.callers:
+            caller.close()
+        if running.process.poll() is None:
+            running.process.send_signal(signal.SIGTERM)
+            running.process.wait(timeout=20)
+        assert running.process.stderr is not None
+        complaint = running.process.stderr.read().decode()
+        running.process.stderr.close()
+        assert "Traceback" not in complaint, complaint
+        assert str(home) not in Path("/proc/self/mounts").read_text()
+
+
+@pytest.fixture
+def service(start_service: Starter) -> Running:
+    return start_service()

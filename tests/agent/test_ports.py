@@ -1,0 +1,129 @@
+"""The forwarder under load: much data both ways, half-closed connections, peers that vanish."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from adyton.agent.ports import Forwarder
+from adyton.errors import PlatformError
+from adyton.protocol.devtee import Publish
+
+pytestmark = pytest.mark.root  # entering a network namespace, be it one's own
+Handler = Callable[[socket.socket], None]
+
+
+@contextlib.contextmanager
+def forwarded(handler: Handler) -> Iterator[int]:
+    """A server behind a forwarder; the port to connect to."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def accept() -> None:
+            while True:
+                try:
+                    connection, _ = server.accept()
+                except OSError:
+                    return
+                threading.Thread(target=serve, args=(connection,), daemon=True).start()
+
+        def serve(connection: socket.socket) -> None:
+            with connection, contextlib.suppress(OSError):
+                handler(connection)
+
+        threading.Thread(target=accept, daemon=True).start()
+        forwarder = Forwarder([Publish(server.getsockname()[1])])
+        forwarder.serve(os.getpid())
+        yield forwarder.published[0].host_port
+        forwarder.close()
+        server.shutdown(socket.SHUT_RDWR)
+
+
+def echo(connection: socket.socket) -> None:
+    while data := connection.recv(1 << 16):
+        connection.sendall(data)
+
+
+def count(connection: socket.socket) -> None:
+    total = 0
+    while data := connection.recv(1 << 16):
+        total += len(data)
+    connection.sendall(str(total).encode())
+
+
+def everything(connection: socket.socket) -> bytes:
+    return b"".join(iter(lambda: connection.recv(1 << 16), b""))
+
+
+@pytest.mark.parametrize("address", ["256.0.0.1", "192.0.2.1"])
+def test_addresses_that_are_not_here(address: str) -> None:
+    with pytest.raises(PlatformError) as caught:
+        Forwarder([Publish(80, 0, address)])
+    assert caught.value.code == "port_unavailable"
+
+
+def test_one_taken_port_frees_the_others() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        free = socket.create_server(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+        free.close()
+        with pytest.raises(PlatformError):
+            Forwarder([Publish(80, port), Publish(81, taken.getsockname()[1])])
+    socket.create_server(("127.0.0.1", port)).close()
+
+
+def test_the_far_end_learns_that_this_one_has_ended() -> None:
+    with forwarded(count) as port, socket.create_connection(("127.0.0.1", port), 5) as client:
+        client.sendall(b"x" * 3_000_000)
+        client.shutdown(socket.SHUT_WR)
+        assert everything(client) == b"3000000"
+
+
+def test_much_data_both_ways_at_once() -> None:
+    sent = os.urandom(1 << 20) * 8
+    with forwarded(echo) as port, socket.create_connection(("127.0.0.1", port), 10) as client:
+
+        def send() -> None:
+            client.sendall(sent)
+            client.shutdown(socket.SHUT_WR)
+
+        sender = threading.Thread(target=send)
+        sender.start()
+        assert everything(client) == sent
+        sender.join()
+
+
+def test_many_connections() -> None:
+    with forwarded(echo) as port:
+        clients = [socket.create_connection(("127.0.0.1", port), 5) for _ in range(100)]
+        for number, client in enumerate(clients):
+            client.sendall(b"%d" % number)
+            client.shutdown(socket.SHUT_WR)
+        assert [everything(client) for client in clients] == [b"%d" % number for number in range(100)]
+        for client in clients:
+            client.close()
+
+
+def test_a_vanished_client_does_not_hold_the_server_up() -> None:
+    ended = threading.Event()
+
+    def until_gone(connection: socket.socket) -> None:
+        try:
+            while True:
+                connection.sendall(b"y" * (1 << 16))
+        finally:
+            ended.set()
+
+    with forwarded(until_gone) as port:
+        client = socket.create_connection(("127.0.0.1", port), 5)
+        client.recv(10)
+        client.close()
+        assert ended.wait(10)
+        time.sleep(0.1)
+        with socket.create_connection(("127.0.0.1", port), 5) as other:  # and the forwarder lives
+            assert other.recv(1) == b"y"

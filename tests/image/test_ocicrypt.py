@@ -19,7 +19,6 @@ from adyton.errors import (
     AdytonError,
     ConfigError,
     DecryptionFailed,
-    DigestMismatch,
     ImageError,
     MalformedImage,
     NotFound,
@@ -132,14 +131,6 @@ def test_a_swapped_layer() -> None:
     assert swapped.annotations[ocicrypt.PUBLIC_OPTIONS] == descriptor.annotations[ocicrypt.PUBLIC_OPTIONS]
     with pytest.raises(DecryptionFailed):
         decrypted(ocicrypt.unwrap(swapped, ImageKeys(source=Keys())), ciphertext)
-
-
-def test_a_right_mac_over_another_plain_layer() -> None:
-    """The digest inside the wrapping is checked as well as the MAC."""
-    lie = ocicrypt.private_options(b"k" * 32, b"n" * 16, Digest.of(b"something else"))
-    descriptor, ciphertext, _ = sealed(options=lie)
-    with pytest.raises(DigestMismatch):
-        decrypted(ocicrypt.unwrap(descriptor, ImageKeys(source=Keys())), ciphertext)
 
 
 # --- altered annotations --------------------------------------------------------------------------------------------

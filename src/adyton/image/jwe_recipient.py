@@ -172,10 +172,13 @@ def _recipients(document: Mapping[str, object]) -> list[dict[str, object]]:
     listed = document.get("recipients")
     if listed is None or (listed == [] and "encrypted_key" in document):  # flattened, as Go writes it for one
         return [{name: document[name] for name in ("header", "encrypted_key") if name in document}]
-    if not isinstance(listed, list) or not 0 < len(listed) <= MAX_RECIPIENTS or "encrypted_key" in document:
-        raise _malformed(f"it needs 1 to {MAX_RECIPIENTS} recipients in one place")
+    if not isinstance(listed, list) or not 0 < len(listed) <= MAX_RECIPIENTS:
+        raise _malformed(f"it needs 1 to {MAX_RECIPIENTS} recipients")
     if not all(isinstance(entry, dict) for entry in listed):
         raise _malformed("a recipient is not an object")
+    # go-jose repeats the first recipient's key above the list; anything else there would be a second opinion.
+    if document.get("encrypted_key", listed[0].get("encrypted_key")) != listed[0].get("encrypted_key"):
+        raise _malformed("it has recipients in two places")
     return cast("list[dict[str, object]]", listed)
 
 

@@ -5,7 +5,7 @@ are wrapped once per recipient in annotations ``org.opencontainers.image.enc.key
 HMAC-SHA-256 over the ciphertext, under the same key. Configuration and diff ids of the image stay as they are.
 
 Annotations are the registry's word. What makes a layer authentic is the MAC under a key that only the owner's wrapping
-can give, then the digest inside that wrapping, then the diff id. ``layer_cipher`` does the bytes.
+can give, then the diff id. ``layer_cipher`` does the bytes.
 """
 
 from __future__ import annotations
@@ -35,7 +35,11 @@ _SPEC = "coco-guest 5.1"
 
 @dataclass(frozen=True, slots=True)
 class LayerKey:
-    """All that opens one layer. ``digest`` is of the layer blob before encryption, ``hmac`` over the ciphertext."""
+    """All that opens one layer. ``hmac`` is over the ciphertext.
+
+    ``digest`` is of the layer that the encrypting tool was given, which is not always the blob that it encrypted:
+    skopeo compresses in between. It says what the owner meant; it is not what authenticates the layer.
+    """
 
     symkey: bytes = field(repr=False)
     nonce: bytes = field(repr=False)

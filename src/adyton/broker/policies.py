@@ -1,0 +1,117 @@
+"""A tenant's policies and reference values as one view per generation: read once, compiled once.
+
+A policy is judged when it is set (``appraisal.rego_check``, then the engine itself) and again when it is first used, so
+one that reached the store in another way is not believed. A view is never used beyond its generation, nor beyond the
+first expiry of a reference value in it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from adyton.appraisal import policies as defaults
+from adyton.appraisal.rego_check import ATTESTATION_DATA, RESOURCE_DATA, AcceptedPolicy, check
+from adyton.broker.rego import RegoEngine
+from adyton.errors import MalformedRequest, PolicyInvalid
+from adyton.rats.types import JsonValue
+from adyton.stores.policies import PolicyKind, StoredPolicy
+from adyton.stores.references import Snapshot
+from adyton.stores.sqlite import Store
+
+RESOURCE_POLICY = "resource-policy"
+ATTESTATION_RULES = ("trust_claims", "extensions")
+RESOURCE_RULES = ("allow",)
+MAX_ACCEPTED = 256
+_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,127}\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class TenantView:
+    """What decides for one tenant at one generation. ``data_key`` stands for the content of ``data``."""
+
+    generation: int
+    references: Snapshot
+    attestation: Mapping[str, AcceptedPolicy]
+    resource: AcceptedPolicy | None
+    data: Mapping[str, JsonValue]
+    data_key: tuple[object, ...]
+
+    def holds(self, generation: int, now: datetime) -> bool:
+        """Whether it may still be used: nothing changed, nothing expired."""
+        expires = self.references.expires_next
+        return self.generation == generation and (expires is None or now < expires)
+
+
+class PolicyBook:
+    """Sets policies after judging them, and gives the view that holds now."""
+
+    def __init__(self, store: Store, engine: RegoEngine) -> None:
+        self._store = store
+        self._engine = engine
+        self._views: dict[str, TenantView] = {}
+        self._accepted: dict[tuple[str, frozenset[str]], AcceptedPolicy] = {}
+
+    def set(self, tenant: str, kind: PolicyKind, policy_id: str, text: str, now: datetime) -> StoredPolicy:
+        """Set a policy if it may be evaluated and compiles; else ``PolicyInvalid``, and the old one stays.
+
+        Of kind ``attestation``, ``default_<class>`` (``default_cpu``) is the one that appraises; others are kept only.
+        Of kind ``resource``, ``resource-policy`` is asked for every release.
+        """
+        if not _ID.match(policy_id):
+            raise MalformedRequest(
+                "a policy's id has letters, digits, '_', '-' and inner '.'", code="policy_id_invalid", field="policy_id"
+            )
+        accepted = self.accept(text, RESOURCE_DATA if kind == "resource" else ATTESTATION_DATA)
+        self._engine.compile(accepted, RESOURCE_RULES if kind == "resource" else ATTESTATION_RULES)
+        return self._store.policies.set(tenant, kind, policy_id, text, now)
+
+    def check_binding_policy(self, text: str) -> None:
+        """``PolicyInvalid`` unless ``text`` may be a binding's policy."""
+        self._engine.compile(self.accept(text, RESOURCE_DATA), RESOURCE_RULES)
+
+    def accept(self, text: str, data: frozenset[str]) -> AcceptedPolicy:
+        """``check``, remembered by text."""
+        known = self._accepted.get((text, data))
+        if known is None:
+            known = check(text, data)
+            if len(self._accepted) >= MAX_ACCEPTED:
+                self._accepted.pop(next(iter(self._accepted)))
+            self._accepted[text, data] = known
+        return known
+
+    def view(self, tenant: str, now: datetime) -> TenantView:
+        """What holds now. Reads the tenant's generation, and the rest only if that or an expiry says so."""
+        generation = self._store.generation(tenant)
+        known = self._views.get(tenant)
+        if known is not None and known.holds(generation, now):
+            return known
+        # Read after the generation: what is newer than it is read again at the next decision, never the other way round.
+        references = self._store.references.snapshot(tenant, now)
+        texts = {f"{defaults.DEFAULT_ID}_{name}": text for name, text in defaults.DEFAULTS.items()}
+        texts.update((policy.id, policy.text) for policy in self._store.policies.list(tenant, "attestation"))
+        resource = self._store.policies.get(tenant, "resource", RESOURCE_POLICY)
+        view = TenantView(
+            generation=generation,
+            references=references,
+            attestation={name: self.accept(text, ATTESTATION_DATA) for name, text in texts.items()},
+            resource=self.accept(resource.text, RESOURCE_DATA) if resource else None,
+            data={"reference": dict(references.values)},
+            data_key=(tenant, references.generation, references.expires_next),
+        )
+        self._views[tenant] = view
+        return view
+
+    def attestation(self, view: TenantView, tee_class: str) -> AcceptedPolicy:
+        """The policy for evidence of this class; ``PolicyInvalid`` where neither tenant nor Adyton has one."""
+        policy = view.attestation.get(f"{defaults.DEFAULT_ID}_{tee_class}")
+        if policy is None:
+            raise PolicyInvalid(
+                f"there is no attestation policy for evidence of class {tee_class}",
+                code="policy_absent",
+                field=f"{defaults.DEFAULT_ID}_{tee_class}",
+                hint=f"set one: adyton policy set --id {defaults.DEFAULT_ID}_{tee_class} FILE",
+            )
+        return policy

@@ -1,0 +1,329 @@
+"""Evaluating Rego: in a process of its own, within bounds, and never twice for the same question.
+
+The engine (Microsoft's rego-cpp) is neither pure nor bounded, so it runs in ``rego_worker`` with an empty environment,
+a limit of memory and 100 ms of CPU time. Whatever goes wrong there, the answer is ``PolicyInvalid`` and the next
+evaluation finds a fresh process. Only policies that ``appraisal.rego_check`` accepted get that far.
+
+``evaluate`` is for threads, ``evaluate_async`` for an event loop, which is not held up meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import select
+import signal
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final
+
+import msgspec
+
+from adyton.appraisal.rego_check import MAX_DEPTH, AcceptedPolicy, Path
+from adyton.errors import AdytonError, MalformedRequest, PolicyInvalid, TooLarge, Unavailable
+from adyton.rats.types import JsonValue
+
+CPU_SECONDS = 0.1
+WALL_SECONDS = 2.0
+START_SECONDS = 20.0
+MEMORY = 256 * 1024 * 1024
+MAX_REMEMBERED = 4096
+MAX_KEY = 16 * 1024
+MAX_REPLY = 1024 * 1024
+_HEADER = struct.Struct(">I")
+_START = "import sys; sys.path[:] = sys.argv[2:]; from adyton.broker.rego_worker import main; main(int(sys.argv[1]))"
+
+
+class Absent:
+    """The value of a rule that has none."""
+
+    def __repr__(self) -> str:
+        return "ABSENT"
+
+
+ABSENT: Final = Absent()
+Results = Mapping[str, "JsonValue | Absent"]
+
+
+class RegoEngine:
+    """One worker process, started when first needed, and what it found out before."""
+
+    def __init__(self, *, cpu_seconds: float = CPU_SECONDS, memory: int = MEMORY) -> None:
+        self._cpu_milliseconds = round(cpu_seconds * 1000)
+        self._memory = memory
+        self._lock = threading.Lock()
+        self._worker: _Worker | None = None
+        self._thread: ThreadPoolExecutor | None = None
+        self._remembered: dict[tuple[object, ...], Results] = {}
+
+    def remembered(
+        self, policy: AcceptedPolicy, rules: Sequence[str], document: Mapping[str, JsonValue], data_key: object
+    ) -> tuple[tuple[object, ...] | None, Results | None]:
+        """The key of a question and its answer, if known. ``data_key`` stands for the data's content: same key, same data.
+
+        The key is ``None`` where the policy reads its input by computed paths: then nothing is ever remembered.
+        """
+        if policy.paths is None:
+            return None, None
+        missing, values = _values(document, policy.paths)
+        encoded = msgspec.json.encode(values)
+        if len(encoded) > MAX_KEY:
+            return None, None
+        key = (policy.digest, data_key, missing, encoded, *rules)
+        return key, self._remembered.get(key)
+
+    def evaluate(
+        self,
+        policy: AcceptedPolicy,
+        rules: Sequence[str],
+        document: Mapping[str, JsonValue],
+        data: Mapping[str, JsonValue],
+        data_key: object = None,
+    ) -> Results:
+        """The values of ``rules`` with ``document`` as input; remembered if there is a ``data_key`` and it may be."""
+        key, known = self.remembered(policy, rules, document, data_key) if data_key is not None else (None, None)
+        if known is not None:
+            return known
+        results = self._ask(policy, rules, {"i": prepare(dict(document)), "d": prepare(dict(data))})
+        self._remember(key, results)
+        return results
+
+    async def evaluate_async(
+        self,
+        policy: AcceptedPolicy,
+        rules: Sequence[str],
+        document: Mapping[str, JsonValue],
+        data: Mapping[str, JsonValue],
+        data_key: object = None,
+    ) -> Results:
+        """As ``evaluate``; what is remembered costs no thread."""
+        key, known = self.remembered(policy, rules, document, data_key) if data_key is not None else (None, None)
+        if known is not None:
+            return known
+        question = {"i": prepare(dict(document)), "d": prepare(dict(data))}
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(1, thread_name_prefix="rego")
+        results = await asyncio.get_running_loop().run_in_executor(self._thread, self._ask, policy, rules, question)
+        self._remember(key, results)
+        return results
+
+    def compile(self, policy: AcceptedPolicy, rules: Sequence[str]) -> None:
+        """``PolicyInvalid`` if the engine does not take the policy."""
+        self._ask(policy, rules, None)
+
+    def close(self) -> None:
+        """End the worker process."""
+        if self._thread is not None:
+            self._thread.shutdown(wait=True)
+            self._thread = None
+        with self._lock:
+            if self._worker is not None:
+                self._worker.kill()
+                self._worker = None
+
+    def _remember(self, key: tuple[object, ...] | None, results: Results) -> None:
+        if key is None:
+            return
+        if len(self._remembered) >= MAX_REMEMBERED:
+            with contextlib.suppress(StopIteration, KeyError):
+                self._remembered.pop(next(iter(self._remembered)))
+        self._remembered[key] = results
+
+    def _ask(self, policy: AcceptedPolicy, rules: Sequence[str], question: Mapping[str, object] | None) -> Results:
+        request = {
+            "key": f"{policy.digest} {' '.join(rules)}",
+            "text": None,
+            "rules": list(rules),
+            "input": question,
+            "cpu_ms": self._cpu_milliseconds,
+        }
+        with self._lock:
+            if self._worker is None or not self._worker.alive():  # died while idle: nobody's policy did that
+                if self._worker is not None:
+                    self._worker.kill()
+                self._worker = _Worker(self._memory)
+            try:
+                reply = self._worker.ask(request)
+                if reply.get("error") == "unknown_program":
+                    reply = self._worker.ask({**request, "text": policy.engine_text})
+            except AdytonError:
+                self._worker.kill()
+                self._worker = _Worker(self._memory)  # starts up while the refusal is on its way
+                raise
+        if "error" in reply:
+            raise _failed(str(reply["error"]), str(reply["detail"]))
+        return {rule: _result(rule, text) for rule, text in reply["rules"].items()}
+
+
+class _Worker:
+    """A running ``rego_worker``. Used under its engine's lock."""
+
+    def __init__(self, memory: int) -> None:
+        command = [sys.executable, "-I", "-S", "-c", _START, str(memory), *(path for path in sys.path if path)]
+        try:
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={}, close_fds=True, start_new_session=True
+            )
+        except OSError as error:
+            raise Unavailable(
+                "cannot start the policy engine", code="policy_engine_down", hint=error.strerror
+            ) from error
+        assert self._process.stdin is not None  # noqa: S101 -- PIPE was asked for
+        assert self._process.stdout is not None  # noqa: S101
+        self._in, self._out = self._process.stdin.fileno(), self._process.stdout.fileno()
+        os.set_blocking(self._in, False)
+        os.set_blocking(self._out, False)
+        self._fresh = True
+
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
+    def ask(self, request: Mapping[str, object]) -> dict[str, Any]:
+        """One request and its reply; raises if the process does not live to answer in time."""
+        deadline = time.monotonic() + WALL_SECONDS + (START_SECONDS if self._fresh else 0)
+        body = msgspec.json.encode(request)
+        try:
+            self._write(_HEADER.pack(len(body)) + body, deadline)
+            (length,) = _HEADER.unpack(self._read(_HEADER.size, deadline))
+            if length > MAX_REPLY:
+                raise PolicyInvalid("the policy's result is too large", code="policy_failed", got=length)
+            reply: dict[str, Any] = msgspec.json.decode(self._read(length, deadline))
+        except (EOFError, BrokenPipeError):
+            raise _died(self._process.wait()) from None
+        self._fresh = False
+        return reply
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        for stream in (self._process.stdin, self._process.stdout):
+            if stream is not None:
+                with contextlib.suppress(OSError):
+                    stream.close()
+
+    def _write(self, data: bytes, deadline: float) -> None:
+        view = memoryview(data)
+        while view:
+            try:
+                view = view[os.write(self._in, view) :]
+            except BlockingIOError:
+                self._wait(self._in, select.POLLOUT, deadline)
+
+    def _read(self, count: int, deadline: float) -> bytes:
+        data = b""
+        while len(data) < count:
+            try:
+                piece = os.read(self._out, count - len(data))
+            except BlockingIOError:
+                self._wait(self._out, select.POLLIN, deadline)
+                continue
+            if not piece:
+                raise EOFError
+            data += piece
+        return data
+
+    def _wait(self, descriptor: int, event: int, deadline: float) -> None:
+        poll = select.poll()
+        poll.register(descriptor, event)
+        if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+            raise _deadline()
+
+
+def prepare(value: JsonValue, depth: int = 0) -> JsonValue:
+    """``value`` as the engine must be given it: strings escaped as JSON, no number that it would take for another.
+
+    ``TooLarge`` for what is nested deeper than 64, ``MalformedRequest`` for integers beyond 64 bits and for
+    floating-point numbers that six decimals do not hold: the engine would silently take another number.
+    """
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False)[1:-1]
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, int):
+        if not -(2**63) <= value < 2**63:
+            raise MalformedRequest("an integer that policies cannot compare", code="policy_input_number")
+        return value
+    if isinstance(value, float):
+        if not (abs(value) < 1e15 and float(f"{value:f}") == value):
+            raise MalformedRequest("a number that policies cannot compare", code="policy_input_number")
+        return value
+    if depth >= MAX_DEPTH:
+        raise TooLarge(f"what policies read is nested deeper than {MAX_DEPTH}", code="policy_input_too_deep")
+    if isinstance(value, list):
+        return [prepare(item, depth + 1) for item in value]
+    return {json.dumps(name, ensure_ascii=False)[1:-1]: prepare(item, depth + 1) for name, item in value.items()}
+
+
+def _values(document: Mapping[str, JsonValue], paths: tuple[Path, ...]) -> tuple[int, list[object]]:
+    """The values at ``paths``, and a bit map of those that are not there."""
+    missing, values = 0, []
+    for number, path in enumerate(paths):
+        value: Any = document
+        for part in path:
+            try:
+                if isinstance(value, str):
+                    raise KeyError
+                value = value[part]
+            except (KeyError, IndexError, TypeError):
+                missing |= 1 << number
+                break
+        else:
+            values.append(value)
+    return missing, values
+
+
+def _result(rule: str, text: str) -> JsonValue | Absent:
+    if text == "undefined":
+        return ABSENT
+    try:
+        expressions = json.loads(text)["expressions"]
+        if len(expressions) == 1:
+            value: JsonValue = expressions[0]
+            return value
+    except (ValueError, KeyError, TypeError, RecursionError):
+        pass  # the engine writes errors, such as two values for one rule, into the result
+    raise _failed("policy_failed", f"rule {rule} has no single value")
+
+
+def _failed(code: str, detail: str) -> PolicyInvalid:
+    if code == "policy_not_rego":
+        found = detail.partition("(errormsg ")[2].partition(")")[0].partition(":")[2] or detail.strip().split("\n")[0]
+        return PolicyInvalid(f"the policy does not compile: {found[:200]}", code=code, hint="try it with `opa check`")
+    return PolicyInvalid(
+        f"the policy could not be evaluated: {detail[:200]}" if detail else "the policy could not be evaluated",
+        code="policy_failed",
+        hint="a rule has several values, or the engine met something that it cannot do",
+    )
+
+
+def _deadline() -> PolicyInvalid:
+    return PolicyInvalid(
+        "the policy takes too long",
+        code="policy_deadline",
+        expected=f"{round(CPU_SECONDS * 1000)} ms",
+        spec="contracts 5",
+        hint="it loops, or computes far more than a decision needs",
+    )
+
+
+def _died(status: int) -> AdytonError:
+    if status == -signal.SIGPROF:
+        return _deadline()
+    if status in {-signal.SIGKILL, -signal.SIGTERM}:
+        return Unavailable(
+            "the policy engine was killed", code="policy_engine_down", hint="is the machine out of memory?"
+        )
+    return PolicyInvalid(
+        "the policy broke the engine that evaluates it",
+        code="policy_crashed",
+        got=signal.Signals(-status).name if status < 0 else status,
+        spec="contracts 5",
+        hint="it takes too much memory, or is nested too deeply",
+    )

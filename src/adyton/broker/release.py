@@ -1,0 +1,178 @@
+"""The relying party's decision: whether this attester may have this resource now (contracts, 3).
+
+Three conditions, all of them, and every reason why not is collected:
+
+1. **Status.** Every submodule is *affirming*; or, in an environment that may trust development roots, its root is one
+   that is configured, ``hardware`` is exactly 32, and everything else that the policy sets is below 32 with something
+   affirmed among it. No policy can lift this.
+2. **Binding.** The resource names the attester by document, image, signer or policy, or says that any accepted workload
+   may have it. Document and image count only if the tenant's reference values list the measurement: what says which
+   document it runs must itself be known. No binding, no release.
+3. **Resource policy**, where the tenant has set one (kbs-protocol 1.12). It narrows, it never widens.
+
+Reasons are written ``code: text``; the codes go into the audit log, the texts to the owner.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from adyton.appraisal.explain import measurement_accepted
+from adyton.appraisal.rego_check import RESOURCE_DATA, AcceptedPolicy
+from adyton.broker.policies import RESOURCE_RULES, PolicyBook, TenantView
+from adyton.broker.rego import RegoEngine
+from adyton.config import Environment
+from adyton.errors import AdytonError, ReleaseRefused
+from adyton.protocol.ear import Submodule, TokenClaims
+from adyton.protocol.release import Binding, WorkloadIdentity
+from adyton.protocol.resource import ResourcePath
+from adyton.rats.result import DEVELOPMENT_HARDWARE, Tier
+from adyton.rats.types import JsonValue, RootKind
+from adyton.stores.resources import StoredResource
+
+
+@dataclass(frozen=True, slots=True)
+class Permit:
+    """The decision to release, and by which part of the binding."""
+
+    by: str
+
+
+class Releaser:
+    """Decides for one environment. ``development_roots`` are fingerprints in hex, as the broker was started with."""
+
+    def __init__(
+        self,
+        book: PolicyBook,
+        engine: RegoEngine,
+        *,
+        environment: Environment,
+        development_roots: frozenset[str] = frozenset(),
+    ) -> None:
+        if development_roots and not environment.may_trust_development_roots:
+            raise ValueError("no development root may be trusted in this environment")
+        self._book = book
+        self._engine = engine
+        self._roots = development_roots
+
+    async def decide(  # noqa: PLR0917 -- who, what, which, when
+        self,
+        tenant: str,
+        claims: TokenClaims,
+        path: ResourcePath,
+        resource: StoredResource | None,
+        now: datetime,
+        query: Mapping[str, str] | None = None,
+    ) -> Permit:
+        """The permit, or ``ReleaseRefused`` with every reason. ``resource`` ``None``: there is none at ``path``.
+
+        An absent resource is refused like an unbound one: who may not have it may not learn whether it exists.
+        """
+        view = self._book.view(tenant, now)
+        reasons = self.status_reasons(claims)
+        if claims.expires <= now.timestamp():
+            reasons.append("token_expired: the attestation result has expired")
+        data: dict[str, JsonValue] = {
+            "plugin": "resource",
+            "resource-path": [path.repository, path.type, path.tag],
+            "query": dict(query or {}),
+        }
+        by = ""
+        if resource is None:
+            reasons.append("not_bound: no resource that anybody is bound to")
+        else:
+            by, why_not = await self._bound(view, claims, resource.binding, data)
+            reasons += why_not
+        if view.resource is not None and not await self._allows(view.resource, view, claims, data):
+            reasons.append("resource_policy: the tenant's resource policy does not allow it")
+        if reasons or not by:
+            raise ReleaseRefused(
+                "the resource is not released to this attester",
+                reasons=tuple(reasons),
+                hint="the reasons are in the broker's audit log; what must match is in `adyton resource show`",
+            )
+        return Permit(by=by)
+
+    def status_reasons(self, claims: TokenClaims) -> list[str]:
+        """Why the attestation status is not accepted here; empty if it is."""
+        return [reason for submodule in claims.submodules for reason in self._submodule_reasons(submodule)]
+
+    def _submodule_reasons(self, submodule: Submodule) -> list[str]:
+        if submodule.status is Tier.AFFIRMING and submodule.root is RootKind.VENDOR:
+            return []
+        reasons = []
+        limit = DEVELOPMENT_HARDWARE
+        values = dict(submodule.vector.items())
+        if submodule.root is RootKind.CUSTOM and submodule.root_fingerprint in self._roots:
+            if values.pop("hardware") != limit:
+                reasons.append(_element(submodule, "hardware", f"exactly {limit} under a development root"))
+        elif submodule.root is not RootKind.VENDOR:
+            reasons.append(f"root_not_trusted: {submodule.name} leads to a root that is not trusted here")
+        bad = [name for name, value in values.items() if value >= limit]
+        reasons += [_element(submodule, name, f"below {limit}") for name in bad]
+        if not bad and not any(Tier.of(value) is Tier.AFFIRMING for value in values.values()):
+            reasons.append(f"nothing_affirmed: the policy affirms nothing about {submodule.name}")
+        return reasons
+
+    async def _bound(
+        self, view: TenantView, claims: TokenClaims, binding: Binding, data: Mapping[str, JsonValue]
+    ) -> tuple[str, list[str]]:
+        """Which part of ``binding`` names the attester, or why none does."""
+        if binding.any_workload_i_accept:
+            return "any_workload_i_accept", []
+        if binding.is_empty:
+            return "", ["not_bound: no resource that anybody is bound to"]
+        primary = claims.primary
+        reasons = []
+        known = measurement_accepted(primary.tee, primary.measurement, view.references)
+        if binding.workloads or binding.images:
+            if not known:
+                reasons.append(
+                    f"measurement_unknown: no reference value lists the measurement {primary.measurement or 'at all'}"
+                )
+            elif any(_names(entry, primary) for entry in binding.workloads):
+                return "workload", []
+            elif primary.image is not None and primary.image in binding.images:
+                return "image", []
+            elif binding.workloads:
+                reasons.append(f"workload_not_bound: the resource is not bound to sha256:{primary.host_data.hex()}")
+            if known and binding.images:
+                reasons.append(f"image_not_bound: the resource is not bound to image {primary.image}")
+        if binding.signers:
+            # Workload documents carry no signatures yet, so a signer never matches: refused, not ignored.
+            reasons.append("signer_absent: the attested document carries no signature")
+        if binding.policy is not None:
+            policy = self._book.accept(binding.policy, RESOURCE_DATA)
+            if await self._allows(policy, view, claims, data):
+                return "policy", []
+            reasons.append("binding_policy: the resource's own policy does not allow it")
+        return "", reasons
+
+    async def _allows(
+        self, policy: AcceptedPolicy, view: TenantView, claims: TokenClaims, data: Mapping[str, JsonValue]
+    ) -> bool:
+        """``data.policy.allow`` is exactly ``true``; a policy that cannot be evaluated allows nothing."""
+        path, query = data["resource-path"], data["query"]
+        key = (*view.data_key, repr(path), repr(sorted(query.items())) if isinstance(query, dict) else "")
+        try:
+            results = await self._engine.evaluate_async(policy, RESOURCE_RULES, claims.raw, {**view.data, **data}, key)
+        except AdytonError as error:
+            raise ReleaseRefused(
+                "the policy for this resource cannot be evaluated",
+                code=error.code,
+                reasons=(f"{error.code}: {error.message}",),
+                hint=error.hint,
+            ) from error
+        return results["allow"] is True
+
+
+def _names(entry: str, primary: Submodule) -> bool:
+    return WorkloadIdentity.parse(entry).matches(primary.measurement, primary.host_data)
+
+
+def _element(submodule: Submodule, name: str, expected: str) -> str:
+    value = submodule.vector[name]
+    code = name.replace("-", "_")
+    return f"{code}_not_accepted: {name} of {submodule.name} is {value} ({Tier.of(value).text}), must be {expected}"

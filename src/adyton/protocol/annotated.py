@@ -1,0 +1,106 @@
+"""The object that policies read as ``input`` and that tokens carry as annotated evidence (kbs-protocol 2.5, 1.10).
+
+Nothing is verified here: whoever calls has verified the evidence, and that init data and runtime data are what it binds.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import tomllib
+from collections.abc import Mapping
+from datetime import date, datetime, time
+from typing import Any
+
+import msgspec
+
+from adyton.errors import DocumentInvalid
+from adyton.protocol import workload
+from adyton.protocol.initdata import InitData
+from adyton.rats.types import JsonValue, VerifiedEvidence
+
+_TOML = ("cdh.toml", "aa.toml")
+_AGENT_POLICY = "policy.rego"
+_AGENT_POLICY_DATA = "policy_data := "
+
+
+def evidence(
+    verified: VerifiedEvidence, runtime_data: Mapping[str, JsonValue], init_data_claims: Mapping[str, JsonValue] | None
+) -> dict[str, JsonValue]:
+    """Annotated evidence of one verified piece. The member named after the TEE holds its claims under CoCo's names."""
+    measurement = verified.coco_claims.get("measurement")
+    annotated: dict[str, JsonValue] = {
+        "report_data": verified.report_data.value.hex(),
+        "runtime_data_claims": dict(runtime_data),
+        verified.tee: dict(verified.coco_claims),
+        "adyton": {
+            "tee": verified.tee,
+            "root": verified.root.value,
+            "root_fingerprint": verified.root_fingerprint,
+            "measurement": measurement if isinstance(measurement, str) else "",
+            "host_data": verified.init_data.hex(),
+            "unchecked": list(verified.unchecked),
+        },
+    }
+    if verified.init_data:
+        annotated["init_data"] = verified.init_data.hex()
+    if init_data_claims is not None:
+        annotated["init_data_claims"] = dict(init_data_claims)
+    return annotated
+
+
+def init_data_claims(init_data: InitData) -> dict[str, JsonValue]:
+    """Claims made from init data: its entries, with documents inside it as structured data.
+
+    ``workload.toml`` becomes ``workload``, every member there, defaults included; ``cdh.toml`` and ``aa.toml`` become
+    JSON; ``policy.rego`` becomes ``agent_policy_claims`` if it ends in such data, as CoCo's verifier has it, and goes.
+    ``DocumentInvalid`` if one of them cannot be read: then nothing may be decided by the rest.
+    """
+    claims: dict[str, JsonValue] = {}
+    for name, text in init_data.data.items():
+        if name == workload.KEY:
+            parsed = workload.parse_table(text)
+            claims["workload"] = {
+                field: msgspec.to_builtins(getattr(parsed, field)) for field in parsed.__struct_fields__
+            }
+        elif name in _TOML:
+            claims[name] = _toml(name, text)
+        elif name == _AGENT_POLICY:
+            if (data := _agent_policy_data(text)) is not None:
+                claims["agent_policy_claims"] = data
+        elif name in {"workload", "agent_policy_claims"}:  # a text must not pass for what was parsed and checked
+            raise DocumentInvalid(f"init data may not have an entry {name!r}", code="init_data_malformed", field=name)
+        else:
+            claims[name] = text
+    return claims
+
+
+def _toml(name: str, text: str) -> JsonValue:
+    try:
+        return _json(tomllib.loads(text))
+    except (tomllib.TOMLDecodeError, RecursionError, ValueError) as error:
+        raise DocumentInvalid(f"{name} in the init data is not TOML", code="init_data_malformed", field=name) from error
+
+
+def _json(value: Any) -> JsonValue:
+    if isinstance(value, dict):
+        return {name: _json(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_json(item) for item in value]
+    if isinstance(value, datetime | date | time):
+        return value.isoformat()
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError("not a number")
+    result: JsonValue = value
+    return result
+
+
+def _agent_policy_data(text: str) -> JsonValue:
+    _, found, rest = text.partition(_AGENT_POLICY_DATA + "{")
+    if not found:
+        return None
+    try:
+        value: JsonValue = json.loads("{" + rest)
+        return value
+    except (ValueError, RecursionError):
+        return None

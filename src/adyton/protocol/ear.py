@@ -1,0 +1,179 @@
+"""EAT attestation results (EAR) as CoCo's attestation service writes them: results to claims, and claims back.
+
+Claims only: signing and verifying the JWT around them is ``crypto/jwt.py``'s business. Layout: kbs-protocol 2.5. Beyond
+it, ``annotated-evidence`` has a member ``adyton`` that says which root the evidence led to, which measurement and
+HOST_DATA it carries, and what was not checked; policies read it as ``input.adyton``.
+
+Reading is for tokens of our own making (a session's, or a passport's after its signature was verified); what does not
+fit is ``SessionInvalid``, never a default.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from adyton.errors import SessionInvalid
+from adyton.rats.result import ELEMENTS, Appraisal, AttestationResult, Tier, TrustVector
+from adyton.rats.types import JsonValue, RootKind
+
+PROFILE = "tag:github.com,2024:confidential-containers/Trustee"
+EVIDENCE = "ear.veraison.annotated-evidence"
+_KEPT_SHORT = "additional-evidence"
+
+
+@dataclass(frozen=True, slots=True)
+class Issuer:
+    """Who says so. ``build`` names the program and its version."""
+
+    name: str = "Adyton"
+    developer: str = "https://github.com/adyton"
+    build: str = "adyton"
+
+
+_ISSUER = Issuer()
+
+
+def claims(
+    result: AttestationResult, *, issued: datetime, expires: datetime, issuer: Issuer = _ISSUER, verbose: bool = True
+) -> dict[str, JsonValue]:
+    """The token's payload. Not ``verbose``: without the additional evidence, which can be large."""
+    return {
+        "eat_profile": PROFILE,
+        "iat": int(issued.timestamp()),
+        "exp": int(expires.timestamp()),
+        "iss": issuer.name,
+        "ear.verifier-id": {"developer": issuer.developer, "build": issuer.build},
+        "submods": {appraisal.name: _submodule(appraisal, verbose=verbose) for appraisal in result.appraisals},
+    }
+
+
+def _submodule(appraisal: Appraisal, *, verbose: bool) -> dict[str, JsonValue]:
+    evidence: dict[str, JsonValue] = dict(appraisal.annotated)
+    runtime = evidence.get("runtime_data_claims")
+    if not verbose and isinstance(runtime, dict) and _KEPT_SHORT in runtime:
+        evidence["runtime_data_claims"] = {name: value for name, value in runtime.items() if name != _KEPT_SHORT}
+    written: dict[str, JsonValue] = {
+        "ear.status": appraisal.status.text,
+        "ear.trustworthiness-vector": dict(appraisal.vector.items()),
+        "ear.appraisal-policy-id": appraisal.policy_id,
+        EVIDENCE: evidence,
+    }
+    written.update((name, value) for name, _, value in appraisal.extensions)
+    return written
+
+
+@dataclass(frozen=True, slots=True)
+class Submodule:
+    """One submodule of a token as a relying party needs it. ``measurement`` is hex, ``host_data`` bytes.
+
+    ``root`` is ``None`` in tokens that do not say it. ``image`` is the manifest digest of the attested workload document.
+    """
+
+    name: str
+    status: Tier
+    vector: TrustVector
+    tee: str
+    measurement: str
+    host_data: bytes
+    root: RootKind | None
+    root_fingerprint: str
+    image: str | None
+    evidence: Mapping[str, JsonValue]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenClaims:
+    """A token's payload, read. ``raw`` is the whole of it, as resource policies read it. Times are Unix seconds."""
+
+    issued: int
+    expires: int
+    submodules: tuple[Submodule, ...]
+    raw: Mapping[str, JsonValue]
+
+    @property
+    def primary(self) -> Submodule:
+        """The TEE itself, ``cpu0``."""
+        return self.submodules[0]
+
+    @property
+    def tee_public_key(self) -> dict[str, JsonValue]:
+        """The TEE's key as JWK; ``SessionInvalid`` if the token has none."""
+        runtime = self.primary.evidence.get("runtime_data_claims")
+        key = runtime.get("tee-pubkey") if isinstance(runtime, dict) else None
+        if not isinstance(key, dict):
+            raise _invalid("runtime_data_claims.tee-pubkey")
+        return key
+
+
+_DECODE = msgspec.json.Decoder().decode
+
+
+def parse(body: bytes) -> TokenClaims:
+    """Read a payload whose origin has been checked; ``SessionInvalid`` if it is not an EAR with a ``cpu0``."""
+    try:
+        raw: Any = _DECODE(body)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise _invalid("payload") from error
+    return read(raw)
+
+
+def read(raw: Any) -> TokenClaims:
+    """As ``parse``, from the payload's JSON value."""
+    try:
+        if raw["eat_profile"] != PROFILE:
+            raise _invalid("eat_profile")
+        submodules = raw["submods"]
+        # The primary evidence binds all others, so it must be there and is looked at first.
+        names = ["cpu0", *sorted(submodules.keys() - {"cpu0"})]
+        return TokenClaims(
+            issued=_integer(raw["iat"]),
+            expires=_integer(raw["exp"]),
+            submodules=tuple(_read_submodule(name, submodules[name]) for name in names),
+            raw=raw,
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise _invalid("submods") from error
+
+
+def _read_submodule(name: str, raw: Any) -> Submodule:
+    stated = raw["ear.trustworthiness-vector"]
+    vector = TrustVector.of({element: _integer(stated[element]) for element in ELEMENTS if element in stated})
+    if stated.keys() - vector.stated or vector.status.text != raw["ear.status"]:
+        raise _invalid(f"submods.{name}.ear.status")
+    evidence = raw[EVIDENCE]
+    said = evidence.get("adyton", {})
+    init_data_claims = evidence.get("init_data_claims", {})
+    workload = init_data_claims.get("workload") or {}
+    return Submodule(
+        name=name,
+        status=vector.status,
+        vector=vector,
+        tee=str(said.get("tee", "")),
+        measurement=str(said.get("measurement", "")),
+        host_data=bytes.fromhex(said.get("host_data", "")),
+        root=RootKind(said["root"]) if "root" in said else None,
+        root_fingerprint=str(said.get("root_fingerprint", "")),
+        image=str(workload["image"]) if "image" in workload else None,
+        evidence=evidence,
+    )
+
+
+def _integer(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError("not an integer")
+    return value
+
+
+def _invalid(field: str) -> SessionInvalid:
+    return SessionInvalid(
+        "the token's payload is not an attestation result of this broker",
+        code="token_malformed",
+        field=field,
+        spec="kbs-protocol 2.5",
+        hint="attest again",
+    )

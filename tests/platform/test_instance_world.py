@@ -1,0 +1,204 @@
+"""What an instance sees: its own root, processes and one channel; nothing of the host that it was not offered."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import cast
+
+import pytest
+from tests.platform.services import Running, make_document
+
+from adyton.protocol import devtee, workload
+
+pytestmark = pytest.mark.root
+
+
+def test_nothing_of_the_host_is_in_reach(service: Running, tmp_path: Path) -> None:
+    marker = tmp_path / "host-marker"
+    marker.write_text("of the host")
+    seen, roots, top = service.probe(
+        f"""
+seen = [os.path.exists({str(marker)!r}), os.path.exists("/old"), os.path.exists("/root"), os.path.exists("/work")]
+host.say(seen)
+host.say([line.split()[4] for line in open("/proc/self/mountinfo")])
+host.say(sorted(os.listdir("/")))
+"""
+    )
+    assert seen == [False] * 4
+    mounts = cast("list[str]", roots)
+    assert {"/", "/guest", "/store", "/proc", "/sys", "/dev", "/dev/pts", "/dev/shm"} <= set(mounts)
+    assert all(mount == "/" or mount.split("/")[1] in {"guest", "store", "proc", "sys", "dev"} for mount in mounts)
+    assert top == sorted(
+        [
+            "bin",
+            "dev",
+            "etc",
+            "guest",
+            "lib",
+            "lib64",
+            "private",
+            "proc",
+            "run",
+            "store",
+            "sys",
+            "tmp",
+            "usr",
+            "volumes",
+        ]
+    )
+
+
+def test_one_channel_and_three_streams_are_inherited(service: Running) -> None:
+    (said,) = service.probe(
+        """
+links = {}
+for name in os.listdir("/proc/self/fd"):
+    try: links[name] = os.readlink("/proc/self/fd/" + name)
+    except OSError: pass  # the directory's own
+host.say(links)
+"""
+    )
+    links = cast("dict[str, str]", said)
+    assert set(links) == {"0", "1", "2", "3"}
+    assert links["3"].startswith("socket:")
+
+
+def test_it_is_alone_with_its_environment(service: Running) -> None:
+    pid, processes, environment, arguments, core = service.probe(
+        """
+import resource
+host.say(os.getpid())
+host.say([name for name in os.listdir("/proc") if name.isdigit()])
+host.say(dict(os.environ))
+host.say(sys.orig_argv)
+host.say(resource.getrlimit(resource.RLIMIT_CORE))
+"""
+    )
+    assert pid == 1
+    assert processes == ["1"]
+    assert environment == {"PATH": "/guest/bin", "HOME": "/private", "LANG": "C.UTF-8"}
+    assert arguments == ["/guest/bin/python3", "-I", "-S", "-B", "-m", "adyton.agent"]
+    assert core == [1, 1]  # less than any core, and heeded even by a core that is piped
+
+
+def test_namespaces_are_its_own_except_the_network(service: Running) -> None:
+    (said,) = service.probe(
+        'host.say({name: os.readlink("/proc/self/ns/" + name) for name in ("mnt", "pid", "ipc", "net", "user")})'
+    )
+    theirs = cast("dict[str, str]", said)
+    ours = {name: str(Path(f"/proc/self/ns/{name}").readlink()) for name in theirs}
+    assert {name for name in ours if ours[name] != theirs[name]} == {"mnt", "pid", "ipc"}
+
+
+def test_guest_stack_is_read_only_and_root_is_private_memory(service: Running) -> None:
+    refused, kind, size, leaves = service.probe(
+        """
+try: open("/guest/bin/python3", "r+b"); host.say("written")
+except OSError as error: host.say(error.strerror)
+line = next(line for line in open("/proc/self/mountinfo") if line.split()[4] == "/")
+host.say(line.split(" - ")[1].split()[0])
+status = os.statvfs("/")
+host.say(status.f_blocks * status.f_frsize)
+open("/private/plaintext", "w").write("of the instance")
+host.say(os.listdir("/private"))
+"""
+    )
+    assert refused == "Read-only file system"
+    assert (kind, size) == ("tmpfs", 64 << 20)
+    assert leaves == ["plaintext"]
+    assert not list((service.home / "run" / "instance").iterdir())
+
+
+def test_private_root_has_a_limit(service: Running) -> None:
+    (said,) = service.probe(
+        """
+try:
+    with open("/private/big", "wb") as file:
+        for _ in range(80): file.write(bytes(1 << 20))
+    host.say("no limit")
+except OSError as error: host.say(error.strerror)
+"""
+    )
+    assert said == "No space left on device"
+
+
+def test_devices_are_few_and_work(service: Running) -> None:
+    names, works = service.probe(
+        """
+host.say(sorted(os.listdir("/dev")))
+open("/dev/null", "w").write("x")
+import pty
+master, slave = os.openpty()
+host.say([len(open("/dev/urandom", "rb").read(8)), open("/dev/zero", "rb").read(2) == bytes(2), os.ttyname(slave)])
+"""
+    )
+    assert names == sorted(
+        [*("fd", "full", "null", "ptmx", "pts", "random", "shm", "stderr", "stdin", "stdout", "tty", "urandom", "zero")]
+    )
+    assert works == [8, True, "/dev/pts/0"]
+
+
+def test_store_and_volumes_are_where_the_start_frame_says(service: Running, tmp_path: Path) -> None:
+    (tmp_path / "dir").mkdir()
+    (tmp_path / "dir" / "in").write_text("from the host")
+    (tmp_path / "file").write_text("one file")
+    (service.home / "store" / "blob").write_text("cipher")
+    mounts = [
+        workload.Mount("/a", "host"),
+        workload.Mount("/b", "host", "ro"),
+        workload.Mount("/c", "volume"),
+        workload.Mount("/d", "host", "ro"),
+    ]
+    volumes = {"/a": str(tmp_path / "dir"), "/b": str(tmp_path / "dir"), "/c": "named", "/d": str(tmp_path / "file")}
+    said = service.probe(
+        """
+host.say(start.volumes)
+host.say([open("/store/blob").read(), open(start.volumes["/a"] + "/in").read(), open(start.volumes["/d"]).read()])
+open(start.volumes["/a"] + "/out", "w").write("from inside")
+open(start.volumes["/c"] + "/kept", "w").write("lasts")
+open("/store/new", "w").write("new")
+refused = []
+for place in (start.volumes["/b"] + "/out", start.volumes["/d"]):
+    try: open(place, "w")
+    except OSError as error: refused.append(error.strerror)
+host.say(refused)
+""",
+        document=make_document(mounts=mounts),
+        volumes=volumes,
+    )
+    assert said[0] == {"/a": "/volumes/0", "/b": "/volumes/1", "/c": "/volumes/2", "/d": "/volumes/3"}
+    assert said[1] == ["cipher", "from the host", "one file"]
+    assert said[2] == ["Read-only file system"] * 2
+    assert (tmp_path / "dir" / "out").read_text() == "from inside"
+    assert (service.home / "volumes" / "named" / "kept").read_text() == "lasts"
+    assert (service.home / "store" / "new").read_text() == "new"
+
+
+@pytest.mark.parametrize(
+    ("source", "code"),
+    [
+        ("/nowhere/at/all", "volume_missing"),
+        ("../escape", "volume_invalid"),
+        ("", "volume_invalid"),
+        (".hidden", "volume_invalid"),
+        ("a/b", "volume_invalid"),
+        ("/etc\0/x", "volume_invalid"),
+    ],
+)
+def test_a_volume_that_cannot_be_starts_nothing(service: Running, source: str, code: str) -> None:
+    document = make_document(mounts=[workload.Mount("/a", "host")])
+    reply = service.start("", document=document, volumes={"/a": source}).receive()
+    assert isinstance(reply, devtee.Failed)
+    assert reply.error["code"] == code
+    assert not service.instances()
+    assert not (service.home / "escape").exists()
+
+
+def test_a_launch_that_fails_says_at_which_step(service: Running) -> None:
+    (service.home / "store").rmdir()
+    reply = service.start("host.say(1)").everything()[-1]
+    assert isinstance(reply, devtee.Failed)
+    assert reply.error["code"] == "launch_failed"
+    assert "store" in str(reply.error["message"])
+    assert [row.state for row in service.instances()] == ["failed"]

@@ -66,6 +66,11 @@ def mismatches(tee: str, coco_claims: Mapping[str, JsonValue], references: Refer
     return tuple(found)
 
 
+def relevant(tee: str, coco_claims: Mapping[str, JsonValue]) -> tuple[JsonValue, ...]:
+    """The claims that ``mismatches`` looks at: with the same ones and the same references it gives the same answer."""
+    return tuple(coco_claims.get(rule.claim) for rule in _RULES.get(tee, ()))
+
+
 def measurement_accepted(tee: str, measurement: str, references: ReferenceValues) -> bool:
     """Whether the tenant's reference values list this measurement. No list, or an unknown TEE: no."""
     name = MEASUREMENT_REFERENCE.get(tee)

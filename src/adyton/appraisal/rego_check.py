@@ -32,7 +32,6 @@ RESOURCE_DATA = frozenset({"reference", "plugin", "resource-path", "query"})
 _KEYWORDS = frozenset(
     [
         "as",
-        "contains",
         "default",
         "else",
         "every",
@@ -64,6 +63,11 @@ class AcceptedPolicy:
     engine_text: str = field(repr=False)
     paths: tuple[Path, ...] | None
     calls: frozenset[str]
+
+    @property
+    def may_be_remembered(self) -> bool:
+        """Whether its result depends on nothing but the data and the values at ``paths``."""
+        return self.paths is not None
 
 
 def check(text: str, data: frozenset[str] = ATTESTATION_DATA) -> AcceptedPolicy:

@@ -19,12 +19,12 @@ from adyton.appraisal.policies import DEFAULT_ID
 from adyton.appraisal.rego_check import AcceptedPolicy
 from adyton.appraisal.requirements import SnpRequirements
 from adyton.broker.policies import ATTESTATION_RULES, PolicyBook, TenantView
-from adyton.broker.rego import Absent, RegoEngine, Results
+from adyton.broker.rego import Absent, Memory, RegoEngine
 from adyton.errors import BindingMismatch
 from adyton.protocol import annotated
 from adyton.protocol.initdata import InitData
 from adyton.rats import binding
-from adyton.rats.result import Appraisal, AttestationResult
+from adyton.rats.result import Appraisal, AttestationResult, Mismatch, TrustVector
 from adyton.rats.types import JsonValue, VerifiedEvidence
 
 _ADDITIONAL = "additional-evidence"
@@ -39,6 +39,10 @@ class Appraiser:
         self._book = book
         self._engine = engine
         self._snp = dict(snp or {})
+        # What is found again and again in a fleet: each is a function of its key alone, so it never grows stale.
+        self._concluded = Memory[tuple[TrustVector, tuple[vector.Extension, ...]]]()
+        self._explained = Memory[tuple[Mismatch, ...]]()
+        self._documents = Memory[dict[str, JsonValue]]()
 
     async def appraise(
         self,
@@ -55,7 +59,7 @@ class Appraiser:
         ``DocumentInvalid`` if it cannot be read; never because of a bad value.
         """
         view = self._book.view(tenant, now)
-        claims = _init_data_claims(verified[0], init_data) if init_data is not None else None
+        claims = self._init_data_claims(verified[0], init_data) if init_data is not None else None
         counts: dict[str, int] = {}
         appraisals = []
         for index, item in enumerate(verified):
@@ -63,13 +67,8 @@ class Appraiser:
             counts[item.tee_class] = number + 1
             policy = self._book.attestation(view, item.tee_class)
             document = annotated.evidence(item, runtime_data, claims) if not index else _device(item, runtime_data)
-            key, results = self._engine.remembered(policy, ATTESTATION_RULES, document, view.data_key)
-            if results is None:
-                results = await self._engine.evaluate_async(
-                    policy, ATTESTATION_RULES, document, view.data, view.data_key if key else None
-                )
             appraisals.append(
-                self._conclude(tenant, view, item, policy, f"{item.tee_class}{number}", document, results)
+                await self._appraise_one(tenant, view, item, f"{item.tee_class}{number}", document, policy)
             )
         return AttestationResult(
             appraisals=tuple(appraisals),
@@ -78,34 +77,71 @@ class Appraiser:
             expires=min(item.expires for item in verified),
         )
 
-    def _conclude(  # noqa: PLR0917 -- what was found, each by its own name
+    async def _appraise_one(  # noqa: PLR0917 -- what is needed, each by its own name
         self,
         tenant: str,
         view: TenantView,
         item: VerifiedEvidence,
-        policy: AcceptedPolicy,
         name: str,
         document: dict[str, JsonValue],
-        results: Results,
+        policy: AcceptedPolicy,
     ) -> Appraisal:
+        key, results = self._engine.remembered(policy, ATTESTATION_RULES, document, view.data_key)
+        concluded = self._concluded.get(key) if results is not None else None
+        if concluded is None:
+            results = await self._engine.evaluate_async(policy, ATTESTATION_RULES, document, view.data, view.data_key)
+            claimed, present = _value(results["trust_claims"])
+            extra, extended = _value(results["extensions"])
+            concluded = vector.from_rules(claimed, present=present), vector.extensions(extra, present=extended)
+            self._concluded.put(key, concluded)
         failed = requirements.unmet(item.tee, item.claims, self._snp.get(tenant, requirements.DEFAULT))
-        claimed, present = _value(results["trust_claims"])
-        extra, extended = _value(results["extensions"])
         measurement = item.coco_claims.get("measurement")
         return Appraisal(
             name=name,
             tee=item.tee,
-            vector=vector.with_floor(vector.from_rules(claimed, present=present), item.root, failed),
+            vector=vector.with_floor(concluded[0], item.root, failed),
             policy_id=DEFAULT_ID,
             policy_digest=policy.digest,
             annotated=document,
-            mismatches=failed + explain.mismatches(item.tee, item.coco_claims, view.references),
+            mismatches=failed + self._mismatches(view, item),
             root=item.root,
             root_fingerprint=item.root_fingerprint,
             measurement=measurement if isinstance(measurement, str) else "",
             host_data=item.init_data.hex(),
-            extensions=vector.extensions(extra, present=extended),
+            extensions=concluded[1],
         )
+
+    def _mismatches(self, view: TenantView, item: VerifiedEvidence) -> tuple[Mismatch, ...]:
+        key = (item.tee, view.data_key, repr(explain.relevant(item.tee, item.coco_claims)))
+        found = self._explained.get(key)
+        if found is None:
+            found = explain.mismatches(item.tee, item.coco_claims, view.references)
+            self._explained.put(key, found)
+        return found
+
+    def _init_data_claims(self, primary: VerifiedEvidence, init_data: InitData) -> dict[str, JsonValue]:
+        try:
+            expected = binding.init_data_field(
+                init_data.raw, length=len(primary.init_data), algorithm=init_data.algorithm
+            )
+        except ValueError:
+            expected = b""  # a digest that the field cannot hold is never cut to fit
+        if not expected or not hmac.compare_digest(expected, primary.init_data):
+            raise BindingMismatch(
+                "the init data is not the one that the evidence was made for",
+                code="init_data_mismatch",
+                tee=primary.tee,
+                field="init_data",
+                expected=expected or None,
+                got=primary.init_data,
+                spec="kbs-protocol 1.10",
+            )
+        key = (init_data.algorithm, expected)
+        claims = self._documents.get(key)
+        if claims is None:
+            claims = annotated.init_data_claims(init_data)
+            self._documents.put(key, claims)
+        return claims
 
 
 def _value(result: JsonValue | Absent) -> tuple[JsonValue, bool]:
@@ -116,21 +152,3 @@ def _device(item: VerifiedEvidence, runtime_data: Mapping[str, JsonValue]) -> di
     """A device binds nonce and key only; init data is the primary's."""
     own = {name: value for name, value in runtime_data.items() if name != _ADDITIONAL}
     return annotated.evidence(item, own, None)
-
-
-def _init_data_claims(primary: VerifiedEvidence, init_data: InitData) -> dict[str, JsonValue]:
-    try:
-        expected = binding.init_data_field(init_data.raw, length=len(primary.init_data), algorithm=init_data.algorithm)
-    except ValueError:
-        expected = b""  # a digest that the field cannot hold is never cut to fit
-    if not expected or not hmac.compare_digest(expected, primary.init_data):
-        raise BindingMismatch(
-            "the init data is not the one that the evidence was made for",
-            code="init_data_mismatch",
-            tee=primary.tee,
-            field="init_data",
-            expected=expected or None,
-            got=primary.init_data,
-            spec="kbs-protocol 1.10",
-        )
-    return annotated.init_data_claims(init_data)

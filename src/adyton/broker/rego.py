@@ -20,9 +20,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final
+from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 
@@ -50,6 +50,28 @@ class Absent:
 
 ABSENT: Final = Absent()
 Results = Mapping[str, "JsonValue | Absent"]
+T = TypeVar("T")
+
+
+class Memory(Generic[T]):
+    """Answers by question, the oldest forgotten first. The key ``None`` is never remembered."""
+
+    def __init__(self, size: int = MAX_REMEMBERED) -> None:
+        self._size = size
+        self._answers: dict[Hashable, T] = {}
+
+    def get(self, key: Hashable) -> T | None:
+        """The answer, or ``None``."""
+        return self._answers.get(key)
+
+    def put(self, key: Hashable, answer: T) -> None:
+        """Remember it."""
+        if key is None:
+            return
+        if len(self._answers) >= self._size:
+            with contextlib.suppress(StopIteration, KeyError, RuntimeError):  # another thread was here
+                self._answers.pop(next(iter(self._answers)))
+        self._answers[key] = answer
 
 
 class RegoEngine:
@@ -61,11 +83,11 @@ class RegoEngine:
         self._lock = threading.Lock()
         self._worker: _Worker | None = None
         self._thread: ThreadPoolExecutor | None = None
-        self._remembered: dict[tuple[object, ...], Results] = {}
+        self._remembered = Memory[Results]()
 
     def remembered(
-        self, policy: AcceptedPolicy, rules: Sequence[str], document: Mapping[str, JsonValue], data_key: object
-    ) -> tuple[tuple[object, ...] | None, Results | None]:
+        self, policy: AcceptedPolicy, rules: Sequence[str], document: Mapping[str, JsonValue], data_key: Hashable
+    ) -> tuple[Hashable, Results | None]:
         """The key of a question and its answer, if known. ``data_key`` stands for the data's content: same key, same data.
 
         The key is ``None`` where the policy reads its input by computed paths: then nothing is ever remembered.
@@ -85,14 +107,14 @@ class RegoEngine:
         rules: Sequence[str],
         document: Mapping[str, JsonValue],
         data: Mapping[str, JsonValue],
-        data_key: object = None,
+        data_key: Hashable = None,
     ) -> Results:
         """The values of ``rules`` with ``document`` as input; remembered if there is a ``data_key`` and it may be."""
         key, known = self.remembered(policy, rules, document, data_key) if data_key is not None else (None, None)
         if known is not None:
             return known
         results = self._ask(policy, rules, {"i": prepare(dict(document)), "d": prepare(dict(data))})
-        self._remember(key, results)
+        self._remembered.put(key, results)
         return results
 
     async def evaluate_async(
@@ -101,7 +123,7 @@ class RegoEngine:
         rules: Sequence[str],
         document: Mapping[str, JsonValue],
         data: Mapping[str, JsonValue],
-        data_key: object = None,
+        data_key: Hashable = None,
     ) -> Results:
         """As ``evaluate``; what is remembered costs no thread."""
         key, known = self.remembered(policy, rules, document, data_key) if data_key is not None else (None, None)
@@ -111,7 +133,7 @@ class RegoEngine:
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, thread_name_prefix="rego")
         results = await asyncio.get_running_loop().run_in_executor(self._thread, self._ask, policy, rules, question)
-        self._remember(key, results)
+        self._remembered.put(key, results)
         return results
 
     def compile(self, policy: AcceptedPolicy, rules: Sequence[str]) -> None:
@@ -127,14 +149,6 @@ class RegoEngine:
             if self._worker is not None:
                 self._worker.kill()
                 self._worker = None
-
-    def _remember(self, key: tuple[object, ...] | None, results: Results) -> None:
-        if key is None:
-            return
-        if len(self._remembered) >= MAX_REMEMBERED:
-            with contextlib.suppress(StopIteration, KeyError):
-                self._remembered.pop(next(iter(self._remembered)))
-        self._remembered[key] = results
 
     def _ask(self, policy: AcceptedPolicy, rules: Sequence[str], question: Mapping[str, object] | None) -> Results:
         request = {
@@ -153,12 +167,12 @@ class RegoEngine:
                 reply = self._worker.ask(request)
                 if reply.get("error") == "unknown_program":
                     reply = self._worker.ask({**request, "text": policy.engine_text})
+                if "error" in reply:  # the engine does not always survive its own errors
+                    raise _failed(str(reply["error"]), str(reply["detail"]))
             except AdytonError:
                 self._worker.kill()
                 self._worker = _Worker(self._memory)  # starts up while the refusal is on its way
                 raise
-        if "error" in reply:
-            raise _failed(str(reply["error"]), str(reply["detail"]))
         return {rule: _result(rule, text) for rule, text in reply["rules"].items()}
 
 
@@ -262,21 +276,32 @@ def prepare(value: JsonValue, depth: int = 0) -> JsonValue:
 
 
 def _values(document: Mapping[str, JsonValue], paths: tuple[Path, ...]) -> tuple[int, list[object]]:
-    """The values at ``paths``, and a bit map of those that are not there."""
+    """The values at ``paths``, which are sorted, and a bit map of those that are not there."""
     missing, values = 0, []
+    before: Path | None = None
+    parent: Any = None
     for number, path in enumerate(paths):
-        value: Any = document
-        for part in path:
-            try:
-                if isinstance(value, str):
-                    raise KeyError
-                value = value[part]
-            except (KeyError, IndexError, TypeError):
-                missing |= 1 << number
-                break
-        else:
-            values.append(value)
+        if path[:-1] != before:
+            before = path[:-1]
+            parent = _descend(document, before)
+        try:
+            values.append(parent[path[-1]])
+        except (KeyError, IndexError, TypeError):
+            missing |= 1 << number
     return missing, values
+
+
+def _descend(value: Any, path: Path) -> Any:
+    """The object or array at ``path``; ``None`` if there is none, or another kind of value."""
+    try:
+        for part in path:
+            if not isinstance(value, dict | list):
+                return None
+            inner: Any = value
+            value = inner[part]
+    except (KeyError, IndexError, TypeError):
+        return None
+    return value if isinstance(value, dict | list) else None
 
 
 def _result(rule: str, text: str) -> JsonValue | Absent:

@@ -6,7 +6,8 @@ big-endian length, then JSON. A request names a program by its key; ``text`` com
     {"key", "text" | null, "rules": [...], "input": ..., "cpu_ms": n}  ->  {"rules": {rule: text of the result}}
                                                                        |   {"error": code, "detail": text}
 
-A program that is not known any more is answered with ``unknown_program``, and the parent sends it again. The time an
+After any other error the parent ends the process, since the engine does not always survive its own errors. A program
+that is not known any more is answered with ``unknown_program``, and the parent sends it again. The time an
 evaluation may take is CPU time of this process, kept by the kernel (ITIMER_PROF), which kills it when it is over.
 """
 
@@ -29,6 +30,7 @@ _HEADER = struct.Struct(">I")
 
 def main(memory: int) -> None:
     """Serve until standard input ends. ``memory``: how many bytes more than at its start the process may map."""
+    os.environ.clear()  # Python itself has put the locale there
     requests, replies = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     quiet = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):  # the engine prints what it finds wrong, policies' text included
@@ -56,12 +58,10 @@ def _serve(interpreter: Any, requests: BinaryIO, replies: BinaryIO) -> None:
     programs: OrderedDict[str, _Program] = OrderedDict()
     while len(header := requests.read(4)) == 4:
         request = msgspec.json.decode(requests.read(_HEADER.unpack(header)[0]))
-        reply, broken = _answer(interpreter, programs, request)
+        reply = _answer(interpreter, programs, request)
         body = msgspec.json.encode(reply)
         replies.write(_HEADER.pack(len(body)) + body)
         replies.flush()
-        if broken:  # the engine does not always survive its own errors: the next one starts afresh
-            os._exit(0)
 
 
 class _Program:
@@ -76,7 +76,7 @@ class _Program:
             raise ValueError("does not compile")
 
 
-def _answer(interpreter: Any, programs: OrderedDict[str, _Program], request: Any) -> tuple[dict[str, Any], bool]:
+def _answer(interpreter: Any, programs: OrderedDict[str, _Program], request: Any) -> dict[str, Any]:
     from regopy import RegoError
     from regopy.rego_shared import rego_bundle_query_entrypoint, rego_free_output, rego_output_ok, rego_output_string
 
@@ -85,11 +85,11 @@ def _answer(interpreter: Any, programs: OrderedDict[str, _Program], request: Any
         program = programs.get(request["key"])
         if program is None:
             if request["text"] is None:
-                return {"error": "unknown_program", "detail": ""}, False
+                return {"error": "unknown_program", "detail": ""}
             try:
                 program = _Program(interpreter, request["text"], request["rules"])
             except (RegoError, ValueError, RuntimeError) as error:
-                return {"error": "policy_not_rego", "detail": str(error)[:2000]}, True
+                return {"error": "policy_not_rego", "detail": str(error)[:2000]}
             programs[request["key"]] = program
             if len(programs) > MAX_PROGRAMS:
                 programs.popitem(last=False)
@@ -102,13 +102,13 @@ def _answer(interpreter: Any, programs: OrderedDict[str, _Program], request: Any
                 output = rego_bundle_query_entrypoint(program.engine._impl, program.bundle._impl, f"policy/{rule}")  # noqa: SLF001 -- Output reads each result as JSON, and fails on errors in it
                 try:
                     if not rego_output_ok(output):
-                        return {"error": "policy_failed", "detail": ""}, True
+                        return {"error": "policy_failed", "detail": ""}
                     results[rule] = rego_output_string(output)
                 finally:
                     rego_free_output(output)
-        return {"rules": results}, False
+        return {"rules": results}
     except (RegoError, ValueError, TypeError, MemoryError, RuntimeError, OverflowError) as error:
-        return {"error": "policy_failed", "detail": type(error).__name__}, True
+        return {"error": "policy_failed", "detail": type(error).__name__}
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
 

@@ -36,6 +36,7 @@ class Issuer:
 
 
 _ISSUER = Issuer()
+_ELEMENTS = frozenset(ELEMENTS)
 
 
 def claims(
@@ -142,8 +143,9 @@ def read(raw: Any) -> TokenClaims:
 
 def _read_submodule(name: str, raw: Any) -> Submodule:
     stated = raw["ear.trustworthiness-vector"]
-    vector = TrustVector.of({element: _integer(stated[element]) for element in ELEMENTS if element in stated})
-    if stated.keys() - vector.stated or vector.status.text != raw["ear.status"]:
+    values = tuple([stated.get(element, 0) for element in ELEMENTS])
+    vector = TrustVector(values, frozenset(stated))
+    if not set(map(type, values)) <= {int} or stated.keys() - _ELEMENTS or vector.status.text != raw["ear.status"]:
         raise _invalid(f"submods.{name}.ear.status")
     evidence = raw[EVIDENCE]
     said = evidence.get("adyton", {})

@@ -65,7 +65,7 @@ class TrustVector:
     stated: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
-        if len(self.values) != len(ELEMENTS) or not all(0 <= value <= 127 for value in self.values):
+        if len(self.values) != len(ELEMENTS) or min(self.values) < 0 or max(self.values) > 127:
             raise ValueError("a trustworthiness vector has eight values of 0 to 127")
 
     @classmethod

@@ -21,17 +21,22 @@ def measure() -> None:
 
 @measure.command()
 @click.argument("file", required=False, type=_FILE)
+@click.option("--reference-values", is_flag=True, help="JSON for adyton reference set --file: it, and the platform's TCB.")
 @json_option
-def guest(file: Path | None, as_json: bool) -> None:
+def guest(file: Path | None, reference_values: bool, as_json: bool) -> None:
     """MEASUREMENT of development instances that start from the guest stack FILE [default: where serve looks].
 
     It is published as the reference value snp_launch_measurement.
     """
     from adyton.platform.guest import measure as measure_guest
+    from adyton.platform.reference_values import reference_values as values
 
     path = file or places().guest
-    value = measure_guest(path).hex()
-    if as_json:
+    measurement = measure_guest(path)
+    value = measurement.hex()
+    if reference_values:
+        print_json(values(measurement))
+    elif as_json:
         print_json({"tee": "snp", "measurement": value, "guest": str(path)})
     else:
         click.echo(value)

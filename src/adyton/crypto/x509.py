@@ -27,7 +27,14 @@ from adyton.wire import b64, der
 MAX_SIZE = 4 * 1024 * 1024  # bytes of one blob; Intel's largest CRL is far below
 _PEM = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----\s*\n([A-Za-z0-9+/=\s]*?)-----END \1-----")
 _PEM_BEGIN = b"-----BEGIN "
-_FOREIGN = (ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.UnsupportedGeneralNameType)
+_FOREIGN = (
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+)
 
 _T = TypeVar("_T")
 
@@ -38,6 +45,7 @@ class Certificate:
     def __init__(self, encoded: bytes) -> None:
         """From exactly one DER certificate, or ``EndorsementMalformed``."""
         self.der = encoded
+        self.digest = hashlib.sha256(encoded).digest()
         try:
             self.parsed = _without_serial_warning(x509.load_der_x509_certificate, encoded)
             fields = der.children(der.only(self.parsed.tbs_certificate_bytes, der.SEQUENCE))
@@ -52,7 +60,6 @@ class Certificate:
             self.not_after: datetime = self.parsed.not_valid_after_utc
         except (*_FOREIGN, IndexError) as error:
             raise _malformed("not a certificate that can be read") from error
-        self.digest = hashlib.sha256(encoded).digest()
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Certificate) and self.der == other.der
@@ -61,7 +68,7 @@ class Certificate:
         return hash(self.digest)
 
     def __repr__(self) -> str:
-        return f"Certificate({self.common_name!r}, sha256={self.digest.hex()[:16]})"
+        return f"Certificate(sha256={self.digest.hex()})"
 
     @cached_property
     def common_name(self) -> str:

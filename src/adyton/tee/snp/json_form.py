@@ -16,7 +16,7 @@ import msgspec
 
 from adyton.errors import MalformedEvidence
 from adyton.rats.types import JsonValue
-from adyton.tee.snp.abi import GuestPolicy, KeyInfo, PlatformInfo, SnpReport, Tcb
+from adyton.tee.snp.abi import VERSIONS, GuestPolicy, KeyInfo, PlatformInfo, SnpReport, Tcb
 
 MAX_SIZE = 256 * 1024
 MAX_CERTIFICATES = 8
@@ -143,6 +143,8 @@ def _refuse_duplicates(data: bytes, report_text: bytes, chain_text: bytes, field
 
 
 def _report(fields: _Report) -> SnpReport:
+    if fields.version not in VERSIONS:
+        raise _malformed("unknown version of a report")
     family = _optional(fields.cpuid_fam_id)
     model = _optional(fields.cpuid_mod_id)
     stepping = _optional(fields.cpuid_step)

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import pytest
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+from hypothesis import given
+from hypothesis import strategies as st
+
+from adyton.crypto.ecdsa import P384_ORDER, verify_p384
+from adyton.errors import SignatureInvalid
+
+KEY = ec.derive_private_key(0x5EED, ec.SECP384R1())
+
+
+def sign(data: bytes) -> tuple[int, int]:
+    return decode_dss_signature(KEY.sign(data, ec.ECDSA(hashes.SHA384())))
+
+
+@pytest.mark.parametrize("size", [48, 72])
+@pytest.mark.parametrize("byteorder", ["little", "big"])
+def test_size_and_order_are_explicit(size: int, byteorder: Literal["little", "big"]) -> None:
+    r, s = sign(b"data")
+    signature = r.to_bytes(size, byteorder) + s.to_bytes(size, byteorder)
+    verify_p384(KEY.public_key(), signature, b"data", size=size, byteorder=byteorder)
+    other: Literal["little", "big"] = "big" if byteorder == "little" else "little"
+    for wrong in (
+        {"data": b"Data"},
+        {"byteorder": other},
+        {"signature": s.to_bytes(size, byteorder) + r.to_bytes(size, byteorder)},
+    ):
+        call: dict[str, Any] = {"signature": signature, "data": b"data", "size": size, "byteorder": byteorder} | wrong
+        with pytest.raises(SignatureInvalid):
+            verify_p384(KEY.public_key(), call.pop("signature"), call.pop("data"), **call)
+
+
+@pytest.mark.parametrize("number", [0, P384_ORDER, P384_ORDER + 1, 2**384 - 1, 2**384, 2**576 - 1])
+def test_numbers_out_of_range(number: int) -> None:
+    r, s = sign(b"data")
+    for pair in ((number, s), (r, number), (r + P384_ORDER, s), (r, s + P384_ORDER)):
+        signature = b"".join(value.to_bytes(73, "little")[:72] for value in pair)
+        with pytest.raises(SignatureInvalid):
+            verify_p384(KEY.public_key(), signature, b"data", size=72, byteorder="little")
+
+
+def test_the_caller_s_mistakes() -> None:
+    for signature, size in ((bytes(95), 48), (bytes(96), 47), (b"", 0), (bytes(144), 48)):
+        with pytest.raises(ValueError, match="P-384 signature"):
+            verify_p384(KEY.public_key(), signature, b"", size=size, byteorder="big")
+    p256 = ec.derive_private_key(1, ec.SECP256R1()).public_key()
+    with pytest.raises(ValueError, match="P-384 key"):
+        verify_p384(p256, bytes(96), b"", size=48, byteorder="big")
+
+
+def test_a_signature_is_malleable_so_its_hash_is_no_identity() -> None:
+    r, s = sign(b"data")
+    signature = r.to_bytes(48, "big") + (P384_ORDER - s).to_bytes(48, "big")
+    verify_p384(KEY.public_key(), signature, b"data", size=48, byteorder="big")
+
+
+@given(st.binary(min_size=96, max_size=96), st.binary(max_size=32))
+def test_random_signatures_are_refused(signature: bytes, data: bytes) -> None:
+    with pytest.raises(SignatureInvalid):
+        verify_p384(KEY.public_key(), signature, data, size=48, byteorder="big")

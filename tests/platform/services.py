@@ -106,6 +106,12 @@ class Running:
         assert isinstance(reply, devtee.Instances)
         return reply.instances
 
+    def connect_and_read_logs(self, name: str) -> list[devtee.Output]:
+        """What is in its logbook now."""
+        caller = self.connect()
+        caller.send(devtee.Logs(name))
+        return [reply for reply in caller.everything() if isinstance(reply, devtee.Output)]
+
     def children(self) -> list[int]:
         """Processes whose parent is the service."""
         return children_of(self.process.pid)

@@ -55,6 +55,7 @@ class Service:
         self._clock = clock
         self._ending = asyncio.Event()
         self._connections: set[asyncio.Task[None]] = set()
+        self._telling: set[asyncio.Task[None]] = set()
         self._last_use = asyncio.get_running_loop().time()
 
     async def serve(self, listener: socket.socket) -> None:
@@ -70,8 +71,8 @@ class Service:
                 task.cancel()
             listener.close()
             await self.keeper.kill_all()
-            if self._connections:
-                await asyncio.wait(self._connections, timeout=1.0)  # let the last events out
+            if self._telling:
+                await asyncio.wait(self._telling, timeout=1.0)  # let the last events out
             for task in self._connections:
                 task.cancel()
 
@@ -168,6 +169,9 @@ class Service:
     ) -> None:
         """Pass events on until the last, and the caller's signals and sizes the other way."""
         live = self.keeper.table.live.get(row.instance.id)
+        here = asyncio.current_task()
+        assert here is not None  # noqa: S101 -- this is a coroutine
+        self._telling.add(here)
         listening = asyncio.create_task(_listen(connection, live)) if live is not None else None
         try:
             while True:
@@ -186,10 +190,14 @@ class Service:
                     await connection.send(Done())
                     return
         finally:
+            self._telling.discard(here)
             if live is not None and events in live.watchers:
                 live.watchers.remove(events)
-            if listening is not None and not listening.cancel() and not listening.cancelled():
-                listening.exception()  # seen, whatever it was: the instance's end counts
+            if listening is not None:
+                listening.cancel()
+                await asyncio.wait({listening})  # it must have let go of the socket before anybody else reads it
+                if not listening.cancelled():
+                    listening.exception()  # seen, whatever it was: the instance's end counts
 
     async def _logs(self, connection: Connection, row: Row, *, follow: bool) -> None:
         if not row.logs:

@@ -190,7 +190,10 @@ class Http:
 
     def next_url(self, url: str, location: str) -> str:
         """Where ``location`` leads from ``url``; https never leads to http, and http only where it may be used."""
-        target = urljoin(url, location)
+        try:
+            target = urljoin(url, location)
+        except ValueError:
+            target = ""
         parts = safe_url(target)
         if parts.scheme == "http" and (
             urlsplit(url).scheme == "https" or not self.may_be_plain(Origin.of(parts).netloc)

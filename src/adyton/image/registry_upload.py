@@ -105,7 +105,7 @@ class RegistryUpload:
         self._buffer.clear()
 
     def _send(self, chunk: memoryview) -> None:
-        done = 0
+        done, refused = 0, False
         for left in range(PATIENCE, -1, -1):
             first, last = self._sent + done, self._sent + len(chunk) - 1
             headers = {**_BINARY, "Content-Range": f"{first}-{last}"}
@@ -117,24 +117,30 @@ class RegistryUpload:
                     self._moved(reply)
                     return
                 reply.close()
+                refused = True
             except Unavailable:
+                refused = False
                 if left == 0:
                     raise
                 self._registry.sleep(0.05 * 2 ** (PATIENCE - left))
-            done = self._received() - self._sent
+            done = self._received(zero=0 if not refused else 1) - self._sent
             if done == len(chunk):
                 return
         raise Unavailable("the registry does not take a chunk", code="registry_upload", field="blob")
 
-    def _received(self) -> int:
-        """How many bytes of the blob the registry holds; it must be within the chunk under way."""
+    def _received(self, zero: int) -> int:
+        """How many bytes of the blob the registry holds; it must be within the chunk under way.
+
+        ``0-0`` is what distribution says for one byte and for none. ``zero``: what it is taken for; when the beginning
+        was refused because of it, it was one.
+        """
         reply = self._request("GET", self._location or "", None, frozenset({204, 202, 200}))
         text = reply.header("Range") or ""
         self._moved(reply)
         match = _RANGE.match(text)
         held = int(match[1]) + 1 if match else -1
         if held == 1 and self._sent == 0:
-            held = 0  # "0-0" is what distribution says for nothing at all
+            held = zero
         if not self._sent <= held <= self._sent + len(self._buffer):
             raise Unavailable(
                 "the registry lost a part of the upload",

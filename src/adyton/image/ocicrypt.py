@@ -12,15 +12,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from adyton.errors import AdytonError, DecryptionFailed, ImageError, MalformedImage, UnsupportedImage
-from adyton.image import jwe_recipient, keyprovider
-from adyton.image.jwe_recipient import PrivateKey
 from adyton.image.manifest import Descriptor
 from adyton.image.media_types import layer_format
 from adyton.rats.ports import KeySource
 from adyton.rats.types import Digest
 from adyton.wire import b64, strict_json
+
+if TYPE_CHECKING:  # cryptography is loaded when there is a key to unwrap
+    from adyton.image.jwe_recipient import PrivateKey
 
 PREFIX = "org.opencontainers.image.enc."
 KEYS = PREFIX + "keys."
@@ -165,6 +167,8 @@ def unwrap(descriptor: Descriptor, keys: ImageKeys) -> LayerKey:
 
 
 def _openers(wrapped: Mapping[str, list[bytes]], keys: ImageKeys) -> list[tuple[str, Callable[[bytes], bytes]]]:
+    from adyton.image import jwe_recipient, keyprovider
+
     openers: list[tuple[str, Callable[[bytes], bytes]]] = []
     source = keys.source
     if JWE in wrapped and keys.private_keys:

@@ -17,7 +17,7 @@ from adyton.stores.audit import AuditRow
 from adyton.stores.sqlite import Store
 
 MAX_REASONS = 40
-MAX_REASON = 120
+MAX_REASON = 400
 
 
 class Auditor:
@@ -43,7 +43,7 @@ class Auditor:
             root=primary.root.value,
             root_fingerprint=primary.root_fingerprint,
             status=result.status.text,
-            reasons=reasons(f"{item.code}:{item.field}" for item in result.mismatches),
+            reasons=reasons(f"{item.code}: {item.text}" for item in result.mismatches),
             policy_digest=primary.policy_digest,
             reference_generation=result.reference_generation,
             request_id=request_id,
@@ -121,15 +121,18 @@ class Auditor:
 
 
 def reasons(codes: Iterable[str]) -> tuple[str, ...]:
-    """Codes as a row holds them: each once, in order, bounded in number and length."""
+    """Reasons as a row holds them: each once, in order, bounded in number and length."""
     found = list(dict.fromkeys(code[:MAX_REASON] for code in codes))
     return tuple(found[:MAX_REASONS]) if len(found) <= MAX_REASONS else (*found[: MAX_REASONS - 1], "more")
 
 
 def _error_reasons(error: AdytonError) -> tuple[str, ...]:
+    """``code: text`` of everything that was wrong: the owner reads here what strangers are not told."""
     if isinstance(error, ReleaseRefused) and error.reasons:
-        return reasons(reason.partition(":")[0] for reason in error.reasons)
-    return reasons([f"{error.code}:{error.field}" if error.field else error.code])
+        return reasons(error.reasons)
+    facts = error.as_dict()
+    said = ", ".join(f"{name} {facts[name]}" for name in ("field", "expected", "got") if facts[name] is not None)
+    return reasons([f"{error.code}: {error.message}" + (f" ({said})" if said else "")])
 
 
 def _release_row(  # noqa: PLR0917 -- one value each

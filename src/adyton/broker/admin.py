@@ -1,0 +1,250 @@
+"""The owner's requests: ours under ``/api/v0``, and CoCo's under ``/kbs/v0`` (kbs-protocol 1.2). By bearer token.
+
+Every change is one audit row, durable before the answer leaves, as every decision is. What is listed and shown is never
+a value.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TypeVar, cast
+from urllib.parse import parse_qsl, unquote
+
+import msgspec
+
+from adyton import __version__
+from adyton.broker import refusals
+from adyton.broker.answer import Answer
+from adyton.broker.policies import PolicyBook
+from adyton.errors import DocumentInvalid, MalformedRequest, NotFound, NotPermitted
+from adyton.protocol import release
+from adyton.protocol.admin import (
+    POLICY_KINDS,
+    About,
+    PolicyBody,
+    PolicyView,
+    ReferenceBody,
+    ReferenceView,
+    ResourceBody,
+    ResourceView,
+)
+from adyton.protocol.release import Binding
+from adyton.protocol.resource import ResourcePath
+from adyton.rats.types import JsonValue
+from adyton.stores.policies import PolicyKind, StoredPolicy
+from adyton.stores.references import StoredReference
+from adyton.stores.resources import ResourceInfo
+from adyton.stores.sqlite import Store
+from adyton.wire import strict_json
+
+MAX_AUDIT = 1000
+MAX_POLICY_ID = 128
+_T = TypeVar("_T")
+_ENCODER = msgspec.json.Encoder()
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One request that has passed the gate: who owns what it speaks of, and what it says."""
+
+    method: str
+    tenant: str
+    body: bytes
+    now: datetime
+    query: str = ""
+
+
+class Gate:
+    """Who may administer: whoever has the token. Only its digest is kept in memory."""
+
+    def __init__(self, token: str) -> None:
+        if len(token) < 32:
+            raise ValueError("an admin token has at least 32 characters")
+        self._digest = hashlib.sha256(token.encode()).digest()
+
+    def check(self, authorization: bytes | None) -> None:
+        """``NotPermitted`` unless the header carries the token; compared in constant time."""
+        scheme, _, token = (authorization or b"").partition(b" ")
+        digest = hashlib.sha256(token.strip()).digest()
+        if scheme.lower() != b"bearer" or not hmac.compare_digest(digest, self._digest):
+            raise NotPermitted("administration needs the admin token", code="admin_token_refused")
+
+
+class Admin:
+    """Our API for one worker. Called after the gate."""
+
+    def __init__(self, store: Store, book: PolicyBook, environment: str, development_roots: list[str]) -> None:
+        self.store = store
+        self._book = book
+        self._environment = environment
+        self._development_roots = development_roots
+
+    def handle(self, asked: Asked, parts: tuple[str, ...]) -> Answer:
+        """The answer to ``/api/v0/<parts>``; errors of the tree leave as they are."""
+        tenant = asked.tenant
+        match (asked.method, *parts):
+            case ("GET", "about"):
+                generation = self.store.generation(tenant)
+                return _json(About(__version__, self._environment, tenant, generation, self._development_roots))
+            case ("GET", "resources"):
+                return _json([_resource(info) for info in self.store.resources.list(tenant)])
+            case (_, "resources", *path) if len(path) in {3, 4}:
+                return self._one_resource(asked, ResourcePath(*path[:3]), path[3:])
+            case ("GET", "policies"):
+                kinds = cast("tuple[PolicyKind, ...]", POLICY_KINDS)
+                policies = [policy for kind in kinds for policy in self.store.policies.list(tenant, kind)]
+                return _json([_policy(policy, text=False) for policy in policies])
+            case (_, "policies", kind, name):
+                return self._one_policy(asked, kind, unquote(name))
+            case ("GET", "references"):
+                return _json([_reference(one, asked.now) for one in self.store.references.list(tenant)])
+            case (_, "references", name):
+                return self._one_reference(asked, unquote(name))
+            case ("GET", "audit"):
+                return self._audit(tenant, asked.query)
+            case ("GET", "audit", "head"):
+                head = self.store.audit.verify(tenant)
+                return _json({"sequence": head.sequence, "digest": head.digest})
+        return refusals.NO_PATH
+
+    def _one_resource(self, asked: Asked, path: ResourcePath, rest: list[str]) -> Answer:
+        tenant = asked.tenant
+        match (asked.method, *rest):
+            case ("GET",):
+                for info in self.store.resources.list(tenant):
+                    if info.path == path:
+                        return _json(_resource(info))
+                raise NotFound(f"there is no resource {path.uri}", code="resource_absent")
+            case ("PUT",):
+                given = _read(asked.body, ResourceBody)
+                return self.set_resource(tenant, path, given.value, given.binding, asked.now)
+            case ("PUT", "binding"):
+                info = self.store.resources.bind(tenant, path, self._checked(_read(asked.body, Binding)), asked.now)
+                return _json(_resource(info), ("resource.bind", path.uri))
+            case ("DELETE",):
+                self.store.resources.delete(tenant, path)
+                return Answer(204, changes=(("resource.delete", path.uri),))
+        return refusals.NO_METHOD
+
+    def set_resource(self, tenant: str, path: ResourcePath, value: bytes, binding: Binding, now: datetime) -> Answer:
+        """Register or replace, after the binding has been looked at."""
+        info = self.store.resources.set(tenant, path, value, self._checked(binding), now)
+        return _json(_resource(info), ("resource.set", path.uri))
+
+    def _checked(self, binding: Binding) -> Binding:
+        release.check(binding)
+        if binding.policy is not None:
+            self._book.check_binding_policy(binding.policy)
+        return binding
+
+    def _one_policy(self, asked: Asked, kind: str, name: str) -> Answer:
+        if (
+            kind not in POLICY_KINDS
+            or not 0 < len(name) <= MAX_POLICY_ID
+            or not (name.isprintable() and name.isascii())
+        ):
+            raise MalformedRequest(
+                "a policy has a kind and an id", code="policy_name_invalid", expected=list(POLICY_KINDS), got=kind[:40]
+            )
+        which = cast("PolicyKind", kind)
+        match asked.method:
+            case "GET":
+                found = self.store.policies.get(asked.tenant, which, name)
+                if found is None:
+                    raise NotFound(f"no {kind} policy {name!r} is set", code="policy_absent", field="policy_id")
+                return _json(_policy(found, text=True))
+            case "PUT":
+                return self.set_policy(asked.tenant, which, name, _read(asked.body, PolicyBody).text, asked.now)
+            case "DELETE":
+                self.store.policies.delete(asked.tenant, which, name)
+                return Answer(204, changes=(("policy.delete", f"{kind}/{name}"),))
+        return refusals.NO_METHOD
+
+    def set_policy(self, tenant: str, kind: PolicyKind, name: str, text: str, now: datetime) -> Answer:
+        """Set it if it is acceptable Rego (contracts, 5)."""
+        policy = self._book.set(tenant, kind, name, text, now)
+        return _json(_policy(policy, text=False), ("policy.set", f"{kind}/{name}"))
+
+    def _one_reference(self, asked: Asked, name: str) -> Answer:
+        match asked.method:
+            case "GET":
+                found = self.store.references.get(asked.tenant, name)
+                if found is None:
+                    raise NotFound(f"there is no reference value {name[:80]!r}", code="reference_absent", field="name")
+                return _json(_reference(found, asked.now))
+            case "PUT":
+                given = _read(asked.body, ReferenceBody)
+                value = cast("JsonValue", given.value)
+                return self.set_reference(asked.tenant, name, value, _time(given.expires), asked.now)
+            case "DELETE":
+                self.store.references.delete(asked.tenant, name)
+                return Answer(204, changes=(("reference.delete", name),))
+        return refusals.NO_METHOD
+
+    def set_reference(
+        self, tenant: str, name: str, value: JsonValue, expires: datetime | None, now: datetime
+    ) -> Answer:
+        """Publish it."""
+        stored = self.store.references.set(tenant, name, value, expires, now)
+        return _json(_reference(stored, now), ("reference.set", name))
+
+    def _audit(self, tenant: str, query: str) -> Answer:
+        asked = dict(parse_qsl(query))
+        limit, after = asked.get("limit", "100"), asked.get("after")
+        if not limit.isdigit() or (after is not None and not after.isdigit()) or len(limit + (after or "")) > 30:
+            raise MalformedRequest("limit and after are numbers", code="query_malformed")
+        entries = self.store.audit.list(
+            tenant, _time(asked.get("since")), min(int(limit), MAX_AUDIT), None if after is None else int(after)
+        )
+        return _json(entries)
+
+
+def _read(body: bytes, kind: type[_T]) -> _T:
+    try:
+        strict_json.parse(body, max_size=8 * 1024 * 1024)
+        return msgspec.json.decode(body, type=kind)
+    except (ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
+        raise MalformedRequest(f"the body cannot be read: {str(error)[:200]}", code="body_malformed") from error
+
+
+def _time(text: str | None) -> datetime | None:
+    if text is None:
+        return None
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise DocumentInvalid("not a time", code="time_malformed", expected="RFC 3339", got=text[:40]) from error
+    if time.tzinfo is None:
+        raise DocumentInvalid("a time without its zone", code="time_malformed", expected="RFC 3339", got=text[:40])
+    return time
+
+
+def _json(value: object, *changes: tuple[str, str]) -> Answer:
+    return Answer(200, _ENCODER.encode(value), changes=changes)
+
+
+def _stamp(time: datetime) -> str:
+    return time.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def _resource(info: ResourceInfo) -> ResourceView:
+    return ResourceView(info.path.uri, info.size, info.version, _stamp(info.updated), info.binding)
+
+
+def _policy(policy: StoredPolicy, *, text: bool) -> PolicyView:
+    shown = policy.text if text else ""
+    return PolicyView(policy.kind, policy.id, policy.digest, policy.version, _stamp(policy.updated), shown)
+
+
+def _reference(stored: StoredReference, now: datetime) -> ReferenceView:
+    return ReferenceView(
+        name=stored.name,
+        value=stored.value,
+        version=stored.version,
+        updated=_stamp(stored.updated),
+        expires=_stamp(stored.expires) if stored.expires else None,
+        expired=stored.expires is not None and stored.expires <= now,
+    )

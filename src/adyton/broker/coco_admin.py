@@ -1,0 +1,127 @@
+"""CoCo's administrative endpoints, so that its own tools set resources, policies and reference values here.
+
+They know nothing of bindings: a resource that arrives this way keeps the binding it had, or has none and is released to
+nobody until ``adyton resource bind`` says to whom. Empty answers on success, as upstream.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any, cast
+from urllib.parse import unquote
+
+import msgspec
+
+from adyton.broker import refusals
+from adyton.broker.admin import Admin, Asked
+from adyton.broker.answer import Answer
+from adyton.errors import DocumentInvalid, MalformedRequest, NotFound, PolicyInvalid
+from adyton.protocol.release import Binding
+from adyton.protocol.resource import ResourcePath
+from adyton.rats.types import JsonValue
+from adyton.wire import b64, strict_json
+
+RESOURCE_POLICY_ID = "resource-policy"
+_MAX_BODY = 8 * 1024 * 1024
+_DEFAULT_LIFE = timedelta(days=365)
+
+
+class CocoAdmin:
+    """The endpoints of kbs-protocol 1.2 that are marked "A". Called after the gate."""
+
+    def __init__(self, admin: Admin) -> None:
+        self._admin = admin
+
+    def handles(self, method: str, parts: tuple[str, ...]) -> bool:
+        """Whether this is one of them."""
+        match (method, *parts):
+            case ("POST", "attestation-policy" | "resource-policy" | "reference-value"):
+                return True
+            case ("GET", "resource-policy") | ("POST" | "DELETE", "resource", _, _, _):
+                return True
+            case ("GET", "reference-value", _, *_):
+                return True
+        return False
+
+    def handle(self, asked: Asked, parts: tuple[str, ...]) -> Answer:
+        """The answer; errors of the tree leave as they are."""
+        store, tenant, now = self._admin.store, asked.tenant, asked.now
+        match (asked.method, *parts):
+            case ("POST", "attestation-policy"):
+                message = _object(asked.body)
+                name = message.get("policy_id")
+                if not isinstance(name, str) or not 0 < len(name) <= 128 or not name.isprintable():
+                    raise MalformedRequest("policy_id is missing", code="body_malformed", field="policy_id")
+                return _empty(self._admin.set_policy(tenant, "attestation", name, _rego(message), now))
+            case ("POST", "resource-policy"):
+                text = _rego(_object(asked.body))
+                return _empty(self._admin.set_policy(tenant, "resource", RESOURCE_POLICY_ID, text, now))
+            case ("GET", "resource-policy"):
+                ids = [policy.id for policy in store.policies.list(tenant, "resource")]
+                return Answer(200, msgspec.json.encode(ids))
+            case ("POST", "reference-value"):
+                return self._register(tenant, _object(asked.body), now)
+            case ("GET", "reference-value", *rest):
+                name = unquote("/".join(rest))
+                found = store.references.get(tenant, name)
+                if found is None or (found.expires is not None and found.expires <= now):
+                    raise NotFound("there is no such reference value", code="reference_absent")
+                return Answer(200, msgspec.json.encode(found.value))
+            case ("POST", "resource", *rest):
+                path = ResourcePath(*rest)
+                stored = store.resources.get(tenant, path)
+                binding = stored.binding if stored is not None else Binding()
+                return _empty(self._admin.set_resource(tenant, path, asked.body, binding, now))
+            case ("DELETE", "resource", *rest):
+                return _empty(self._admin.handle(asked, ("resources", *rest)))
+        return refusals.NO_PLUGIN
+
+    def _register(self, tenant: str, message: dict[str, Any], now: datetime) -> Answer:
+        """An RVPS message (kbs-protocol 3.2). Only the unsigned ``sample`` form, from whoever has the token."""
+        payload = message.get("payload")
+        if message.get("version") != "0.1.0" or not isinstance(payload, str):
+            raise DocumentInvalid(
+                "not a reference-value message 0.1.0", code="reference_message", spec="kbs-protocol 3.2"
+            )
+        if message.get("type") != "sample":
+            raise DocumentInvalid(
+                "this kind of reference-value message is not taken",
+                code="reference_message",
+                field="type",
+                expected="sample",
+                got=str(message.get("type"))[:40],
+            )
+        try:
+            values = strict_json.parse(b64.decode(payload), max_size=_MAX_BODY)
+        except ValueError as error:
+            raise DocumentInvalid("the payload is not base64 of JSON", code="reference_message") from error
+        if not isinstance(values, dict) or not values:
+            raise DocumentInvalid("the payload is not an object of values", code="reference_message", field="payload")
+        changes: list[tuple[str, str]] = []
+        for name, value in cast("dict[str, JsonValue]", values).items():
+            changes += self._admin.set_reference(tenant, name, value, now + _DEFAULT_LIFE, now).changes
+        return Answer(200, changes=tuple(changes))
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    try:
+        value = strict_json.parse(body, max_size=_MAX_BODY)
+    except ValueError as error:
+        raise MalformedRequest(f"the body cannot be read: {error}", code="body_malformed") from error
+    if not isinstance(value, dict):
+        raise MalformedRequest("the body is not an object", code="body_malformed")
+    return value
+
+
+def _rego(asked: dict[str, Any]) -> str:
+    policy = asked.get("policy")
+    try:
+        if not isinstance(policy, str):
+            raise ValueError("not a string")  # noqa: TRY004 -- one refusal for all of it
+        return b64.decode_url(policy).decode("utf-8")
+    except ValueError as error:
+        raise PolicyInvalid("policy must be base64url of Rego text", code="policy_malformed", field="policy") from error
+
+
+def _empty(answer: Answer) -> Answer:
+    return Answer(200, changes=answer.changes) if answer.status in {200, 204} else answer

@@ -1,0 +1,118 @@
+"""A resource on its way out: who asks, may they, and the value encrypted to their TEE's key.
+
+Who asks is known by the session cookie, or by a token of this broker (``Authorization: Bearer``, the passport). Both
+end when the tenant's policies or reference values change after the appraisal: no decision follows the old state.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import cast
+
+from adyton.appraisal import explain
+from adyton.broker import session
+from adyton.broker.answer import Answer
+from adyton.broker.audit import Auditor
+from adyton.broker.handshake import Handshake, handle
+from adyton.broker.keys import BrokerKeys
+from adyton.broker.release import Releaser
+from adyton.broker.session import Attested
+from adyton.crypto import jwe, jwk, jwt
+from adyton.crypto.jwk import TeeKey
+from adyton.errors import AdytonError, MalformedRequest, NotFound, ReleaseRefused, SessionInvalid
+from adyton.protocol import ear
+from adyton.protocol.ear import TokenClaims
+from adyton.protocol.resource import ResourcePath
+from adyton.stores.sqlite import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Whoever asks: the key to encrypt to, the claims to decide by, and the generation that they were made under."""
+
+    key: TeeKey
+    claims: TokenClaims
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """When, from where, and with which query a resource was asked for."""
+
+    at: datetime
+    peer: str
+    query: dict[str, str]
+
+
+class Delivery:
+    """``GET resource`` of one worker."""
+
+    def __init__(self, store: Store, releaser: Releaser, auditor: Auditor, handshake: Handshake) -> None:
+        self._store = store
+        self._releaser = releaser
+        self._auditor = auditor
+        self._handshake = handshake
+
+    def holder(
+        self, keys: BrokerKeys, tenant: str, cookie: bytes | None, authorization: bytes | None, now: float
+    ) -> Holder:
+        """Who asks; ``SessionInvalid`` if nobody can be made out. A usable cookie goes before a token."""
+        if cookie is not None:
+            try:
+                opened = session.open_(keys.cookies, tenant, cookie, now)
+            except SessionInvalid:
+                if authorization is None:
+                    raise
+            else:
+                if isinstance(opened, Attested):
+                    body = session.claims(opened, self._handshake.shelved(tenant, opened, now))
+                    return Holder(jwk.parse(opened.key), ear.parse(body), opened.generation)
+        if authorization is None:
+            raise SessionInvalid("there is no attested session and no token", code="session_missing")
+        return self._bearer(keys, tenant, authorization, now)
+
+    def _bearer(self, keys: BrokerKeys, tenant: str, authorization: bytes, now: float) -> Holder:
+        scheme, _, token = authorization.partition(b" ")
+        if scheme.lower() != b"bearer":
+            raise SessionInvalid("the Authorization header is not a bearer token", code="token_invalid")
+        claims = ear.read(jwt.verify(token.strip().decode("latin-1"), keys.verifiers, now=now))
+        own = claims.raw.get("adyton")
+        if not isinstance(own, dict) or own.get("tenant") != tenant or not isinstance(own.get("generation"), int):
+            raise SessionInvalid("the token is of another tenant", code="token_invalid")
+        try:
+            return Holder(jwk.parse(claims.tee_public_key), claims, cast("int", own["generation"]))
+        except MalformedRequest as error:
+            raise SessionInvalid("the token's key cannot be used", code="token_invalid") from error
+
+    async def deliver(self, tenant: str, path: ResourcePath, holder: Holder, asked: Asking) -> Answer:
+        """The encrypted value, once its audit row is on the disk; or the refusal, as an error."""
+        if self._store.generation(tenant) != holder.generation:
+            raise SessionInvalid(
+                "policies, reference values or resources changed since this attestation",
+                code="session_outdated",
+                hint="attest again",
+            )
+        stored = self._store.resources.get(tenant, path)
+        permit = await self._releaser.decide(tenant, holder.claims, path, stored, asked.at, asked.query)
+        if stored is None:  # a permit for nothing: the decision and this disagree, so nothing leaves
+            raise NotFound("there is no such resource", code="resource_absent")
+        body = jwe.encrypt(holder.key, stored.value)
+        await self._auditor.released(
+            tenant, path, holder.claims, permit.by, asked.at, request_id=handle(holder.key), peer=asked.peer
+        )
+        return Answer(200, body)
+
+    async def refused(self, tenant: str, path: ResourcePath, holder: Holder, error: AdytonError, asked: Asking) -> None:
+        """Write down a refusal, with what about the evidence is not as the reference values say."""
+        if isinstance(error, ReleaseRefused):
+            primary = holder.claims.primary
+            facts = primary.evidence.get(primary.tee)
+            if isinstance(facts, dict):
+                references = self._store.references.snapshot(tenant, asked.at)
+                found = explain.mismatches(primary.tee, facts, references)
+                texts = (*error.reasons, *(f"{item.code}: {item.text}" for item in found))
+                error = ReleaseRefused(error.message, reasons=texts, code=error.code, hint=error.hint)
+        await self._auditor.release_refused(
+            tenant, path, holder.claims, error, asked.at, request_id=handle(holder.key), peer=asked.peer
+        )

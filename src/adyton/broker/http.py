@@ -1,0 +1,193 @@
+"""What the broker answers to whom: the one place where a request meets its handler, and an error its status.
+
+A decision's answer exists only once its audit row is on the disk. If the row cannot be written, nothing is released.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from urllib.parse import parse_qsl
+
+from adyton.broker import refusals, session
+from adyton.broker.admin import Admin, Asked, Gate
+from adyton.broker.answer import Answer
+from adyton.broker.audit import Auditor
+from adyton.broker.coco_admin import CocoAdmin
+from adyton.broker.connection import HttpRequest
+from adyton.broker.delivery import Asking, Delivery
+from adyton.broker.handshake import Handshake
+from adyton.broker.keys import BrokerKeys
+from adyton.broker.paths import Route, route
+from adyton.broker.refusals import Stage
+from adyton.errors import AdytonError, MalformedRequest, SessionInvalid, Unavailable
+from adyton.protocol.kbs_errors import Variant
+from adyton.protocol.resource import ResourcePath
+from adyton.stores.sqlite import Store
+
+_LOG = logging.getLogger(__name__)
+_METHODS = frozenset({"GET", "POST", "PUT", "DELETE", "HEAD"})
+
+
+@dataclass(slots=True)
+class Current:
+    """What maintenance replaces while the broker runs."""
+
+    keys: BrokerKeys
+
+
+@dataclass(frozen=True, slots=True)
+class Handlers:
+    """The parts of one worker."""
+
+    store: Store
+    handshake: Handshake
+    delivery: Delivery
+    admin: Admin
+    gate: Gate
+    auditor: Auditor
+
+
+class Front:
+    """The application that connections call. ``clock`` gives Unix seconds; ``reload`` fetches the keys anew."""
+
+    def __init__(
+        self,
+        handlers: Handlers,
+        current: Current,
+        *,
+        clock: Callable[[], float],
+        reload: Callable[[], None],
+        tenant_hosts: Mapping[str, str],
+        max_in_flight: int,
+    ) -> None:
+        self._handlers = handlers
+        self._current = current
+        self._clock = clock
+        self._reload = reload
+        self._tenant_hosts = tenant_hosts
+        self._max_in_flight = max_in_flight
+        self._coco = CocoAdmin(handlers.admin)
+        self._in_flight = 0
+
+    def __call__(self, request: HttpRequest) -> Answer | Awaitable[Answer]:
+        """The answer, at once where nothing must be waited for."""
+        if request.method not in _METHODS:
+            return refusals.NO_METHOD
+        try:
+            where = route(request.target, request.headers.get(b"host", b""), self._tenant_hosts)
+        except MalformedRequest as error:
+            return refusals.plain(404, Variant.INVALID_REQUEST_PATH, error.message)
+        if where.area == "top":
+            return self._top(request.method, where)
+        if self._in_flight >= self._max_in_flight:
+            return refusals.OVERLOADED
+        if where.area == "kbs" and where.parts == ("auth",) and request.method == "POST":
+            return self._auth(where.tenant, request)
+        return self._counted(where, request)
+
+    async def _counted(self, where: Route, request: HttpRequest) -> Answer:
+        self._in_flight += 1
+        try:
+            return await self._slow(where, request)
+        except AdytonError as error:  # the audit row could not be written: then there is no answer
+            _LOG.error("no answer without its audit row: %s [%s]", error.message, error.code)
+            return refusals.answer(Unavailable(error.message, code=error.code), Stage.RESOURCE)
+        except Exception:  # noqa: BLE001 -- the connection must get an answer, and the stranger no traceback
+            _LOG.exception("a handler failed")
+            return refusals.plain(500, Variant.PLUGIN_INTERNAL_ERROR, "the broker failed; its log has the cause")
+        finally:
+            self._in_flight -= 1
+
+    async def _slow(self, where: Route, request: HttpRequest) -> Answer:
+        if where.area == "kbs":
+            match (request.method, *where.parts):
+                case ("POST", "attest"):
+                    return await self._attest(where.tenant, request)
+                case ("GET", "resource", *path):
+                    return await self._resource(where, path, request)
+        return await self._administer(where, request)
+
+    def _top(self, method: str, where: Route) -> Answer:
+        if where.parts == ("healthz",):
+            return Answer(200) if method in {"GET", "HEAD"} else refusals.NO_METHOD
+        if where.parts == (".well-known", "jwks.json") and method in {"GET", "HEAD"}:
+            return Answer(200, self._current.keys.jwks)
+        return refusals.NO_PATH
+
+    def _auth(self, tenant: str, request: HttpRequest) -> Answer:
+        try:
+            return self._handlers.handshake.begin(self._current.keys, tenant, request.body, self._clock())
+        except AdytonError as error:
+            return refusals.answer(error, Stage.HANDSHAKE)
+        except Exception:  # noqa: BLE001 -- as in _counted
+            _LOG.exception("a handler failed")
+            return refusals.plain(500, Variant.PLUGIN_INTERNAL_ERROR, "the broker failed; its log has the cause")
+
+    async def _attest(self, tenant: str, request: HttpRequest) -> Answer:
+        now, peer = self._clock(), request.peer
+        handshake = self._handlers.handshake
+        cookie = session.value_of(request.headers.get(b"cookie", b""))
+        try:
+            try:
+                return await handshake.attest(self._current.keys, tenant, cookie, request.body, now, peer=peer)
+            except SessionInvalid as error:
+                self._know(error)
+                return await handshake.attest(self._current.keys, tenant, cookie, request.body, now, peer=peer)
+        except (MalformedRequest, SessionInvalid) as error:  # noise of strangers, not a decision
+            return refusals.answer(error, Stage.HANDSHAKE)
+        except AdytonError as error:
+            at = datetime.fromtimestamp(now, UTC)
+            await self._handlers.auditor.attest_refused(tenant, error.tee or "", error, at, peer=peer)
+            return refusals.answer(error, Stage.HANDSHAKE)
+
+    async def _resource(self, where: Route, parts: list[str], request: HttpRequest) -> Answer:
+        now = self._clock()
+        delivery, tenant, headers = self._handlers.delivery, where.tenant, request.headers
+        cookie, authorization = session.value_of(headers.get(b"cookie", b"")), headers.get(b"authorization")
+        try:
+            if len(parts) != 3:
+                raise MalformedRequest("a resource path has exactly three parts", code="resource_path_invalid")
+            path = ResourcePath(*parts)
+            try:
+                holder = delivery.holder(self._current.keys, tenant, cookie, authorization, now)
+            except SessionInvalid as error:
+                self._know(error)
+                holder = delivery.holder(self._current.keys, tenant, cookie, authorization, now)
+        except AdytonError as error:
+            return refusals.answer(error, Stage.RESOURCE)
+        asked = Asking(datetime.fromtimestamp(now, UTC), request.peer, dict(parse_qsl(where.query)))
+        try:
+            return await delivery.deliver(tenant, path, holder, asked)
+        except SessionInvalid as error:
+            return refusals.answer(error, Stage.RESOURCE)
+        except AdytonError as error:
+            await delivery.refused(tenant, path, holder, error, asked)
+            return refusals.answer(error, Stage.RESOURCE)
+
+    def _know(self, error: SessionInvalid) -> None:
+        """Another worker may have turned the keys: look again once, else the error stands."""
+        if error.code != "seal_key_unknown":
+            raise error
+        known = self._current.keys
+        self._reload()
+        if self._current.keys is known:
+            raise error
+
+    async def _administer(self, where: Route, request: HttpRequest) -> Answer:
+        ours = where.area == "api"
+        if not ours and not self._coco.handles(request.method, where.parts):
+            return refusals.NO_PLUGIN
+        now = datetime.fromtimestamp(self._clock(), UTC)
+        asked = Asked(request.method, where.tenant, request.body, now, where.query)
+        try:
+            self._handlers.gate.check(request.headers.get(b"authorization"))
+            answer = (self._handlers.admin if ours else self._coco).handle(asked, where.parts)
+        except AdytonError as error:
+            _LOG.warning("administration refused: %s [%s]", error.message, error.code)
+            return refusals.answer(error, Stage.ADMIN)
+        for action, name in answer.changes:
+            await self._handlers.auditor.administered(where.tenant, action, name, now, actor="admin", peer=request.peer)
+        return answer

@@ -1,0 +1,130 @@
+"""The broker's own keys: those that seal cookies, and those that sign tokens. They last over a restart and rotate.
+
+They lie in the store, sealed, as one secret. A new key is written ``HEAD_START`` seconds before it is used, so that
+every worker knows it by then; an old one opens and verifies until nothing made with it can still be valid.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import msgspec
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from adyton.crypto.aead import ID_SIZE, KeyRing, random_bytes
+from adyton.crypto.jwt import Signer, jwks
+from adyton.errors import Unavailable
+from adyton.stores.keepsakes import Secrets
+
+NAME = "broker keys"
+HEAD_START = 180.0
+COOKIE_SECONDS = 12 * 3600.0
+TOKEN_SECONDS = 30 * 24 * 3600.0
+KEEP_SECONDS = 24 * 3600.0
+
+
+class _Key(msgspec.Struct, frozen=True):
+    begins: float
+    id: bytes
+    key: bytes
+
+
+class _Stored(msgspec.Struct, frozen=True):
+    cookies: list[_Key]
+    tokens: list[_Key]
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerKeys:
+    """The keys as they are at one moment. ``verifiers`` are the public keys by ``kid``, ``jwks`` the published set.
+
+    ``source`` tells two readings apart: the stored bytes' hash and which keys are current.
+    """
+
+    cookies: KeyRing
+    signer: Signer
+    verifiers: Mapping[str, ec.EllipticCurvePublicKey]
+    jwks: bytes
+    source: tuple[bytes, bytes, bytes]
+
+
+_DECODER = msgspec.json.Decoder(_Stored)
+
+
+def load(secrets: Secrets, now: float, known: BrokerKeys | None = None) -> BrokerKeys:
+    """The keys at ``now`` (Unix seconds), ``known`` itself if they are those. The first call on a store makes them."""
+    raw = secrets.get_or_create(NAME, lambda: msgspec.json.encode(_first(now)))
+    stored = _read(raw)
+    cookie, token = _current(stored.cookies, now), _current(stored.tokens, now)
+    source = (hashlib.sha256(raw).digest(), cookie.id, token.id)
+    if known is not None and known.source == source:
+        return known
+    signers = tuple(Signer.load(key.key) for key in stored.tokens)
+    return BrokerKeys(
+        cookies=KeyRing({key.id: key.key for key in stored.cookies}, cookie.id),
+        signer=Signer.load(token.key),
+        verifiers={signer.kid: signer.private.public_key() for signer in signers},
+        jwks=jwks(signers),
+        source=source,
+    )
+
+
+def rotate(secrets: Secrets, now: float) -> bool:
+    """Write new keys where the newest are old enough, drop what is too old. One worker does it; tells if it did."""
+    raw = secrets.get(NAME)
+    if raw is None:
+        return False
+    stored = _read(raw)
+    turned = _Stored(
+        cookies=_turn(stored.cookies, now, COOKIE_SECONDS, _cookie_key),
+        tokens=_turn(stored.tokens, now, TOKEN_SECONDS, _token_key),
+    )
+    if turned == stored:
+        return False
+    secrets.set(NAME, msgspec.json.encode(turned))
+    return True
+
+
+def _turn(keys: list[_Key], now: float, seconds: float, make: _Make) -> list[_Key]:
+    newest = max(keys, key=lambda key: key.begins)
+    turned = list(keys)
+    if newest.begins + seconds <= now:
+        turned.append(make(now + HEAD_START))
+    current = _current(turned, now).begins
+    return [key for key in turned if key.begins >= current or current < key.begins + seconds + KEEP_SECONDS > now]
+
+
+class _Make(Protocol):
+    def __call__(self, begins: float) -> _Key: ...
+
+
+def _first(now: float) -> _Stored:
+    return _Stored(cookies=[_cookie_key(now)], tokens=[_token_key(now)])
+
+
+def _cookie_key(begins: float) -> _Key:
+    return _Key(begins, random_bytes(ID_SIZE), random_bytes(32))
+
+
+def _token_key(begins: float) -> _Key:
+    signer = Signer.generate()
+    return _Key(begins, signer.kid.encode(), signer.dump())
+
+
+def _current(keys: list[_Key], now: float) -> _Key:
+    begun = [key for key in keys if key.begins <= now]
+    # A clock that was set back must not leave the broker without keys: then the oldest is the current one.
+    return max(begun, key=lambda key: key.begins) if begun else min(keys, key=lambda key: key.begins)
+
+
+def _read(raw: bytes) -> _Stored:
+    try:
+        stored = _DECODER.decode(raw)
+    except msgspec.DecodeError as error:
+        raise Unavailable("the broker's stored keys cannot be read", code="keys_unreadable") from error
+    if not stored.cookies or not stored.tokens:
+        raise Unavailable("the broker's stored keys are empty", code="keys_unreadable")
+    return stored

@@ -1,0 +1,117 @@
+"""Which error becomes which status, for whom (contracts, 4). The one table at the broker's edge.
+
+Strangers learn little: of evidence the code of the check that failed, of a release that it was refused. The reasons
+are in the audit log, for the owner.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from adyton.broker.answer import Answer
+from adyton.errors import (
+    AdytonError,
+    Conflict,
+    DocumentInvalid,
+    EndorsementError,
+    EvidenceError,
+    MalformedRequest,
+    NotFound,
+    NotPermitted,
+    PolicyInvalid,
+    ReleaseRefused,
+    SessionInvalid,
+    TooLarge,
+    TooMany,
+)
+from adyton.protocol import kbs_errors
+from adyton.protocol.kbs_errors import Variant
+
+
+class Stage(Enum):
+    """What was asked for."""
+
+    HANDSHAKE = "handshake"
+    RESOURCE = "resource"
+    ADMIN = "admin"
+
+
+_Row = tuple[type[AdytonError], int, Variant]
+_TABLE: dict[Stage, tuple[_Row, ...]] = {
+    Stage.HANDSHAKE: (
+        (MalformedRequest, 400, Variant.SERDE_ERROR),
+        (SessionInvalid, 401, Variant.ATTESTATION_ERROR),
+        (EvidenceError, 401, Variant.ATTESTATION_ERROR),
+        (EndorsementError, 401, Variant.ATTESTATION_ERROR),
+        (DocumentInvalid, 401, Variant.ATTESTATION_ERROR),
+        (PolicyInvalid, 401, Variant.ATTESTATION_ERROR),
+        (ReleaseRefused, 401, Variant.ATTESTATION_ERROR),
+        (NotPermitted, 401, Variant.ATTESTATION_ERROR),
+    ),
+    Stage.RESOURCE: (
+        (SessionInvalid, 401, Variant.TOKEN_NOT_FOUND),
+        (ReleaseRefused, 403, Variant.POLICY_DENY),
+        (NotPermitted, 403, Variant.POLICY_DENY),
+        (PolicyInvalid, 403, Variant.POLICY_DENY),
+        (NotFound, 404, Variant.PLUGIN_INTERNAL_ERROR),
+        (MalformedRequest, 404, Variant.INVALID_REQUEST_PATH),
+    ),
+    Stage.ADMIN: (
+        (NotPermitted, 401, Variant.ADMIN_AUTH_ACCESS),
+        (PolicyInvalid, 400, Variant.PARSE_POLICY_ERROR),
+        (MalformedRequest, 400, Variant.SERDE_ERROR),
+        (DocumentInvalid, 400, Variant.SERDE_ERROR),
+        (NotFound, 404, Variant.PLUGIN_INTERNAL_ERROR),
+        (Conflict, 409, Variant.PLUGIN_INTERNAL_ERROR),
+    ),
+}
+_ANYWHERE: tuple[_Row, ...] = (
+    (TooLarge, 413, Variant.HTTP_FAILED),
+    (TooMany, 429, Variant.HTTP_FAILED),
+)
+
+
+def answer(error: AdytonError, stage: Stage) -> Answer:
+    """The answer that ``error`` becomes; what no row knows is the broker's own trouble, 503."""
+    for kind, status, variant in (*_TABLE[stage], *_ANYWHERE):
+        if isinstance(error, kind):
+            retry = error.retry_after if isinstance(error, TooMany) else 0
+            return Answer(status, kbs_errors.encode(variant, _detail(error, stage)), retry_after=retry)
+    return Answer(
+        503,
+        kbs_errors.encode(Variant.PLUGIN_INTERNAL_ERROR, f"the broker cannot do this now ({error.code})"),
+        retry_after=1,
+    )
+
+
+def _detail(error: AdytonError, stage: Stage) -> str:
+    if stage is Stage.ADMIN:
+        parts = [error.message, *(f"{name} {value}" for name, value in _facts(error))]
+        return "; ".join(parts) + f" [{error.code}]"
+    if isinstance(error, ReleaseRefused | NotPermitted | PolicyInvalid) and stage is Stage.RESOURCE:
+        return "access is denied by the resource's binding or policy"
+    if isinstance(error, EvidenceError | EndorsementError):
+        return f"the evidence was refused [{error.code}]"
+    return f"{error.message} [{error.code}]"
+
+
+def _facts(error: AdytonError) -> list[tuple[str, object]]:
+    facts = error.as_dict()
+    return [(name, facts[name]) for name in ("field", "expected", "got", "hint") if facts[name] is not None]
+
+
+def plain(status: int, variant: Variant, detail: str, *, retry_after: int = 0) -> Answer:
+    """An error answer that no exception stands behind."""
+    return Answer(status, kbs_errors.encode(variant, detail), retry_after=retry_after)
+
+
+# What a connection answers by itself, before there is a request.
+UNREADABLE = {
+    "unreadable": plain(400, Variant.HTTP_FAILED, "this is not HTTP/1.1"),
+    "head": plain(413, Variant.HTTP_FAILED, "the request's head is too large"),
+    "body": plain(413, Variant.HTTP_FAILED, "the request's body is too large"),
+}
+OVERLOADED = plain(429, Variant.HTTP_FAILED, "too many requests; try again", retry_after=1)
+NO_METHOD = plain(405, Variant.INVALID_REQUEST_PATH, "this method is not served")
+NO_PATH = plain(404, Variant.INVALID_REQUEST_PATH, "there is nothing at this path")
+NO_PLUGIN = plain(404, Variant.PLUGIN_NOT_FOUND, "there is no such plug-in here")

@@ -1,0 +1,214 @@
+"""Starting a broker: data directory, certificate, token, socket; then one worker in this process, or several beside it.
+
+The first process holds the directory's lock, so a second broker on the same data is refused. Several workers are
+processes of their own (elliptic curves hold the interpreter's lock) that share the listening socket; one that dies is
+replaced, unless they die as fast as they are started.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from threading import Event
+
+import msgspec
+
+from adyton.broker import certificate
+from adyton.broker.settings import Settings, check
+from adyton.broker.worker import DRAIN_SECONDS, Program, Start, open_store, run
+from adyton.crypto.aead import random_bytes
+from adyton.errors import ConfigError, PlatformError, Unavailable
+from adyton.stores.sqlite import Store
+from adyton.wire import b64
+
+DESCRIPTION = "broker.json"
+_EVERYWHERE = ("0.0.0.0", "::", "")  # noqa: S104 -- what an operator may write
+QUICK_DEATHS = 5
+QUICK_SECONDS = 10.0
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """What a broker says when it serves. ``pin`` is ``None`` without TLS."""
+
+    url: str
+    pin: str | None
+    settings: Settings
+    description: Path
+
+
+def prepare(settings: Settings, *, tls: bool) -> Settings:
+    """The directory, the admin token and, if ``tls`` asks for one and none is given, a certificate, made if absent."""
+    directory = settings.directory
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not settings.admin_token.exists():
+            certificate.write_private(settings.admin_token, (b64.encode_url(random_bytes(32)) + "\n").encode())
+        if tls and not settings.certificate:
+            names = ["localhost", "127.0.0.1", "::1", socket.gethostname(), settings.host]
+            made, key = certificate.make(
+                directory / "tls",
+                [name for name in names if name not in _EVERYWHERE],
+                _now(),
+            )
+            settings = msgspec.structs.replace(settings, certificate=str(made), private_key=str(key))
+    except OSError as error:
+        raise ConfigError(
+            f"the broker's data directory cannot be written: {error.strerror}",
+            code="data_unwritable",
+            field=str(directory),
+            hint="give one that is yours: --data DIR",
+        ) from error
+    return check(settings)
+
+
+def serve(settings: Settings, announce: Callable[[Listening], None]) -> None:
+    """Run until SIGTERM or SIGINT. ``announce`` is called once connections are answered."""
+    store = open_store(settings)
+    try:
+        listener = _listen(settings)
+        with listener:
+            listening = _describe(settings, listener)
+            if settings.workers == 1:
+                program = Program(settings, store)
+                run(program, listener, lambda _: announce(listening))
+            else:
+                _supervise(settings, store, listener, lambda: announce(listening))
+    finally:
+        (settings.directory / DESCRIPTION).unlink(missing_ok=True)
+        store.close()
+
+
+def _listen(settings: Settings) -> socket.socket:
+    try:
+        found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, protocol, _, address = found[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(1024)
+    except OSError as error:
+        raise PlatformError(
+            f"cannot listen on {settings.host} port {settings.port}: {error.strerror}",
+            code="listen_failed",
+            field="listen",
+            got=f"{settings.host}:{settings.port}",
+            hint="another program may have the port: --listen ADDR:PORT (port 0 takes a free one)",
+        ) from error
+    return listener
+
+
+def _describe(settings: Settings, listener: socket.socket) -> Listening:
+    """Write ``broker.json``: how administrators on this machine reach the broker. No secret in it."""
+    host, port = settings.host, listener.getsockname()[1]
+    if host in _EVERYWHERE:  # that includes loopback, which is how to reach it from here
+        host = "127.0.0.1" if host != "::" else "::1"
+    shown = f"[{host}]" if ":" in host else host
+    url = f"{'https' if settings.tls else 'http'}://{shown}:{port}"
+    pin = certificate.pin(Path(settings.certificate)) if settings.tls else None
+    description = settings.directory / DESCRIPTION
+    content = {
+        "url": url,
+        "pin": pin,
+        "admin_token_file": str(settings.admin_token),
+        "certificate": settings.certificate or None,
+        "environment": settings.environment,
+        "pid": os.getpid(),
+    }
+    temporary = description.with_suffix(".new")
+    temporary.write_text(json.dumps(content, indent=1) + "\n")
+    temporary.replace(description)
+    return Listening(url, pin, settings, description)
+
+
+def _supervise(settings: Settings, store: Store, listener: socket.socket, ready: Callable[[], None]) -> None:
+    stopping = Event()
+    workers: dict[int, subprocess.Popen[bytes]] = {}
+    deaths: list[float] = []
+    listener.set_inheritable(True)
+
+    def pass_on(number: int, _: object) -> None:
+        for worker in workers.values():
+            worker.send_signal(number)
+
+    handlers = {number: signal.signal(number, lambda *_: stopping.set()) for number in (signal.SIGTERM, signal.SIGINT)}
+    handlers[signal.SIGHUP] = signal.signal(signal.SIGHUP, pass_on)
+    try:
+        for number in range(settings.workers):
+            workers[number] = _start(settings, store, listener, number)
+        for worker in workers.values():
+            _wait_ready(worker)
+        ready()
+        while not stopping.wait(0.2):
+            for number, worker in list(workers.items()):
+                if worker.poll() is None:
+                    continue
+                _LOG.error("worker %d ended with status %d; starting another", number, worker.returncode)
+                now = time.monotonic()
+                deaths = [*(death for death in deaths if now - death < QUICK_SECONDS), now]
+                if len(deaths) >= QUICK_DEATHS:
+                    raise Unavailable(
+                        "the broker's workers end as fast as they are started",
+                        code="workers_failing",
+                        got=worker.returncode,
+                        hint="the log above has their errors",
+                    )
+                workers[number] = _start(settings, store, listener, number)
+                _wait_ready(workers[number])
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        _end(workers)
+
+
+def _start(settings: Settings, store: Store, listener: socket.socket, number: int) -> subprocess.Popen[bytes]:
+    worker = subprocess.Popen(
+        [sys.executable, "-P", "-m", "adyton.broker.worker"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        pass_fds=(listener.fileno(),),
+        start_new_session=True,  # the terminal's Ctrl-C is for the first process, which tells the others
+    )
+    assert worker.stdin is not None  # noqa: S101 -- asked for above
+    start = Start(settings, store.instance, listener.fileno(), number)
+    worker.stdin.write(msgspec.json.encode(start) + b"\n")
+    worker.stdin.flush()
+    return worker
+
+
+def _wait_ready(worker: subprocess.Popen[bytes]) -> None:
+    assert worker.stdout is not None  # noqa: S101 -- asked for above
+    if worker.stdout.readline() != b"ready\n":
+        raise PlatformError(
+            "a worker of the broker did not start", code="worker_failed", hint="its error is in the log above"
+        )
+
+
+def _end(workers: dict[int, subprocess.Popen[bytes]]) -> None:
+    for worker in workers.values():
+        if worker.stdin is not None:
+            worker.stdin.close()
+    end = time.monotonic() + DRAIN_SECONDS + 5
+    for worker in workers.values():
+        try:
+            worker.wait(max(0.1, end - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            worker.kill()
+            worker.wait()
+        if worker.stdout is not None:
+            worker.stdout.close()
+
+
+def _now() -> datetime:
+    return datetime.fromtimestamp(time.time(), UTC)

@@ -1,0 +1,125 @@
+"""The session cookie: all that a handshake needs to remember, sealed, so that any worker serves any request.
+
+After ``/auth`` it holds the challenge, after ``/attest`` the TEE's key and what was found out about it. It is sealed
+(AES-256-GCM) with the tenant as context: a cookie of another tenant, of another broker, or with a changed bit does not
+open. It is never a bearer secret: whoever steals one gets answers encrypted to the TEE's key.
+
+``kbs-session-id=<base64url>; Expires=…`` has no ``Path``: clients then use the path of the request up to its last
+slash, ``/kbs/v0`` below whatever base URL they know the broker by (kbs-protocol 1.3). At most ``MAX_COOKIE``
+characters: claims that make it longer are deflated, and kept in the store by digest if that is not enough.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from email.utils import formatdate
+from typing import TypeAlias
+
+import msgspec
+
+from adyton.crypto.aead import OVERHEAD, KeyRing
+from adyton.errors import SessionInvalid
+from adyton.wire import b64
+
+NAME = b"kbs-session-id"
+MAX_COOKIE = 3000
+MAX_CLAIMS = 256 * 1024
+_CONTEXT = b"adyton session 1\0"
+
+
+class Challenged(msgspec.Struct, frozen=True, array_like=True, tag="c"):
+    """After ``/auth``: the nonce's text as it was sent, the hash that binds it, and when it ends (Unix seconds)."""
+
+    expires: int
+    tee: str
+    nonce: str
+    algorithm: str
+
+
+class Attested(msgspec.Struct, frozen=True, array_like=True, tag="a"):
+    """After ``/attest``. ``claims`` is the token's payload, or empty when the store has it under ``digest``.
+
+    ``generation`` is the tenant's when the evidence was appraised: a change of policies or reference values since then
+    ends the session. ``deflated`` tells how ``claims`` is written.
+    """
+
+    expires: int
+    tee: str
+    key: dict[str, str]
+    generation: int
+    digest: bytes
+    claims: bytes
+    deflated: bool
+
+
+Session: TypeAlias = Challenged | Attested
+
+_ENCODER = msgspec.msgpack.Encoder()
+_DECODER: msgspec.msgpack.Decoder[Session] = msgspec.msgpack.Decoder(Session)
+
+
+def seal(ring: KeyRing, tenant: str, session: Session) -> bytes:
+    """The cookie's value."""
+    return b64.encode_url(ring.seal(_ENCODER.encode(session), _CONTEXT + tenant.encode())).encode("ascii")
+
+
+def open_(ring: KeyRing, tenant: str, value: bytes, now: float) -> Session:
+    """The session in a cookie's value; ``SessionInvalid`` for one that is forged, foreign or expired at ``now``."""
+    try:
+        if len(value) > MAX_COOKIE:
+            raise ValueError
+        opened = ring.open(b64.decode_url(value.decode("ascii")), _CONTEXT + tenant.encode())
+    except ValueError as error:
+        raise SessionInvalid("the session cookie is not one of this broker's", code="seal_broken") from error
+    try:
+        session = _DECODER.decode(opened)
+    except msgspec.DecodeError as error:  # sealed by another version of Adyton
+        raise SessionInvalid("the session cookie is of another version", code="session_version") from error
+    if session.expires <= now:
+        raise SessionInvalid("the session has expired", code="session_expired", hint="attest again")
+    return session
+
+
+def attested(  # noqa: PLR0917 -- one value each
+    ring: KeyRing, tenant: str, expires: int, tee: str, key: dict[str, str], generation: int, claims: bytes
+) -> tuple[bytes, bool]:
+    """The cookie's value after ``/attest``, and whether ``claims`` must be kept in the store for it."""
+    digest = hashlib.sha256(claims).digest()
+    for form in ("plain", "deflated", "shelved"):
+        kept = claims if form == "plain" else zlib.compress(claims, 1) if form == "deflated" else b""
+        if (len(kept) + OVERHEAD) * 4 // 3 > MAX_COOKIE:
+            continue
+        session = Attested(expires, tee, key, generation, digest, kept, form == "deflated")
+        value = seal(ring, tenant, session)
+        if len(value) <= MAX_COOKIE:
+            return value, not kept
+    raise ValueError("a TEE's key alone does not fill a cookie")
+
+
+def claims(session: Attested, shelved: bytes | None) -> bytes:
+    """The token's payload, from the cookie or from what the store had under its digest; checked against the digest."""
+    body = shelved if not session.claims else session.claims
+    if body is None:
+        raise SessionInvalid("the session's claims are no longer kept", code="session_expired", hint="attest again")
+    if session.deflated and session.claims:
+        inflater = zlib.decompressobj()
+        body = inflater.decompress(session.claims, MAX_CLAIMS)
+    if hashlib.sha256(body).digest() != session.digest:
+        raise SessionInvalid("the session's claims are not what was appraised", code="seal_broken")
+    return body
+
+
+def value_of(header: bytes) -> bytes | None:
+    """The session's value in a ``Cookie`` header, or ``None``. Of several, the first."""
+    for pair in header.split(b";"):
+        name, equals, value = pair.strip().partition(b"=")
+        if equals and name == NAME:
+            return value.strip(b'"')
+    return None
+
+
+def set_cookie(value: bytes, expires: int, *, secure: bool) -> bytes:
+    """The ``Set-Cookie`` header's value. ``Secure`` only over TLS: a client on loopback would not send it back."""
+    date = formatdate(expires, usegmt=True).encode("ascii")
+    return b"%b=%b; Expires=%b; HttpOnly%b" % (NAME, value, date, b"; Secure" if secure else b"")

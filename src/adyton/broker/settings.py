@@ -1,0 +1,114 @@
+"""What a broker is started with. Read once, in ``cli/``; handed to worker processes as JSON over a pipe."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from pathlib import Path
+
+import msgspec
+
+from adyton.config import Environment
+from adyton.errors import ConfigError
+
+_FINGERPRINT = re.compile(r"[0-9a-f]{64}\Z")
+_TENANT = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\Z")
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Paths are absolute. ``certificate`` and ``private_key`` are PEM files, empty without TLS.
+
+    ``development_roots``: fingerprints (SHA-256 of the root key's SPKI, hex) of roots without hardware behind them.
+    ``tenant_hosts`` maps a configured host name to its tenant; everything else goes by the URL's path.
+    Seconds and bytes throughout; ``max_in_flight`` and ``max_connections`` count per worker.
+    """
+
+    data: str
+    host: str = "127.0.0.1"
+    port: int = 8080
+    certificate: str = ""
+    private_key: str = ""
+    environment: str = Environment.PRODUCTION.value
+    development_roots: list[str] = []
+    endorsements: list[str] = []
+    tenant_hosts: dict[str, str] = {}
+    root_key_file: str = ""
+    admin_token_file: str = ""
+    workers: int = 1
+    session_seconds: int = 300
+    token_seconds: int = 300
+    max_body: int = 2 * 1000 * 1000
+    max_in_flight: int = 256
+    max_connections: int = 1024
+    head_seconds: float = 10.0
+    body_seconds: float = 30.0
+    idle_seconds: float = 75.0
+
+    @property
+    def directory(self) -> Path:
+        """The data directory."""
+        return Path(self.data)
+
+    @property
+    def root_key(self) -> Path:
+        """The file that holds the root key."""
+        return Path(self.root_key_file) if self.root_key_file else self.directory / "root.key"
+
+    @property
+    def admin_token(self) -> Path:
+        """The file that holds the admin's bearer token."""
+        return Path(self.admin_token_file) if self.admin_token_file else self.directory / "admin.token"
+
+    @property
+    def tls(self) -> bool:
+        """Whether the broker speaks TLS."""
+        return bool(self.certificate)
+
+
+def check(settings: Settings) -> Settings:
+    """``settings`` itself, or ``ConfigError`` naming the one that is wrong. Contracts 3 is enforced here."""
+    try:
+        environment = Environment(settings.environment)
+    except ValueError as error:
+        raise _wrong("environment", [item.value for item in Environment], settings.environment) from error
+    for fingerprint in settings.development_roots:
+        if not _FINGERPRINT.match(fingerprint):
+            raise _wrong("trust-dev-root", "64 hex digits: SHA-256 of the root key's SPKI", fingerprint[:80])
+    if settings.development_roots and not environment.may_trust_development_roots:
+        allowed = [item.value for item in Environment if item.may_trust_development_roots]
+        raise ConfigError(
+            f"a development root protects nothing from the host, and this is {environment.value}",
+            code="development_root_refused",
+            field="environment",
+            expected=allowed,
+            got=environment.value,
+            spec="contracts 3",
+            hint="add --environment development, or leave --trust-dev-root out",
+        )
+    if not 1 <= settings.workers <= 256:
+        raise _wrong("workers", "1 to 256", settings.workers)
+    if not 0 <= settings.port < 65536:
+        raise _wrong("listen", "a port from 0 to 65535", settings.port)
+    if bool(settings.certificate) != bool(settings.private_key):
+        raise _wrong("tls", "a certificate and its private key", "one of them")
+    for name in ("session_seconds", "token_seconds"):
+        if not 10 <= getattr(settings, name) <= 86400:
+            raise _wrong(name, "10 to 86400 seconds", getattr(settings, name))
+    for host, tenant in settings.tenant_hosts.items():
+        if not _TENANT.match(tenant) or not host.isascii():
+            raise _wrong("tenant-host", "HOST=TENANT", f"{host}={tenant}")
+    return settings
+
+
+def is_loopback(host: str) -> bool:
+    """Whether listening on ``host`` can be reached from this machine only."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _wrong(field: str, expected: object, got: object) -> ConfigError:
+    return ConfigError("a setting cannot be used", code="setting_invalid", field=field, expected=expected, got=got)

@@ -1,0 +1,232 @@
+"""One worker process: the parts of a broker put together over one store, on one event loop, serving one socket.
+
+``python -m adyton.broker.worker`` is how a broker with several workers starts them: settings, the store's instance and
+the listening socket's number come as one line of JSON on standard input, which then stays open for as long as the
+parent lives. When it ends, the worker answers what it was asked and goes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import signal
+import socket
+import ssl
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime
+
+import msgspec
+import uvloop
+
+from adyton import tee
+from adyton.broker import keys, refusals
+from adyton.broker.admin import Admin, Gate
+from adyton.broker.appraiser import Appraiser
+from adyton.broker.audit import Auditor
+from adyton.broker.connection import Limits, Worker
+from adyton.broker.delivery import Delivery
+from adyton.broker.endorsements import Endorsements
+from adyton.broker.handshake import Handshake, Verifying
+from adyton.broker.http import Current, Front, Handlers
+from adyton.broker.policies import PolicyBook
+from adyton.broker.rego import RegoEngine
+from adyton.broker.release import Releaser
+from adyton.broker.settings import Settings
+from adyton.config import Environment
+from adyton.errors import AdytonError, ConfigError
+from adyton.rats.types import TrustAnchors
+from adyton.stores import rootkey
+from adyton.stores.sqlite import Store
+
+DRAIN_SECONDS = 10.0
+MAINTENANCE_SECONDS = 5.0
+_LOG = logging.getLogger(__name__)
+
+
+class Start(msgspec.Struct, frozen=True):
+    """What a parent tells a worker. ``number`` 0 is the one that turns keys."""
+
+    settings: Settings
+    instance: str
+    descriptor: int
+    number: int
+
+
+class Program:
+    """A worker's parts. Made before the first connection is taken, so that a wrong setting stops the start."""
+
+    def __init__(self, settings: Settings, store: Store, *, number: int = 0) -> None:
+        self._settings = settings
+        self._store = store
+        self._number = number
+        self._endorsements = Endorsements(settings.endorsements)
+        self._current = Current(keys.load(store.secrets, time.time()))
+        environment = Environment(settings.environment)
+        anchors = TrustAnchors(custom=frozenset(bytes.fromhex(root) for root in settings.development_roots))
+        self._engine = RegoEngine()
+        book = PolicyBook(store, self._engine)
+        auditor = Auditor(store)
+        roots = frozenset(settings.development_roots)
+        releaser = Releaser(book, self._engine, environment=environment, development_roots=roots)
+        verifying = Verifying(anchors, self._endorsements, tee.Remembered())
+        handshake = Handshake(
+            store,
+            Appraiser(book, self._engine),
+            auditor,
+            verifying,
+            session_seconds=settings.session_seconds,
+            token_seconds=settings.token_seconds,
+            secure=settings.tls,
+        )
+        handlers = Handlers(
+            store=store,
+            handshake=handshake,
+            delivery=Delivery(store, releaser, auditor, handshake),
+            admin=Admin(store, book, settings.environment, settings.development_roots),
+            gate=Gate(read_token(settings)),
+            auditor=auditor,
+        )
+        front = Front(
+            handlers,
+            self._current,
+            clock=time.time,
+            reload=self._reload_keys,
+            tenant_hosts=settings.tenant_hosts,
+            max_in_flight=settings.max_in_flight,
+        )
+        limits = Limits(
+            max_body=settings.max_body,
+            head_seconds=settings.head_seconds,
+            body_seconds=settings.body_seconds,
+            idle_seconds=settings.idle_seconds,
+            max_connections=settings.max_connections,
+        )
+        self._worker = Worker(front, limits, refusals.OVERLOADED, refusals.UNREADABLE)
+        self._tls = tls_context(settings)
+
+    def _reload_keys(self) -> None:
+        self._current.keys = keys.load(self._store.secrets, time.time(), self._current.keys)
+
+    async def serve(self, listener: socket.socket, stop: asyncio.Event, ready: Callable[[], None]) -> None:
+        """Serve until ``stop`` is set, then answer what is under way."""
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(self._worker.protocol, sock=listener, ssl=self._tls, backlog=1024)
+        loop.add_signal_handler(signal.SIGHUP, self._hang_up)
+        chores = [asyncio.ensure_future(self._worker.sweep()), asyncio.ensure_future(self._maintain())]
+        gc.collect()
+        gc.freeze()  # what is here now stays; later collections need not look at it
+        ready()
+        try:
+            await stop.wait()
+        finally:
+            server.close()
+            await self._worker.drain(DRAIN_SECONDS)
+            for chore in chores:
+                chore.cancel()
+            with suppress(asyncio.CancelledError):
+                await asyncio.gather(*chores)
+            await server.wait_closed()
+            self._engine.close()
+
+    async def _maintain(self) -> None:
+        while True:
+            await asyncio.sleep(MAINTENANCE_SECONDS)
+            try:
+                self._endorsements.refresh()
+                if self._number == 0:
+                    keys.rotate(self._store.secrets, time.time())
+                self._reload_keys()
+            except AdytonError as error:
+                _LOG.error("maintenance failed: %s [%s]", error.message, error.code)
+
+    def _hang_up(self) -> None:
+        self._endorsements.refresh(force=True)
+
+
+def run(program: Program, listener: socket.socket, ready: Callable[[asyncio.Event], None]) -> None:
+    """Serve on this thread until SIGTERM or SIGINT, or until the event given to ``ready`` is set."""
+
+    async def main() -> None:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        await program.serve(listener, stop, lambda: ready(stop))
+
+    uvloop.run(main())
+
+
+def open_store(settings: Settings, instance: str | None = None) -> Store:
+    """The store of the data directory; the first to open it becomes its broker."""
+    root_key, _ = rootkey.load_or_create(settings.root_key)
+    return Store.open(
+        settings.directory, root_key=root_key, now=datetime.fromtimestamp(time.time(), UTC), instance=instance
+    )
+
+
+def read_token(settings: Settings) -> str:
+    """The admin's token; ``ConfigError`` if its file is missing or too short to be one."""
+    try:
+        token = settings.admin_token.read_text("ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            "the admin token cannot be read", code="admin_token_unreadable", field=str(settings.admin_token)
+        ) from error
+    if len(token) < 32:
+        raise ConfigError(
+            "the admin token is too short",
+            code="admin_token_short",
+            field=str(settings.admin_token),
+            expected="at least 32 characters",
+            got=len(token),
+            hint="delete the file: the broker makes a new one at its next start",
+        )
+    return token
+
+
+def tls_context(settings: Settings) -> ssl.SSLContext | None:
+    """TLS 1.2 and 1.3 with forward secrecy and AEAD only; ``None`` for plain HTTP."""
+    if not settings.tls:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers("ECDHE+AESGCM:ECDHE+CHACHA20")
+    context.options |= ssl.OP_NO_RENEGOTIATION
+    context.set_alpn_protocols(["http/1.1"])
+    try:
+        context.load_cert_chain(settings.certificate, settings.private_key)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(
+            "the TLS certificate and key cannot be used together",
+            code="certificate_unusable",
+            field=settings.certificate,
+            hint="PEM files; the key must be the certificate's",
+        ) from error
+    return context
+
+
+def main() -> None:
+    """Be one of several workers, until the parent goes."""
+    logging.basicConfig(format="%(levelname)s %(name)s %(message)s")
+    start = msgspec.json.decode(sys.stdin.buffer.readline(), type=Start)
+    store = open_store(start.settings, start.instance)
+    try:
+        program = Program(start.settings, store, number=start.number)
+        listener = socket.socket(fileno=start.descriptor)
+
+        def ready(stop: asyncio.Event) -> None:
+            asyncio.get_running_loop().add_reader(0, stop.set)  # the parent never writes again: this is its end
+            sys.stdout.write("ready\n")
+            sys.stdout.flush()
+
+        run(program, listener, ready)
+    finally:
+        store.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""Options of every noun that administers a broker, and the client they open.
+
+Where they are not given: ``ADYTON_BROKER`` and ``ADYTON_ADMIN_TOKEN_FILE``, then the ``broker.json`` that a broker on
+this machine writes into its data directory while it runs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from adyton.cli.places import places
+from adyton.errors import ConfigError
+
+if TYPE_CHECKING:
+    from adyton.client.address import BrokerAddress
+    from adyton.client.admin import Admin
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+_OPTIONS = (
+    click.option("--broker", metavar="URL", help="The broker's address [default: the broker of this machine]."),
+    click.option(
+        "--admin-token-file", type=click.Path(dir_okay=False, path_type=Path), help="File that holds the admin token."
+    ),
+    click.option("--broker-pin", metavar="PIN", help="sha256:<hex> of the SPKI of the broker's certificate."),
+    click.option("--tenant", default="default", show_default=True, help="Whose things they are."),
+    click.option("--insecure-http", is_flag=True, help="Send secrets over plain http to another machine."),
+)
+
+
+def broker_options(command: _F) -> _F:
+    """``--broker``, ``--admin-token-file``, ``--broker-pin``, ``--tenant``, ``--insecure-http``."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def local_broker() -> dict[str, Any]:
+    """What the broker of this machine wrote about itself, or an empty object."""
+    try:
+        described = json.loads((places().broker / "broker.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return described if isinstance(described, dict) else {}
+
+
+def address(broker: str | None, broker_pin: str | None, tenant: str, *, insecure_http: bool = False) -> BrokerAddress:
+    """The broker that the options, the environment or this machine's ``broker.json`` name."""
+    from adyton.client.address import BrokerAddress
+
+    local = local_broker()
+    url = broker or os.environ.get("ADYTON_BROKER") or local.get("url")
+    if not url:
+        raise ConfigError(
+            "no broker is named and none runs on this machine",
+            code="broker_unknown",
+            field="broker",
+            hint="start one: adyton broker serve; or give --broker URL (and --broker-pin)",
+        )
+    pin = broker_pin or os.environ.get("ADYTON_BROKER_PIN")
+    if pin is None and url.rstrip("/") == str(local.get("url", "")).rstrip("/"):
+        pin = local.get("pin")
+    return BrokerAddress(url, pin=pin, tenant=tenant, insecure_http=insecure_http)
+
+
+def open_admin(  # the options of broker_options, in their order
+    broker: str | None, admin_token_file: Path | None, broker_pin: str | None, tenant: str, insecure_http: bool
+) -> Admin:
+    """A client with the admin's token."""
+    from adyton.client.admin import Admin
+
+    where = address(broker, broker_pin, tenant, insecure_http=insecure_http)
+    named = admin_token_file or os.environ.get("ADYTON_ADMIN_TOKEN_FILE") or local_broker().get("admin_token_file")
+    if not named:
+        raise ConfigError(
+            "no admin token",
+            code="admin_token_missing",
+            field="admin-token-file",
+            hint="adyton broker serve prints where its admin token is; give --admin-token-file",
+        )
+    try:
+        token = Path(named).read_text("utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            "the admin token's file cannot be read",
+            code="admin_token_unreadable",
+            field=str(named),
+            hint="administering needs the broker owner's token; is the file yours?",
+        ) from error
+    return Admin(where, token)

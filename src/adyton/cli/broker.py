@@ -1,0 +1,121 @@
+"""``adyton broker serve``: the key broker, on an empty directory without any configuration."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+
+from adyton.cli.output import say
+from adyton.cli.places import places
+from adyton.errors import ConfigError
+
+ENVIRONMENTS = ["development", "ci", "test", "pre-production", "production"]
+
+
+@click.group()
+def broker() -> None:
+    """Run the key broker: evidence in, keys out, and a record of every decision."""
+
+
+@broker.command()
+@click.option("--data", type=click.Path(file_okay=False, path_type=Path), help="Data directory, made if absent.")
+@click.option("--listen", default="127.0.0.1:8080", show_default=True, metavar="ADDR:PORT", help="Port 0: a free one.")
+@click.option("--tls/--no-tls", default=None, help="TLS [default: on, except on loopback].")
+@click.option(
+    "--certificate", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="PEM certificate chain."
+)
+@click.option(
+    "--private-key", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Its PEM private key."
+)
+@click.option("--environment", type=click.Choice(ENVIRONMENTS), default="production", show_default=True)
+@click.option("--trust-dev-root", multiple=True, metavar="FINGERPRINT", help="Trust a development TEE's root.")
+@click.option(
+    "--endorsements",
+    multiple=True,
+    type=click.Path(exists=True, path_type=Path),
+    help="Certificates and CRLs: a file or directory; read again when it changes, or on SIGHUP.",
+)
+@click.option("--workers", type=int, default=1, show_default=True, help="Worker processes.")
+@click.option("--tenant-host", multiple=True, metavar="HOST=TENANT", help="A host name that is a tenant's.")
+@click.option("--root-key-file", type=click.Path(dir_okay=False, path_type=Path), help="32 bytes that seal the data.")
+@click.option("--session-seconds", type=int, default=300, show_default=True, help="How long a session lasts.")
+@click.option("--token-seconds", type=int, default=300, show_default=True, help="How long a token is valid.")
+def serve(data: Path | None, listen: str, tls: bool | None, **options: Any) -> None:
+    """Serve until interrupted. On an empty directory it makes what it needs and says where that is."""
+    import logging
+
+    from adyton.broker import server
+    from adyton.broker.settings import Settings, is_loopback
+
+    logging.basicConfig(format="%(levelname)s %(message)s", level=logging.INFO)
+    host, port = _listen(listen)
+    certificate = options["certificate"]
+    if tls is False and certificate:
+        raise ConfigError("--no-tls and --certificate contradict each other", code="setting_invalid", field="tls")
+    hosts = [pair.partition("=") for pair in options["tenant_host"]]
+    settings = Settings(
+        data=str((data or places().broker).absolute()),
+        host=host,
+        port=port,
+        certificate=_absolute(certificate),
+        private_key=_absolute(options["private_key"]),
+        environment=options["environment"],
+        development_roots=[root.lower().removeprefix("sha256:") for root in options["trust_dev_root"]],
+        endorsements=[_absolute(path) for path in options["endorsements"]],
+        tenant_hosts={name.lower(): tenant for name, _, tenant in hosts},
+        root_key_file=_absolute(options["root_key_file"]),
+        workers=options["workers"],
+        session_seconds=options["session_seconds"],
+        token_seconds=options["token_seconds"],
+    )
+    with_tls = bool(certificate) or (tls if tls is not None else not is_loopback(host))
+    server.serve(server.prepare(settings, tls=with_tls), _announce)
+
+
+def _absolute(path: Path | None) -> str:
+    return str(path.absolute()) if path else ""
+
+
+def _listen(text: str) -> tuple[str, int]:
+    host, colon, port = text.rpartition(":")
+    if not colon or not host or not port.isdigit() or int(port) > 65535:
+        raise ConfigError(
+            "not an address to listen on",
+            code="setting_invalid",
+            field="listen",
+            expected="ADDR:PORT, such as 127.0.0.1:8080 or [::]:8443",
+            got=text[:80],
+        )
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def _announce(listening: object) -> None:
+    from adyton.broker.server import Listening
+    from adyton.broker.settings import is_loopback
+
+    assert isinstance(listening, Listening)  # noqa: S101 -- what serve hands over
+    settings = listening.settings
+    say(
+        f"broker     {listening.url}  (environment {settings.environment}, {settings.workers} worker(s), pid {os.getpid()})"
+    )
+    say(f"data       {settings.data}")
+    say(f"admin      {settings.admin_token}  (the token; keep it)")
+    if listening.pin:
+        say(f"TLS        {settings.certificate}")
+        say(f"pin        {listening.pin}")
+    say(f"JWK set    {listening.url}/.well-known/jwks.json")
+    if not settings.root_key_file:
+        _warn(f"the root key lies in a plain file, {settings.root_key}: whoever reads it reads every secret here.")
+    if not settings.tls and not is_loopback(settings.host):
+        _warn("no TLS on an address that others reach: the admin token and what owners send can be read on the way.")
+    for root in settings.development_roots:
+        _warn(f"development root {root} is trusted: NO HARDWARE PROTECTION stands behind its evidence.")
+    if not settings.endorsements:
+        _warn("no --endorsements: without the endorser's CRL every piece of evidence is refused.")
+
+
+def _warn(text: str) -> None:
+    say(click.style("warning    ", fg="yellow", reset=True) + text)

@@ -1,0 +1,169 @@
+"""The owner's side: resources, policies, reference values and the audit log of one tenant, by bearer token."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any, Self, TypeVar
+from urllib.parse import quote, urlencode
+
+import msgspec
+
+from adyton.client.address import BrokerAddress
+from adyton.client.transport import Reply, Transport
+from adyton.errors import (
+    AdytonError,
+    Conflict,
+    MalformedRequest,
+    NotFound,
+    NotPermitted,
+    PolicyInvalid,
+    TooLarge,
+    TooMany,
+    Unavailable,
+)
+from adyton.protocol.admin import (
+    BASE,
+    About,
+    PolicyBody,
+    PolicyView,
+    ReferenceBody,
+    ReferenceView,
+    ResourceBody,
+    ResourceView,
+)
+from adyton.protocol.release import Binding
+from adyton.protocol.resource import ResourcePath
+from adyton.rats.types import JsonValue
+
+_T = TypeVar("_T")
+
+
+class Admin:
+    """A broker's tenant, administered. Every change is durable, and in force everywhere, when its method returns."""
+
+    def __init__(self, address: BrokerAddress, token: str) -> None:
+        token = token.strip()
+        if not token or not token.isascii() or not token.isprintable():
+            raise NotPermitted("there is no admin token", code="admin_token_missing", hint="give --admin-token-file")
+        self._transport = Transport(address)
+        self._headers = {"Authorization": f"Bearer {token}"}
+
+    def about(self) -> About:
+        """What the broker is; also the cheapest way to see that address and token are right."""
+        return self._ask("GET", "/about", About)
+
+    def set_resource(self, path: ResourcePath, data: bytes, binding: Binding) -> ResourceView:
+        """Register or replace a secret and who may have it."""
+        return self._ask("PUT", f"/resources/{path}", ResourceView, ResourceBody(data, binding))
+
+    def bind_resource(self, path: ResourcePath, binding: Binding) -> ResourceView:
+        """Change who may have a secret, without knowing it; ``NotFound`` if there is none."""
+        return self._ask("PUT", f"/resources/{path}/binding", ResourceView, binding)
+
+    def list_resources(self) -> list[ResourceView]:
+        """All of the tenant's, by URI."""
+        return self._ask("GET", "/resources", list[ResourceView])
+
+    def show_resource(self, path: ResourcePath) -> ResourceView:
+        """One of them; ``NotFound``."""
+        return self._ask("GET", f"/resources/{path}", ResourceView)
+
+    def delete_resource(self, path: ResourcePath) -> None:
+        """Forget it; ``NotFound``."""
+        self._send("DELETE", f"/resources/{path}")
+
+    def set_policy(self, kind: str, policy_id: str, text: str) -> PolicyView:
+        """Set a Rego policy; ``PolicyInvalid`` if the broker does not accept it."""
+        return self._ask("PUT", f"/policies/{_part(kind)}/{_part(policy_id)}", PolicyView, PolicyBody(text))
+
+    def list_policies(self) -> list[PolicyView]:
+        """Those that are set, without their text."""
+        return self._ask("GET", "/policies", list[PolicyView])
+
+    def show_policy(self, kind: str, policy_id: str) -> PolicyView:
+        """One policy with its text; ``NotFound``."""
+        return self._ask("GET", f"/policies/{_part(kind)}/{_part(policy_id)}", PolicyView)
+
+    def delete_policy(self, kind: str, policy_id: str) -> None:
+        """Withdraw it; ``NotFound``."""
+        self._send("DELETE", f"/policies/{_part(kind)}/{_part(policy_id)}")
+
+    def set_reference(self, name: str, value: JsonValue, expires: str | None = None) -> ReferenceView:
+        """Publish a reference value, until ``expires`` (RFC 3339) if given."""
+        return self._ask("PUT", f"/references/{_part(name)}", ReferenceView, ReferenceBody(value, expires))
+
+    def list_references(self) -> list[ReferenceView]:
+        """All of them, expired ones marked."""
+        return self._ask("GET", "/references", list[ReferenceView])
+
+    def show_reference(self, name: str) -> ReferenceView:
+        """One of them; ``NotFound``."""
+        return self._ask("GET", f"/references/{_part(name)}", ReferenceView)
+
+    def delete_reference(self, name: str) -> None:
+        """Withdraw it; ``NotFound``."""
+        self._send("DELETE", f"/references/{_part(name)}")
+
+    def audit(self, since: str | None = None, limit: int = 100, after: int | None = None) -> list[dict[str, Any]]:
+        """Decisions in order, each as the broker wrote it: the newest ``limit``, or those after a sequence number."""
+        asked = {"since": since, "limit": str(limit), "after": None if after is None else str(after)}
+        query = urlencode({name: value for name, value in asked.items() if value is not None})
+        return self._ask("GET", f"/audit?{query}", list[dict[str, Any]])
+
+    def audit_head(self) -> dict[str, Any]:
+        """Length and last digest of the audit chain, after the broker has checked all of it."""
+        return self._ask("GET", "/audit/head", dict[str, Any])
+
+    def _ask(self, method: str, path: str, kind: type[_T], body: msgspec.Struct | None = None) -> _T:
+        reply = self._send(method, path, body)
+        try:
+            return msgspec.json.decode(reply.body, type=kind)
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise Unavailable(
+                "the broker's answer cannot be read",
+                code="broker_answer",
+                hint="is it an Adyton broker of this version?",
+            ) from error
+
+    def _send(self, method: str, path: str, body: msgspec.Struct | None = None) -> Reply:
+        encoded = None if body is None else msgspec.json.encode(body)
+        reply = self._transport.request(method, BASE + path, encoded, self._headers)
+        if not 200 <= reply.status < 300:
+            raise _error(reply)
+        return reply
+
+    def close(self) -> None:
+        """Let the connection go."""
+        self._transport.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+_ERRORS: dict[int, type[AdytonError]] = {
+    400: MalformedRequest,
+    403: NotPermitted,
+    404: NotFound,
+    409: Conflict,
+    413: TooLarge,
+    429: TooMany,
+}
+
+
+def _error(reply: Reply) -> AdytonError:
+    if reply.status == 401:
+        return NotPermitted(
+            reply.detail, code="admin_token_refused", hint="--admin-token-file must hold this broker's admin token"
+        )
+    if reply.variant == "ParsePolicyError":
+        return PolicyInvalid(reply.detail)
+    return _ERRORS.get(reply.status, Unavailable)(reply.detail)
+
+
+def _part(text: str) -> str:
+    return quote(text, safe="")

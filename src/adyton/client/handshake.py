@@ -1,0 +1,144 @@
+"""The attester's side of the handshake: challenge, evidence, token, resource (kbs-protocol 1.3 to 1.9).
+
+A session has a key of its own, made when it is made, on P-256; what the broker releases is encrypted to it. Evidence is
+collected once per challenge. A broker that no longer knows the session (401) is attested to anew, once per request.
+"""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import Self
+
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from adyton.client.address import BrokerAddress
+from adyton.client.transport import TIMEOUT, Reply, Transport
+from adyton.crypto import jwe, jwk
+from adyton.errors import AdytonError, DecryptionFailed, NotFound, ReleaseRefused, TooMany, Unavailable
+from adyton.protocol import rcar
+from adyton.protocol.resource import ResourcePath
+from adyton.rats import binding
+from adyton.rats.ports import Attester
+
+_COOKIE = "kbs-session-id"
+_BUSY_TRIES = 3
+
+
+class Session:
+    """One attester at one broker. ``init_data`` is the exact document whose digest the TEE holds, if it has one."""
+
+    def __init__(
+        self, address: BrokerAddress, attester: Attester, init_data: bytes | None = None, *, timeout: float = TIMEOUT
+    ) -> None:
+        self._transport = Transport(address, timeout=timeout)
+        self._attester = attester
+        self._init_data = init_data
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._members = jwk.from_public(self._key.public_key()).members
+        self._cookie: str | None = None
+        self._token: str | None = None
+
+    @property
+    def private_key(self) -> ec.EllipticCurvePrivateKey:
+        """The session's key: what a token of this session is bound to (the passport's other half)."""
+        return self._key
+
+    def attest(self) -> str:
+        """Run the handshake; returns the token. ``ReleaseRefused`` ``evidence_refused`` says why not, in short."""
+        self._cookie = self._token = None
+        reply = self._ask("POST", "/kbs/v0/auth", rcar.request_body(self._attester.tee))
+        if reply.status != 200:
+            raise self._error(reply, "the broker refused to begin a handshake")
+        nonce, algorithm = rcar.parse_challenge(reply.body)
+        canonical = binding.primary_object(nonce, self._members)
+        evidence = self._attester.collect(binding.report_data(canonical, algorithm))
+        body = rcar.attestation_body(nonce, self._members, evidence.primary, self._init_data)
+        reply = self._ask("POST", "/kbs/v0/attest", body)
+        if reply.status != 200:
+            raise self._error(reply, "the broker refused the evidence")
+        self._token = rcar.parse_token(reply.body)
+        return self._token
+
+    def token(self) -> str:
+        """The attestation result as the broker signed it; attests if that has not been done."""
+        return self._token or self.attest()
+
+    def resource(self, path: ResourcePath) -> bytes:
+        """The value behind ``path``.
+
+        ``ReleaseRefused`` if it is not for us, ``NotFound`` if we may know that it is absent, ``Unavailable`` if the
+        broker does not answer or is too busy.
+        """
+        fresh = self._cookie is None
+        if fresh:
+            self.attest()
+        reply = self._ask("GET", f"/kbs/v0/resource/{path}")
+        if reply.status == 401 and not fresh:
+            self.attest()
+            reply = self._ask("GET", f"/kbs/v0/resource/{path}")
+        if reply.status != 200:
+            raise self._error(reply, f"the broker did not release {path.uri}")
+        return jwe.decrypt(self._key, reply.body)
+
+    def _ask(self, method: str, path: str, body: bytes | None = None) -> Reply:
+        for attempt in range(_BUSY_TRIES):
+            headers = {"Cookie": f"{_COOKIE}={self._cookie}"} if self._cookie else {}
+            reply = self._transport.request(method, path, body, headers)
+            if reply.status not in {429, 503} or attempt == _BUSY_TRIES - 1:
+                break
+            time.sleep(reply.retry_after)
+        name, equals, value = reply.headers.get("set-cookie", "").partition(";")[0].partition("=")
+        if equals and name.strip() == _COOKIE:
+            self._cookie = value.strip()
+        return reply
+
+    def _error(self, reply: Reply, what: str) -> AdytonError:
+        detail = reply.detail
+        if reply.status in {400, 401, 403}:
+            code = "release_refused" if reply.status == 403 else "evidence_refused"
+            return ReleaseRefused(
+                f"{what}: {detail}",
+                code=code,
+                reasons=(detail,),
+                hint="the broker's owner sees every reason: adyton audit list",
+            )
+        if reply.status == 404:
+            return NotFound(f"{what}: {detail}", code="resource_absent")
+        if reply.status == 429:
+            return TooMany(f"{what}: {detail}", retry_after=reply.retry_after)
+        return Unavailable(f"{what}: {detail}", code="broker_failed", got=reply.status)
+
+    def close(self) -> None:
+        """Let the connection go."""
+        self._transport.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class BrokerKeys:
+    """Image keys from a broker: a ``KeySource`` (``rats.ports``). A key is asked for once."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._keys: dict[str, bytes] = {}
+
+    def key(self, uri: str) -> bytes:
+        """The 32 bytes behind ``uri``; ``DecryptionFailed`` if the resource is not a key."""
+        if uri not in self._keys:
+            value = self._session.resource(ResourcePath.parse(uri))
+            if len(value) != 32:
+                raise DecryptionFailed(
+                    f"the resource behind {uri} is not an image key",
+                    code="not_a_key",
+                    expected="32 bytes",
+                    got=f"{len(value)} bytes",
+                )
+            self._keys[uri] = value
+        return self._keys[uri]

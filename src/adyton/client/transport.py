@@ -1,0 +1,191 @@
+"""HTTP to a broker: one kept connection, the certificate checked before a byte is sent, answers bounded.
+
+The standard library's client does: a guest imports this, and start-up time is a feature. Proxies of the environment are
+not used; redirects are not followed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import http.client
+import ssl
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+from urllib.parse import urlsplit
+
+from adyton.client.address import BrokerAddress
+from adyton.errors import AdytonError, ConfigError, TooLarge, Unavailable
+from adyton.protocol import kbs_errors
+
+MAX_ANSWER = 8 * 1024 * 1024
+TIMEOUT = 60.0
+_USER_AGENT = "adyton-client"
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """Status, headers in lower case, body."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def detail(self) -> str:
+        """What the broker said about an error; a short text whatever the body is."""
+        error = kbs_errors.decode(self.body)
+        return error.detail if error else f"HTTP status {self.status} without an explanation"
+
+    @property
+    def variant(self) -> str:
+        """The kind of error by CoCo's name, or an empty text."""
+        error = kbs_errors.decode(self.body)
+        return error.variant if error else ""
+
+    @property
+    def retry_after(self) -> int:
+        """Seconds to wait, 1 to 10."""
+        text = self.headers.get("retry-after", "1")
+        return min(max(int(text), 1), 10) if text.isdigit() and len(text) < 6 else 1
+
+
+class Transport:
+    """A connection to the broker at ``address``, opened when first used. Not for several threads at once."""
+
+    def __init__(self, address: BrokerAddress, *, timeout: float = TIMEOUT) -> None:
+        self.address = address
+        self._timeout = timeout
+        self._connection: http.client.HTTPConnection | None = None
+
+    def request(
+        self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None
+    ) -> Reply:
+        """Ask for ``path`` (below the tenant's base, starting with a slash).
+
+        ``Unavailable`` if nobody answers, ``TooLarge`` for an endless answer, ``ConfigError`` if it is not our broker.
+        A kept connection that the broker has closed meanwhile is opened anew once; all our requests may be repeated.
+        """
+        sent = {"User-Agent": _USER_AGENT, "Accept": "application/json", **(headers or {})}
+        if body is not None:
+            sent.setdefault("Content-Type", "application/json")
+        kept = self._connection is not None
+        try:
+            return self._once(method, path, body, sent)
+        except (http.client.RemoteDisconnected, ConnectionError) as error:
+            self.close()
+            if not kept:
+                raise self._unreachable(error) from error
+        except (OSError, http.client.HTTPException) as error:
+            self.close()
+            raise self._unreachable(error) from error
+        except BaseException:
+            self.close()
+            raise
+        try:
+            return self._once(method, path, body, sent)
+        except (OSError, http.client.HTTPException) as error:
+            self.close()
+            raise self._unreachable(error) from error
+        except BaseException:
+            self.close()
+            raise
+
+    def _once(self, method: str, path: str, body: bytes | None, headers: dict[str, str]) -> Reply:
+        connection = self._connection or self._connect()
+        self._connection = connection
+        connection.request(method, self.address.base + path, body=body, headers=headers)
+        answer = connection.getresponse()
+        read = answer.read(MAX_ANSWER + 1)
+        if len(read) > MAX_ANSWER:
+            raise TooLarge(f"the broker's answer is larger than {MAX_ANSWER} bytes", code="answer_too_large")
+        if answer.will_close:
+            self.close()
+        return Reply(answer.status, {name.lower(): value for name, value in answer.getheaders()}, read)
+
+    def _connect(self) -> http.client.HTTPConnection:
+        parts = urlsplit(self.address.url)
+        host = parts.hostname or ""
+        if parts.scheme == "http":
+            return http.client.HTTPConnection(host, parts.port, timeout=self._timeout)
+        connection = http.client.HTTPSConnection(host, parts.port, timeout=self._timeout, context=self._context())
+        connection.connect()
+        if self.address.pin is not None:
+            try:
+                self._check_pin(connection)
+            except BaseException:
+                connection.close()
+                raise
+        return connection
+
+    def _context(self) -> ssl.SSLContext:
+        try:
+            context = ssl.create_default_context(cadata=self.address.ca_pem)
+        except (ssl.SSLError, ValueError) as error:
+            raise ConfigError(
+                "the CA certificate for the broker cannot be read", code="broker_ca", field="ca_pem"
+            ) from error
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        if self.address.pin is not None:  # the pin names the key; names and chains add nothing to that
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        return context
+
+    def _check_pin(self, connection: http.client.HTTPSConnection) -> None:
+        certificate = connection.sock.getpeercert(binary_form=True)
+        got = spki_pin(certificate) if certificate else "no certificate"
+        if self.address.pin is None or not hmac.compare_digest(got, self.address.pin):
+            raise ConfigError(
+                "who answers is not the broker that is pinned",
+                code="broker_pin_mismatch",
+                field="pin",
+                expected=self.address.pin,
+                got=got,
+                hint="if the broker has a new certificate, take its new pin from its owner, not from the network",
+            )
+
+    def _unreachable(self, error: Exception) -> AdytonError:
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return ConfigError(
+                f"the broker's certificate is not trusted: {error.verify_message}",
+                code="broker_certificate",
+                field="url",
+                got=self.address.url,
+                hint="give the broker's pin (adyton broker serve prints it) or its CA",
+            )
+        reason = "it does not answer in time" if isinstance(error, TimeoutError) else str(error) or type(error).__name__
+        return Unavailable(
+            f"the broker cannot be reached: {reason}"[:300],
+            code="broker_unreachable",
+            field="url",
+            got=self.address.url,
+            hint="is it running? adyton broker serve",
+        )
+
+    def close(self) -> None:
+        """Let the connection go; the next request opens a new one."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def spki_pin(certificate: bytes) -> str:
+    """``sha256:<hex>`` of the SPKI of a DER certificate."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+    try:
+        key = x509.load_der_x509_certificate(certificate).public_key()
+    except ValueError as error:
+        raise ConfigError("the broker's certificate cannot be read", code="broker_certificate") from error
+    spki = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return "sha256:" + hashlib.sha256(spki).hexdigest()

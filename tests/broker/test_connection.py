@@ -1,0 +1,245 @@
+"""What a client may do to a connection: be slow, leave half-way, send too much, send rubbish. Real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import pytest
+
+from adyton.broker import refusals
+from adyton.broker.answer import Answer
+from adyton.broker.connection import HttpRequest, Limits, Worker
+
+LIMITS = Limits(max_body=1000, head_seconds=0.6, body_seconds=0.6, idle_seconds=0.6, max_connections=5)
+
+
+@dataclass
+class Served:
+    port: int
+    worker: Worker
+    requests: list[HttpRequest] = field(default_factory=list)
+    loop: asyncio.AbstractEventLoop | None = None
+
+
+@pytest.fixture
+def served() -> Iterator[Served]:
+    seen: list[HttpRequest] = []
+
+    async def slow(request: HttpRequest) -> Answer:
+        await asyncio.sleep(0.2)
+        return Answer(200, b"slow")
+
+    def application(request: HttpRequest) -> object:
+        seen.append(request)
+        if request.target == b"/slow":
+            return slow(request)
+        if request.target == b"/large":
+            return Answer(200, bytes(30_000_000))
+        return Answer(200, request.target + b" " + request.body)
+
+    worker = Worker(application, LIMITS, refusals.OVERLOADED, refusals.UNREADABLE)  # type: ignore[arg-type]
+    ready = threading.Event()
+    box: dict[str, object] = {}
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(worker.protocol, "127.0.0.1", 0)
+        box.update(port=server.sockets[0].getsockname()[1], loop=loop, stop=asyncio.Event())
+        sweep = asyncio.ensure_future(worker.sweep())
+        ready.set()
+        await box["stop"].wait()  # type: ignore[attr-defined]
+        server.close()
+        await worker.drain(1.0)
+        sweep.cancel()
+
+    thread = threading.Thread(target=asyncio.run, args=(main(),))
+    thread.start()
+    ready.wait(5)
+    loop = box["loop"]
+    assert isinstance(loop, asyncio.AbstractEventLoop)
+    yield Served(int(str(box["port"])), worker, seen, loop)
+    loop.call_soon_threadsafe(box["stop"].set)  # type: ignore[attr-defined]
+    thread.join(10)
+    assert not thread.is_alive()
+
+
+def connect(served: Served) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", served.port), timeout=10)
+
+
+def read_all(client: socket.socket) -> bytes:
+    data = b""
+    try:
+        while piece := client.recv(65536):
+            data += piece
+    except ConnectionResetError:
+        pass
+    return data
+
+
+def ask(served: Served, request: bytes) -> bytes:
+    with connect(served) as client:
+        client.sendall(request)
+        client.shutdown(socket.SHUT_WR)
+        return read_all(client)
+
+
+def test_an_ordinary_request(served: Served) -> None:
+    answer = ask(served, b"GET /a?b HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert answer.endswith(b"\r\n\r\n/a?b ")
+    assert b"cache-control: no-store" in answer
+
+
+def test_keep_alive_and_pieces(served: Served) -> None:
+    with connect(served) as client:
+        for _ in range(3):
+            for byte in b"POST /p HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc":
+                client.sendall(bytes([byte]))
+            assert client.recv(4096).endswith(b"/p abc")
+
+
+def test_pipelined_requests_are_answered_in_order(served: Served) -> None:
+    many = b"".join(b"GET /%d HTTP/1.1\r\nHost: x\r\n\r\n" % number for number in range(50))
+    answer = ask(served, b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n" + many)
+    bodies = [part.split(b"\r\n\r\n", 1)[1].strip() for part in answer.split(b"HTTP/1.1 200 OK")[1:]]
+    assert bodies == [b"slow", *(b"/%d" % number for number in range(50))]
+
+
+def test_half_closed_still_gets_its_answer(served: Served) -> None:
+    assert ask(served, b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n").endswith(b"slow")
+
+
+def test_half_closed_in_the_middle_of_a_body(served: Served) -> None:
+    assert ask(served, b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nabc") == b""
+    assert not served.requests
+
+
+def test_gone_before_the_answer(served: Served) -> None:
+    client = connect(served)
+    client.sendall(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
+    time.sleep(0.05)
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    client.close()  # a reset
+    time.sleep(0.4)
+    assert served.worker.busy == 0
+    assert ask(served, b"GET /after HTTP/1.1\r\nHost: x\r\n\r\n").endswith(b"/after ")
+
+
+@pytest.mark.parametrize(
+    "trickle",
+    [
+        b"",
+        b"GET / HTTP/1.1\r\nX-A: ",
+        b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 900\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+    ],
+)
+def test_slow_clients_are_cut(served: Served, trickle: bytes) -> None:
+    with connect(served) as client:
+        client.sendall(trickle)
+        started = time.monotonic()
+        client.settimeout(0.05)
+        while time.monotonic() - started < 6:
+            try:
+                if not client.recv(4096):
+                    break
+            except TimeoutError:
+                if b"Content-Length" in trickle or b"X-A" in trickle:
+                    try:
+                        client.sendall(b"a")  # a byte now and then does not help
+                    except OSError:
+                        break
+            except OSError:
+                break
+        assert 0.4 < time.monotonic() - started < 4
+
+
+def test_a_client_that_does_not_read_is_cut(served: Served) -> None:
+    with connect(served) as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.sendall(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n")
+        time.sleep(2.5)
+        assert not served.worker.connections
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1001\r\n\r\n" + b"a" * 1001,
+        b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999999999999\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n" + (b"200\r\n" + b"a" * 512 + b"\r\n") * 3,
+        b"GET / HTTP/1.1\r\nX-A: " + b"a" * 200_000 + b"\r\n\r\n",
+        b"GET /" + b"a" * 200_000 + b" HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 40_000 + b"\r\n",
+    ],
+)
+def test_too_large_is_413_with_the_error_body(served: Served, request_: bytes) -> None:
+    with connect(served) as client:
+        client.sendall(request_)
+        answer = read_all(client)
+    assert answer.startswith((b"HTTP/1.1 413 ", b"HTTP/1.1 400 ") if b"9999" in request_ else b"HTTP/1.1 413 ")
+    assert b'"type":"https://github.com/confidential-containers/kbs/errors/' in answer
+    assert not served.requests
+
+
+def test_a_chunked_body(served: Served) -> None:
+    chunked = b"POST /c HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n"
+    assert ask(served, chunked).endswith(b"/c abcde")
+
+
+@pytest.mark.parametrize(
+    "rubbish",
+    [
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        b"HELLO\r\n\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"POST / HTTP/1.1\r\nContent-Length: -5\r\n\r\n",
+        b"POST / HTTP/1.1\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"POST / HTTP/1.1\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nabcdef",
+        b"GET / HTTP/1.1\r\nA\0B: c\r\n\r\n",
+    ],
+)
+def test_rubbish_is_400_and_the_end(served: Served, rubbish: bytes) -> None:
+    answer = ask(served, rubbish)
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert b"connection: close" in answer
+    assert not served.requests
+
+
+def test_expect_continue(served: Served) -> None:
+    with connect(served) as client:
+        client.sendall(b"POST /e HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n")
+        assert client.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        client.sendall(b"ab")
+        assert client.recv(4096).endswith(b"/e ab")
+
+
+def test_head_has_no_body(served: Served) -> None:
+    assert ask(served, b"HEAD /h HTTP/1.1\r\nHost: x\r\n\r\n").endswith(b"\r\n\r\n")
+
+
+def test_upgrade_is_ignored(served: Served) -> None:
+    answer = ask(
+        served, b"GET /u HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\nPRI * HTTP/2.0\r\n\r\n"
+    )
+    assert answer.startswith(b"HTTP/1.1 200 OK")
+    assert len(served.requests) == 1
+
+
+def test_too_many_connections_are_told_so(served: Served) -> None:
+    held = [connect(served) for _ in range(5)]
+    time.sleep(0.1)
+    with connect(served) as client:
+        answer = read_all(client)
+    assert answer.startswith(b"HTTP/1.1 429 ")
+    assert b"retry-after: 1\r\n" in answer
+    for one in held:
+        one.close()
+    time.sleep(0.1)
+    assert ask(served, b"GET /x HTTP/1.1\r\nHost: x\r\n\r\n").endswith(b"/x ")

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import importlib
 from datetime import datetime
-from typing import Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
-from adyton.crypto.x509 import EndorsementSet
 from adyton.errors import UnsupportedEvidence
 from adyton.rats.types import Check, JsonValue, ReportData, Revocation, TrustAnchors, VerifiedEvidence
 from adyton.tee.remembered import Remembered
+
+if TYPE_CHECKING:  # whoever only parses evidence (an attester) needs no certificates
+    from adyton.crypto.x509 import EndorsementSet
 
 __all__ = ["ROOMS", "WIRE_NAMES", "Remembered", "show", "verify"]
 

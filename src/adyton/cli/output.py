@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import traceback
 from collections.abc import Iterable, Sequence
 
 import click
@@ -57,7 +58,25 @@ def run(command: click.Command, arguments: list[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left; so do we, silently
         return 141
+    except Exception as error:  # noqa: BLE001 -- the last door: a defect of ours is said as one, without a traceback
+        return _defect(error)
     return 0
+
+
+def _defect(error: Exception) -> int:
+    if os.environ.get("ADYTON_TRACEBACK"):
+        traceback.print_exception(error)
+    what = (
+        f"{error.strerror}: {error.filename}" if isinstance(error, OSError) and error.strerror else type(error).__name__
+    )
+    print_error(
+        AdytonError(
+            f"unexpected: {what}",
+            code="internal",
+            hint="this should have been a better message; ADYTON_TRACEBACK=1 shows where it came from",
+        )
+    )
+    return 1
 
 
 def print_error(error: AdytonError) -> None:

@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -19,7 +19,7 @@ from typing import Self
 from adyton.errors import PlatformError, Unavailable
 
 _CLONE_NEWNS = 0x00020000
-_MS_REC, _MS_PRIVATE, _MS_NOSUID, _MS_NODEV = 0x4000, 1 << 18, 2, 4
+_MS_REC, _MS_PRIVATE, _MS_NOSUID, _MS_NODEV, _MNT_DETACH = 0x4000, 1 << 18, 2, 4, 2
 
 
 class Program:
@@ -126,14 +126,20 @@ def private_mounts() -> None:
         raise _os_error("a private mount namespace")
 
 
-def mount_tmpfs(directory: Path, size: str = "64m") -> None:
+@contextlib.contextmanager
+def tmpfs(directory: Path, size: str = "64m") -> Iterator[None]:
     """A tmpfs for the owner's plaintext: never on disk, and not in swap where the kernel knows ``noswap``."""
     libc = ctypes.CDLL(None, use_errno=True)
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     for options in (f"mode=0700,size={size},noswap", f"mode=0700,size={size}"):
         if not libc.mount(b"tmpfs", os.fsencode(directory), b"tmpfs", _MS_NOSUID | _MS_NODEV, options.encode()):
-            return
-    raise _os_error("a tmpfs")
+            break
+    else:
+        raise _os_error("a tmpfs")
+    try:
+        yield
+    finally:
+        libc.umount2(os.fsencode(directory), _MNT_DETACH)
 
 
 def _os_error(what: str) -> PlatformError:

@@ -16,6 +16,7 @@ enough. Without any it is *empty*, and an empty binding is never released; nothi
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import msgspec
@@ -27,6 +28,7 @@ MAX_ENTRIES = 1000
 MAX_POLICY = 256 * 1024
 
 _MEASUREMENT = re.compile(r"[0-9a-f]{96}\Z")
+_BARE_DIGEST = re.compile(r"\A([0-9a-f]{96}/)?([0-9a-f]{64})\Z")
 
 
 class Binding(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -62,6 +64,30 @@ class WorkloadIdentity:
     def matches(self, measurement: str, host_data: bytes) -> bool:
         """Whether evidence with this measurement (hex) and HOST_DATA (32 bytes) is this workload."""
         return self.document.value == host_data and self.measurement in {None, measurement}
+
+
+def written(
+    *,
+    workloads: Iterable[str] = (),
+    images: Iterable[str] = (),
+    signers: Iterable[str] = (),
+    policy: str | None = None,
+    any_workload_i_accept: bool = False,
+) -> Binding:
+    """A checked binding as a person writes it: the ``sha256:`` of a digest may be left out."""
+
+    def named(entries: Iterable[str]) -> list[str]:
+        return [_BARE_DIGEST.sub(r"\1sha256:\2", entry.strip().lower()) for entry in entries]
+
+    return check(
+        Binding(
+            workloads=named(workloads),
+            images=named(images),
+            signers=named(signers),
+            policy=policy,
+            any_workload_i_accept=any_workload_i_accept,
+        )
+    )
 
 
 def check(binding: Binding) -> Binding:

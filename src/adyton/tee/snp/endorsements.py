@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from adyton.crypto import chain as walk
 from adyton.crypto.chain import Role
-from adyton.crypto.x509 import Certificate, Crl, EndorsementSet
+from adyton.crypto.x509 import BASIC_CONSTRAINTS, KEY_USAGE, Certificate, Crl, EndorsementSet
 from adyton.errors import EndorsementMalformed, EndorsementMissing, EndorsementUntrusted
 from adyton.rats.types import Revocation, RootKind, TrustAnchors
 from adyton.tee.remembered import Window
@@ -40,7 +40,7 @@ KEY_SERVICE = "https://kdsintf.amd.com"
 
 _ARC = "1.3.6.1.4.1.3704.1."
 _PARTS = {"fmc": "3.9", "boot_loader": "3.1", "tee": "3.2", "snp": "3.3", "microcode": "3.8"}
-_CRITICAL = frozenset({walk.BASIC_CONSTRAINTS, walk.KEY_USAGE})
+_CRITICAL = frozenset({BASIC_CONSTRAINTS, KEY_USAGE})
 _MAX_CANDIDATES = 8
 _LEAF_NAMES = {SigningKey.VCEK: "SEV-VCEK", SigningKey.VLEK: "SEV-VLEK"}
 
@@ -166,9 +166,9 @@ class Walk:
         walk.check_critical(self.intermediate, INTERMEDIATE, known=_CRITICAL)
         walk.check_pss_sha384(self.intermediate, INTERMEDIATE)
         self._roots = self._named(self.intermediate.issuer, f"ARK-{product}", ROOT)
-        # Among certificates of one name the trusted key decides; without one, the name stands for the error's sake.
-        trusted = tuple(root for root in self._roots if root.spki_fingerprint in self._trusted)
-        self.root = _signer(self.intermediate, trusted or self._roots, INTERMEDIATE, ROOT)
+        # Among certificates of one name the one that signed is meant, trusted ones first; ``anchor`` judges it.
+        by_trust = sorted(self._roots, key=lambda root: root.spki_fingerprint not in self._trusted)
+        self.root = _signer(self.intermediate, tuple(by_trust), INTERMEDIATE, ROOT)
         walk.check_authority(self.root, ROOT, below=1)
         walk.check_critical(self.root, ROOT, known=_CRITICAL)
         walk.check_pss_sha384(self.root, ROOT)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -37,63 +38,60 @@ def probe_guest(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return guest_image.build(tmp_path_factory.mktemp("guest") / "probe.erofs", items=items).path
 
 
-@pytest.fixture
-def home() -> Iterator[Path]:
-    """A short path: a socket's has at most 107 bytes."""
-    with tempfile.TemporaryDirectory(prefix="ady") as directory:
-        yield Path(directory)
-
-
 Starter = Callable[..., Running]
 
 
-@pytest.fixture
-def start_service(home: Path, root_directory: Path, probe_guest: Path) -> Iterator[Starter]:
-    started: list[Running] = []
-    if not (home / "devtee").exists():
-        shutil.copytree(root_directory, home / "devtee")
+@contextlib.contextmanager
+def serving(root_directory: Path, guest: Path) -> Iterator[Starter]:
+    """Starts services in one home; at the end none runs, none complained, and nothing is mounted.
 
-    def start(*options: str, guest: Path = probe_guest) -> Running:
-        process = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "adyton",
-                "devtee",
-                "serve",
-                "--guest",
-                str(guest),
-                "--private-size",
-                "64",
-                *options,
-            ],
-            env={**os.environ, "ADYTON_HOME": str(home)},
-            stderr=subprocess.PIPE,
-        )
-        running = Running(home, process)
+    The home's path is short: a socket's has at most 107 bytes.
+    """
+    started: list[Running] = []
+
+    def start(*options: str, guest: Path = guest) -> Running:
+        command = [sys.executable, "-m", "adyton", "devtee", "serve", "--guest", str(guest), "--private-size", "64"]
+        environment = {**os.environ, "ADYTON_HOME": str(home)}
+        process = subprocess.Popen([*command, *options], env=environment, stderr=subprocess.PIPE)
         assert process.stderr is not None
         said = b""
         while b"listening on" not in said:
             line = process.stderr.readline()
             assert line, said.decode()
             said += line
-        started.append(running)
-        return running
+        started.append(Running(home, process))
+        return started[-1]
 
-    yield start
-    for running in started:
-        for caller in running.callers:
-            caller.close()
-        if running.process.poll() is None:
+    with tempfile.TemporaryDirectory(prefix="ady") as directory:
+        home = Path(directory)
+        shutil.copytree(root_directory, home / "devtee")
+        yield start
+        for running in started:
+            for caller in running.callers:
+                caller.close()
             running.process.send_signal(signal.SIGTERM)
             running.process.wait(timeout=20)
-        assert running.process.stderr is not None
-        complaint = running.process.stderr.read().decode()
-        running.process.stderr.close()
-        assert "Traceback" not in complaint, complaint
+            assert running.process.stderr is not None
+            complaint = running.process.stderr.read().decode()
+            running.process.stderr.close()
+            assert "Traceback" not in complaint, complaint
         assert str(home) not in Path("/proc/self/mounts").read_text()
 
 
 @pytest.fixture
+def start_service(root_directory: Path, probe_guest: Path) -> Iterator[Starter]:
+    with serving(root_directory, probe_guest) as start:
+        yield start
+
+
+@pytest.fixture
 def service(start_service: Starter) -> Running:
+    """One of the test's own."""
     return start_service()
+
+
+@pytest.fixture(scope="module")
+def shared(root_directory: Path, probe_guest: Path) -> Iterator[Running]:
+    """One for all tests of a module that leave it as it was."""
+    with serving(root_directory, probe_guest) as start:
+        yield start()

@@ -13,10 +13,10 @@ from adyton.protocol import devtee, workload
 pytestmark = pytest.mark.root
 
 
-def test_nothing_of_the_host_is_in_reach(service: Running, tmp_path: Path) -> None:
+def test_nothing_of_the_host_is_in_reach(shared: Running, tmp_path: Path) -> None:
     marker = tmp_path / "host-marker"
     marker.write_text("of the host")
-    seen, roots, top = service.probe(
+    seen, roots, top = shared.probe(
         f"""
 seen = [os.path.exists({str(marker)!r}), os.path.exists("/old"), os.path.exists("/root"), os.path.exists("/work")]
 host.say(seen)
@@ -48,8 +48,8 @@ host.say(sorted(os.listdir("/")))
     )
 
 
-def test_one_channel_and_three_streams_are_inherited(service: Running) -> None:
-    (said,) = service.probe(
+def test_one_channel_and_three_streams_are_inherited(shared: Running) -> None:
+    (said,) = shared.probe(
         """
 links = {}
 for name in os.listdir("/proc/self/fd"):
@@ -63,8 +63,8 @@ host.say(links)
     assert links["3"].startswith("socket:")
 
 
-def test_it_is_alone_with_its_environment(service: Running) -> None:
-    pid, processes, environment, arguments, core = service.probe(
+def test_it_is_alone_with_its_environment(shared: Running) -> None:
+    pid, processes, environment, arguments, core = shared.probe(
         """
 import resource
 host.say(os.getpid())
@@ -81,8 +81,8 @@ host.say(resource.getrlimit(resource.RLIMIT_CORE))
     assert core == [1, 1]  # less than any core, and heeded even by a core that is piped
 
 
-def test_namespaces_are_its_own_except_the_network(service: Running) -> None:
-    (said,) = service.probe(
+def test_namespaces_are_its_own_except_the_network(shared: Running) -> None:
+    (said,) = shared.probe(
         'host.say({name: os.readlink("/proc/self/ns/" + name) for name in ("mnt", "pid", "ipc", "net", "user")})'
     )
     theirs = cast("dict[str, str]", said)
@@ -90,8 +90,8 @@ def test_namespaces_are_its_own_except_the_network(service: Running) -> None:
     assert {name for name in ours if ours[name] != theirs[name]} == {"mnt", "pid", "ipc"}
 
 
-def test_guest_stack_is_read_only_and_root_is_private_memory(service: Running) -> None:
-    refused, kind, size, leaves = service.probe(
+def test_guest_stack_is_read_only_and_root_is_private_memory(shared: Running) -> None:
+    refused, kind, size, leaves = shared.probe(
         """
 try: open("/guest/bin/python3", "r+b"); host.say("written")
 except OSError as error: host.say(error.strerror)
@@ -106,11 +106,11 @@ host.say(os.listdir("/private"))
     assert refused == "Read-only file system"
     assert (kind, size) == ("tmpfs", 64 << 20)
     assert leaves == ["plaintext"]
-    assert not list((service.home / "run" / "instance").iterdir())
+    assert not list((shared.home / "run" / "instance").iterdir())
 
 
-def test_private_root_has_a_limit(service: Running) -> None:
-    (said,) = service.probe(
+def test_private_root_has_a_limit(shared: Running) -> None:
+    (said,) = shared.probe(
         """
 try:
     with open("/private/big", "wb") as file:
@@ -122,8 +122,8 @@ except OSError as error: host.say(error.strerror)
     assert said == "No space left on device"
 
 
-def test_devices_are_few_and_work(service: Running) -> None:
-    names, works = service.probe(
+def test_devices_are_few_and_work(shared: Running) -> None:
+    names, works = shared.probe(
         """
 host.say(sorted(os.listdir("/dev")))
 open("/dev/null", "w").write("x")
@@ -138,11 +138,11 @@ host.say([len(open("/dev/urandom", "rb").read(8)), open("/dev/zero", "rb").read(
     assert works == [8, True, "/dev/pts/0"]
 
 
-def test_store_and_volumes_are_where_the_start_frame_says(service: Running, tmp_path: Path) -> None:
+def test_store_and_volumes_are_where_the_start_frame_says(shared: Running, tmp_path: Path) -> None:
     (tmp_path / "dir").mkdir()
     (tmp_path / "dir" / "in").write_text("from the host")
     (tmp_path / "file").write_text("one file")
-    (service.home / "store" / "blob").write_text("cipher")
+    (shared.home / "store" / "blob").write_text("cipher")
     mounts = [
         workload.Mount("/a", "host"),
         workload.Mount("/b", "host", "ro"),
@@ -150,7 +150,7 @@ def test_store_and_volumes_are_where_the_start_frame_says(service: Running, tmp_
         workload.Mount("/d", "host", "ro"),
     ]
     volumes = {"/a": str(tmp_path / "dir"), "/b": str(tmp_path / "dir"), "/c": "named", "/d": str(tmp_path / "file")}
-    said = service.probe(
+    said = shared.probe(
         """
 host.say(start.volumes)
 host.say([open("/store/blob").read(), open(start.volumes["/a"] + "/in").read(), open(start.volumes["/d"]).read()])
@@ -170,8 +170,8 @@ host.say(refused)
     assert said[1] == ["cipher", "from the host", "one file"]
     assert said[2] == ["Read-only file system"] * 2
     assert (tmp_path / "dir" / "out").read_text() == "from inside"
-    assert (service.home / "volumes" / "named" / "kept").read_text() == "lasts"
-    assert (service.home / "store" / "new").read_text() == "new"
+    assert (shared.home / "volumes" / "named" / "kept").read_text() == "lasts"
+    assert (shared.home / "store" / "new").read_text() == "new"
 
 
 @pytest.mark.parametrize(
@@ -185,13 +185,14 @@ host.say(refused)
         ("/etc\0/x", "volume_invalid"),
     ],
 )
-def test_a_volume_that_cannot_be_starts_nothing(service: Running, source: str, code: str) -> None:
+def test_a_volume_that_cannot_be_starts_nothing(shared: Running, source: str, code: str) -> None:
     document = make_document(mounts=[workload.Mount("/a", "host")])
-    reply = service.start("", document=document, volumes={"/a": source}).receive()
+    before = len(shared.instances())
+    reply = shared.start("", document=document, volumes={"/a": source}).receive()
     assert isinstance(reply, devtee.Failed)
     assert reply.error["code"] == code
-    assert not service.instances()
-    assert not (service.home / "escape").exists()
+    assert len(shared.instances()) == before
+    assert not (shared.home / "escape").exists()
 
 
 def test_a_launch_that_fails_says_at_which_step(service: Running) -> None:

@@ -55,8 +55,8 @@ def still_serves(service: Running) -> bool:
     return isinstance(service.connect().ask(devtee.About()), devtee.Platform)
 
 
-def test_another_user_cannot_reach_the_socket(service: Running) -> None:
-    assert as_nobody(service.socket) == b""
+def test_another_user_cannot_reach_the_socket(shared: Running) -> None:
+    assert as_nobody(shared.socket) == b""
 
 
 def test_another_user_who_reaches_it_is_refused_by_credentials(service: Running) -> None:
@@ -83,45 +83,45 @@ def test_another_user_who_reaches_it_is_refused_by_credentials(service: Running)
         devtee.frame(devtee.ReportRequest(bytes(64))),  # an agent's message: only its own channel takes it
     ],
 )
-def test_what_is_no_request_ends_the_conversation(service: Running, raw: bytes) -> None:
-    caller = service.connect()
+def test_what_is_no_request_ends_the_conversation(shared: Running, raw: bytes) -> None:
+    caller = shared.connect()
     caller.send_raw(raw)
     assert code(caller.receive()) in {"frame_malformed", "frame_too_large"}
     assert caller.receive() is None
-    assert still_serves(service)
+    assert still_serves(shared)
 
 
-def test_half_a_frame_and_gone(service: Running) -> None:
-    before = descriptors_of(service.process.pid)
+def test_half_a_frame_and_gone(shared: Running) -> None:
+    before = descriptors_of(shared.process.pid)
     for _ in range(20):
-        caller = service.connect()
+        caller = shared.connect()
         caller.send_raw(struct.pack(">I", 1000) + b'{"type"')
         caller.close()
-    until(lambda: descriptors_of(service.process.pid) <= before)
-    assert still_serves(service)
+    until(lambda: descriptors_of(shared.process.pid) <= before)
+    assert still_serves(shared)
 
 
-def test_too_many_descriptors_are_refused_and_none_is_kept(service: Running) -> None:
-    before = descriptors_of(service.process.pid)
+def test_too_many_descriptors_are_refused_and_none_is_kept(shared: Running) -> None:
+    before = descriptors_of(shared.process.pid)
     null = os.open(os.devnull, os.O_RDWR)
     for number in (4, 50):
-        caller = service.connect()
+        caller = shared.connect()
         caller.send(devtee.Run(document=make_document()), (null,) * number)
         assert code(caller.receive()) == "too_many_descriptors"
         caller.close()
     os.close(null)
-    until(lambda: descriptors_of(service.process.pid) <= before)
-    assert not service.instances()
+    until(lambda: descriptors_of(shared.process.pid) <= before)
+    assert not shared.instances()
 
 
 @pytest.mark.parametrize("number", [0, 1, 2])
-def test_a_caller_that_stays_must_bring_three(service: Running, number: int) -> None:
+def test_a_caller_that_stays_must_bring_three(shared: Running, number: int) -> None:
     null = os.open(os.devnull, os.O_RDWR)
-    caller = service.connect()
+    caller = shared.connect()
     caller.send(devtee.Run(document=make_document()), (null,) * number)
     os.close(null)
     assert code(caller.receive()) == "descriptors_missing"
-    assert not service.instances()
+    assert not shared.instances()
 
 
 @pytest.mark.parametrize(
@@ -131,14 +131,14 @@ def test_a_caller_that_stays_must_bring_three(service: Running, number: int) -> 
         (devtee.Resize(1, 1), "frame_unexpected"),
     ],
 )
-def test_signals_belong_to_a_run(service: Running, request_: devtee.ControlRequest, expected: str) -> None:
-    assert code(service.connect().ask(request_)) == expected
-    assert still_serves(service)
+def test_signals_belong_to_a_run(shared: Running, request_: devtee.ControlRequest, expected: str) -> None:
+    assert code(shared.connect().ask(request_)) == expected
+    assert still_serves(shared)
 
 
 @pytest.mark.parametrize("document", ["", "x", "[data]", 'version = "0.1.0"\nalgorithm = "sha384"\n[data]\n'])
-def test_a_document_that_is_none_starts_nothing(service: Running, document: str) -> None:
-    caller = service.start("", document=document) if document else service.connect()
+def test_a_document_that_is_none_starts_nothing(shared: Running, document: str) -> None:
+    caller = shared.start("", document=document) if document else shared.connect()
     if not document:
         null = os.open(os.devnull, os.O_RDWR)
         caller.send(devtee.Run(document=""), (null,) * 3)
@@ -146,25 +146,25 @@ def test_a_document_that_is_none_starts_nothing(service: Running, document: str)
     reply = caller.receive()
     assert isinstance(reply, devtee.Failed)
     assert reply.error["kind"] == "DocumentInvalid"
-    assert not service.instances()
-    assert not service.children()
+    assert not shared.instances()
+    assert not shared.children()
 
 
 @pytest.mark.parametrize(
     "request_", [devtee.Attach("none"), devtee.Logs("none"), devtee.Stop("none"), devtee.Remove("none")]
 )
-def test_an_instance_that_is_not_there(service: Running, request_: devtee.ControlRequest) -> None:
-    assert code(service.connect().ask(request_)) == "instance_unknown"
+def test_an_instance_that_is_not_there(shared: Running, request_: devtee.ControlRequest) -> None:
+    assert code(shared.connect().ask(request_)) == "instance_unknown"
 
 
-def test_a_second_service_is_refused(service: Running) -> None:
+def test_a_second_service_is_refused(shared: Running) -> None:
     command = [sys.executable, "-m", "adyton", "devtee", "serve", "--guest", "/nowhere"]
     second = subprocess.run(
-        command, env={**os.environ, "ADYTON_HOME": str(service.home)}, capture_output=True, text=True, timeout=20
+        command, env={**os.environ, "ADYTON_HOME": str(shared.home)}, capture_output=True, text=True, timeout=20
     )
     assert second.returncode == 1
     assert "service_running" in second.stderr
-    assert still_serves(service)
+    assert still_serves(shared)
 
 
 def test_it_ends_by_itself_when_nothing_happens(start_service: Starter) -> None:
@@ -186,9 +186,9 @@ def test_it_ends_on_term_and_leaves_no_socket(service: Running) -> None:
     assert caller.receive() is None
 
 
-def test_the_process_that_holds_the_keys_cannot_be_dumped(service: Running) -> None:
-    limits = Path(f"/proc/{service.process.pid}/limits").read_text()
+def test_the_process_that_holds_the_keys_cannot_be_dumped(shared: Running) -> None:
+    limits = Path(f"/proc/{shared.process.pid}/limits").read_text()
     core = next(line for line in limits.splitlines() if line.startswith("Max core file size"))
     assert core.split()[4] == "0"
-    assert (service.socket.stat().st_mode & 0o777) == 0o600
-    assert (service.socket.parent.stat().st_mode & 0o777) == 0o700
+    assert (shared.socket.stat().st_mode & 0o777) == 0o600
+    assert (shared.socket.parent.stat().st_mode & 0o777) == 0o700

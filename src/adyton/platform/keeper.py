@@ -30,6 +30,7 @@ from adyton.protocol.devtee import Exited, Failed, Phase, ReportRequest, Run, Ru
 
 MAX_INSTANCES = 512
 _GRACE = 5.0  # seconds from an agent's last word to its end
+_KILL_PATIENCE = 2.0  # seconds for an agent to carry KILL out before it is killed itself
 FAILED_STATUS = 125
 
 
@@ -104,7 +105,7 @@ class Keeper:
         live = self.table.live.get(row.instance.id)
         if live is None:
             return
-        for number, seconds in ((15, max(patience, 0.0)), (9, _GRACE)):
+        for number, seconds in ((15, max(patience, 0.0)), (9, _KILL_PATIENCE)):
             with contextlib.suppress(Unavailable, TimeoutError):
                 await asyncio.wait_for(live.channel.send(Signal(number)), 1.0)
             with contextlib.suppress(TimeoutError):

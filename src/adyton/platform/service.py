@@ -67,6 +67,9 @@ class Service:
         try:
             await self._ending.wait()
         finally:
+            for number in (signal.SIGTERM, signal.SIGINT):  # once is enough: the end must not be cut short
+                loop.remove_signal_handler(number)
+                signal.signal(number, signal.SIG_IGN)
             for task in jobs:
                 task.cancel()
             listener.close()

@@ -7,10 +7,13 @@ first expiry of a reference value in it.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+
+import msgspec
 
 from adyton.appraisal import policies as defaults
 from adyton.appraisal.rego_check import ATTESTATION_DATA, RESOURCE_DATA, AcceptedPolicy, check
@@ -25,19 +28,24 @@ RESOURCE_POLICY = "resource-policy"
 ATTESTATION_RULES = ("trust_claims", "extensions")
 RESOURCE_RULES = ("allow",)
 MAX_ACCEPTED = 256
+_SORTED = msgspec.json.Encoder(order="sorted")
 _ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,127}\Z")
 
 
 @dataclass(frozen=True, slots=True)
 class TenantView:
-    """What decides for one tenant at one generation. ``data_key`` stands for the content of ``data``."""
+    """What decides for one tenant at one generation.
+
+    ``data_key`` stands for the content of ``data``: it is the digest of the reference values that hold, which changes
+    with their generation and with each that expires.
+    """
 
     generation: int
     references: Snapshot
     attestation: Mapping[str, AcceptedPolicy]
     resource: AcceptedPolicy | None
     data: Mapping[str, JsonValue]
-    data_key: tuple[object, ...]
+    data_key: str
 
     def holds(self, generation: int, now: datetime) -> bool:
         """Whether it may still be used: nothing changed, nothing expired."""
@@ -99,7 +107,7 @@ class PolicyBook:
             attestation={name: self.accept(text, ATTESTATION_DATA) for name, text in texts.items()},
             resource=self.accept(resource.text, RESOURCE_DATA) if resource else None,
             data={"reference": dict(references.values)},
-            data_key=(tenant, references.generation, references.expires_next),
+            data_key=hashlib.sha256(_SORTED.encode(references.values)).hexdigest(),
         )
         self._views[tenant] = view
         return view

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from adyton.appraisal.explain import measurement_accepted
-from adyton.appraisal.rego_check import RESOURCE_DATA, AcceptedPolicy
+from adyton.appraisal.rego_check import RESOURCE_DATA
 from adyton.broker.policies import RESOURCE_RULES, PolicyBook, TenantView
 from adyton.broker.rego import RegoEngine
 from adyton.config import Environment
@@ -85,7 +85,7 @@ class Releaser:
         else:
             by, why_not = await self._bound(view, claims, resource.binding, data)
             reasons += why_not
-        if view.resource is not None and not await self._allows(view.resource, view, claims, data):
+        if view.resource is not None and not await self._allows(view.resource.text, view, claims, data):
             reasons.append("resource_policy: the tenant's resource policy does not allow it")
         if reasons or not by:
             raise ReleaseRefused(
@@ -144,19 +144,17 @@ class Releaser:
             # Workload documents carry no signatures yet, so a signer never matches: refused, not ignored.
             reasons.append("signer_absent: the attested document carries no signature")
         if binding.policy is not None:
-            policy = self._book.accept(binding.policy, RESOURCE_DATA)
-            if await self._allows(policy, view, claims, data):
+            if await self._allows(binding.policy, view, claims, data):
                 return "policy", []
             reasons.append("binding_policy: the resource's own policy does not allow it")
         return "", reasons
 
-    async def _allows(
-        self, policy: AcceptedPolicy, view: TenantView, claims: TokenClaims, data: Mapping[str, JsonValue]
-    ) -> bool:
+    async def _allows(self, text: str, view: TenantView, claims: TokenClaims, data: Mapping[str, JsonValue]) -> bool:
         """``data.policy.allow`` is exactly ``true``; a policy that cannot be evaluated allows nothing."""
         path, query = data["resource-path"], data["query"]
-        key = (*view.data_key, repr(path), repr(sorted(query.items())) if isinstance(query, dict) else "")
+        key = (view.data_key, repr(path), repr(sorted(query.items())) if isinstance(query, dict) else "")
         try:
+            policy = self._book.accept(text, RESOURCE_DATA)
             results = await self._engine.evaluate_async(policy, RESOURCE_RULES, claims.raw, {**view.data, **data}, key)
         except AdytonError as error:
             raise ReleaseRefused(

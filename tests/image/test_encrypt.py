@@ -292,12 +292,12 @@ def test_docker_schema_2_becomes_oci() -> None:
 def test_what_a_manifest_says_besides_stays_and_embedded_data_goes() -> None:
     def change(document: dict[str, object]) -> None:
         document["annotations"] = {"note": "kept"}
-        document["future"] = [1, "\ud800"]
+        document["future"] = [1, "\U0001f600"]
         document["layers"][0].update(data="cGxhaW50ZXh0", urls=["http://elsewhere"])  # type: ignore[index]
 
     sealed = encrypted(altered(plain(), change))
     document = json.loads(sealed.raw)
-    assert (document["annotations"], document["future"]) == ({"note": "kept"}, [1, "\ud800"])
+    assert (document["annotations"], document["future"]) == ({"note": "kept"}, [1, "\U0001f600"])
     assert set(document["layers"][0]) == {"mediaType", "digest", "size", "annotations"}
 
 

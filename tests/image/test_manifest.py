@@ -47,6 +47,7 @@ def index(*platforms: tuple[str, str, str | None]) -> bytes:
         (b"\xff{}", "manifest_malformed"),
         (b"{}", "manifest_malformed"),
         (document()[:-1] + b', "schemaVersion": 2}', "manifest_malformed"),
+        (document(note="\ud800"), "manifest_malformed"),
         (document(layers=...), "manifest_malformed"),
         (document(layers={}), "manifest_malformed"),
         (document(layers=[1]), "manifest_malformed"),

@@ -183,7 +183,7 @@ class Registry:
         failure: Unavailable | None = None
         for attempt in range(attempts):
             if attempt:
-                self.sleep(min(0.1 * 4**attempt, MAX_WAIT))
+                self.sleep(0.2 * 2**attempt)
             failure = None
             while True:
                 secret = self._authorizer.header(base, scope) if Origin.of(safe_url(url)) == home else {}

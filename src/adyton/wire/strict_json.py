@@ -7,8 +7,10 @@ Every refusal is ``ValueError`` with a short reason; callers turn it into their 
 from __future__ import annotations
 
 import json
+import re
 
 MAX_DEPTH = 64
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 def depth(data: bytes) -> int:
@@ -44,6 +46,11 @@ def parse(data: bytes | str, *, max_size: int, max_depth: int = MAX_DEPTH) -> ob
         value: object = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise ValueError("not JSON") from error
+    if _SURROGATE.search(raw):
+        try:  # pairs are characters; a lone half is no text (RFC 7493 2.1), and encoders trip over it later
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise ValueError("a string holds half of a surrogate pair") from error
     return value
 
 

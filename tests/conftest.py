@@ -66,6 +66,14 @@ def manifest(vectors: Path) -> dict[str, object]:
     return loaded
 
 
+@pytest.fixture(scope="session")
+def guest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A guest stack built from this checkout."""
+    from adyton.platform import guest_image
+
+    return guest_image.build(tmp_path_factory.mktemp("guest") / "adyton-guest.erofs").path
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests that need root are skipped, with the reason, where the user is not root."""
     if os.geteuid() == 0:

@@ -159,4 +159,6 @@ def launch(tmp_path: Path, layer: Path) -> Iterator[Launch]:
         instance.process.communicate()
         if instance.platform is not None:
             instance.platform.join(10)
+        for group in Path("/sys/fs/cgroup").glob(f"**/adyton/{instance.name}"):
+            group.rmdir()  # as the platform does
         instance.channel.close()

@@ -93,7 +93,7 @@ def test_the_workload_dies_with_the_platform(launch: Any) -> None:
     instance.event(devtee.Running)
     instance.channel.shutdown(socket.SHUT_RDWR)
     instance.wait(10)
-    assert instance.process.returncode == 137
+    assert instance.process.returncode in {125, 137}  # 125 if it was about to say that the workload runs
 
 
 def test_a_hostile_etc_leads_nowhere(launch: Any, tmp_path: Path) -> None:

@@ -161,7 +161,7 @@ def _serve(channel: Channel, start: Start, layout: Layout, supervisor: Superviso
         console.drain()
     finally:
         forwarder.close()
-        runtime.delete(start.instance, bundle)
+    # Nothing is deleted: state, mounts and namespaces end with the instance, its control groups with the platform's row.
     return status
 
 

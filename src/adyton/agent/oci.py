@@ -1,4 +1,4 @@
-"""The OCI runtime as a part: starts the container, says why it could not, cleans up after it.
+"""The OCI runtime as a part: starts the container, or says why it could not.
 
 ``run --detach`` leaves the workload's first process as this process's child (the agent is the first process of its PID
 namespace, or a subreaper), so its exit status is had without anything in between. ``runc`` is taken; ``crun`` where
@@ -30,12 +30,11 @@ class Stdio:
 
 
 class OciRuntime:
-    """One of the runtimes in ``candidates``; ``chosen`` is the one that started the container."""
+    """The first of ``candidates`` that works on this machine."""
 
     def __init__(self, candidates: Sequence[Path], state: Path) -> None:
         self._candidates = [path for path in candidates if os.access(path, os.X_OK)]
         self._state = state
-        self.chosen = self._candidates[0] if self._candidates else None
 
     def start(self, name: str, bundle: Path, stdio: Stdio, console: Path | None) -> int:
         """Start the bundle; the process id of the workload's first process.
@@ -50,7 +49,6 @@ class OciRuntime:
                 arguments += ["--console-socket", str(console)]
             log = bundle / "runtime.log"
             if self._call(candidate, log, [*arguments, name], stdio) == 0:
-                self.chosen = candidate
                 return int(pid_file.read_text())
             reason = _last_error(log)
             self._call(candidate, log, ["delete", "--force", name], None)
@@ -63,11 +61,6 @@ class OciRuntime:
             expected="runc or crun in the guest stack",
             hint="is this machine's cgroup or namespace set-up restricted?",
         )
-
-    def delete(self, name: str, bundle: Path) -> None:
-        """Forget the ended container and its cgroups; failures do not matter, the instance ends too."""
-        if self.chosen is not None:
-            self._call(self.chosen, bundle / "runtime.log", ["delete", "--force", name], None)
 
     def _call(self, runtime: Path, log: Path, arguments: list[str], stdio: Stdio | None) -> int:
         argv = [str(runtime), "--root", str(self._state), "--log", str(log), "--log-format", "json", *arguments]

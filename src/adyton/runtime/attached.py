@@ -64,12 +64,11 @@ def attached(control: Control, run: devtee.Run, streams: Streams, watcher: Watch
             if isinstance(message, devtee.Started):
                 watcher.started(message)
             elif isinstance(message, devtee.Phase):
+                watcher.phase(message)
                 if message.name == "runtime":  # from here on the streams are the workload's
                     watcher.done()
                     if run.terminal:
                         undo.enter_context(terminal.raw(streams.stdin))
-                elif message.name != "running":
-                    watcher.phase(message)
             elif isinstance(message, devtee.Exited):
                 return message.status
     raise Unavailable("the platform service left before the workload ended", code="platform_gone")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from adyton.protocol.devtee import Phase, Started
@@ -13,17 +14,24 @@ _WORTH_A_BAR = 0.7  # seconds since the instance began; importing rich takes a t
 
 
 class Quiet:
-    """A ``Watcher`` that shows nothing and keeps the phases' times, for whoever asks where the time went."""
+    """A ``Watcher`` that shows nothing and notes when what began, for whoever asks where the time went."""
 
     def __init__(self) -> None:
-        self.phases: list[Phase] = []
+        self._marks = [("platform", time.monotonic())]
 
     def started(self, message: Started) -> None:
-        """Nothing to show."""
+        """The instance exists; its launcher and interpreter start."""
+        self._marks.append(("boot", time.monotonic()))
 
     def phase(self, message: Phase) -> None:
-        """Keep it."""
-        self.phases.append(message)
+        """Note it."""
+        if not message.label:
+            self._marks.append((message.name, time.monotonic()))
+
+    def stages(self) -> list[tuple[str, float]]:
+        """What took how many seconds, up to now, in order."""
+        ends = [*(moment for _, moment in self._marks[1:]), time.monotonic()]
+        return [(name, end - begin) for (name, begin), end in zip(self._marks, ends, strict=True)]
 
     def done(self) -> None:
         """Nothing was shown."""

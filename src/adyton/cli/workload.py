@@ -1,0 +1,102 @@
+"""``adyton workload``: write and read workload documents."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from adyton.cli import output
+from adyton.cli.places import places
+from adyton.cli.run import broker_option, document_options, image_options, registry_access, run_options
+from adyton.errors import ConfigError
+
+
+@click.group()
+def workload() -> None:
+    """Write and read workload documents: what is to run, exactly."""
+
+
+@workload.command(context_settings={"allow_interspersed_args": False})
+@click.argument("image")
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+@click.option("-o", "--output", "file", default="-", help="Where to write it; - is standard output.")
+@document_options
+@click.option(
+    "-e", "--env", "env", multiple=True, metavar="K=V|K~REGEX", help="A value, or what the operator may choose."
+)
+@click.option("-p", "--port", "ports", multiple=True, type=click.IntRange(1, 65535), help="May be published.")
+@click.option("--terminal", is_flag=True, help="Allow a terminal (run -t).")
+@click.option(
+    "--logs",
+    type=click.Choice(["host"]),
+    help="host: what it writes may leave the instance. Without this it does not.",
+)
+@image_options
+def new(**given: Any) -> None:
+    """Write the document for IMAGE.
+
+    Options stand before IMAGE; what follows it is the command. What the document does not list is refused at run time.
+    """
+    from adyton.image.store import Store
+    from adyton.protocol.workload import write
+    from adyton.runtime import documents, images
+
+    patterns = {}
+    exact = []
+    for item in given["env"]:
+        name, tilde, pattern = item.partition("~")
+        if tilde and "=" not in name:
+            patterns[name] = pattern
+        elif "=" in item:
+            exact.append(item)
+        else:
+            raise ConfigError(
+                "a document holds values, not this shell's",
+                code="option_invalid",
+                field="-e",
+                expected="K=V or K~REGEX",
+                got=item,
+            )
+    options = run_options({**given, "env": exact, "publish": ()})
+    named = images.find(options.image, Store(places().store), registry_access(given), images.Pull(given["pull"]))
+    document = write(
+        documents.from_image(
+            named.digest,
+            named.config,
+            options,
+            broker=broker_option(given),
+            patterns=patterns,
+            ports=given["ports"],
+            logs=given["logs"] == "host",
+        )
+    )
+    if given["file"] == "-":
+        click.echo(document.raw.decode(), nl=False)
+    else:
+        try:
+            Path(given["file"]).write_bytes(document.raw)
+        except OSError as error:
+            raise ConfigError(
+                "cannot write the document", code="file_unwritable", field="-o", got=error.strerror
+            ) from error
+    output.say(f"{document.digest}  {given['file']}")
+
+
+@workload.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False))
+@output.json_option
+def show(file: str, as_json: bool) -> None:
+    """Check a document and print what it says and its digest, HOST_DATA."""
+    import msgspec
+
+    from adyton.protocol.workload import parse, to_toml
+
+    document = parse(Path(file).read_bytes())
+    if as_json:
+        content = msgspec.to_builtins(document.workload)
+        output.print_json({"host_data": str(document.digest), "workload": content, "also": sorted(document.data)})
+        return
+    click.echo(f"# HOST_DATA {document.digest}")
+    click.echo(to_toml(document.workload), nl=False)

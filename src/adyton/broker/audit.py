@@ -1,7 +1,7 @@
 """What is written down of each decision, before its answer leaves.
 
 One row a decision (``stores.audit``): who asked with which evidence, what was decided, by which policy and reference
-values, and why. Codes, digests and public measurements; never a secret, a token, a nonce or a key.
+values, and why. Reasons, digests and public measurements; never a secret, a token or a key.
 """
 
 from __future__ import annotations

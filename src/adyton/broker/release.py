@@ -10,7 +10,7 @@ Three conditions, all of them, and every reason why not is collected:
    document it runs must itself be known. No binding, no release.
 3. **Resource policy**, where the tenant has set one (kbs-protocol 1.12). It narrows, it never widens.
 
-Reasons are written ``code: text``; the codes go into the audit log, the texts to the owner.
+Reasons are written ``code: text``; they go into the audit log, for the owner's eyes.
 """
 
 from __future__ import annotations

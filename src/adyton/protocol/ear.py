@@ -150,7 +150,9 @@ def _read_submodule(name: str, raw: Any) -> Submodule:
     evidence = raw[EVIDENCE]
     said = evidence.get("adyton", {})
     init_data_claims = evidence.get("init_data_claims", {})
-    workload = init_data_claims.get("workload") or {}
+    workload = init_data_claims.get("workload", {})
+    if not isinstance(workload, dict):
+        raise TypeError("workload")
     return Submodule(
         name=name,
         status=vector.status,

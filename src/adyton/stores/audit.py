@@ -29,7 +29,7 @@ _AVERAGE = 0.1
 
 
 class AuditRow(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One decision. ``action`` is what was asked (``attest``, ``release``, ``resource.set``…), ``reasons`` are codes.
+    """One decision. ``action`` is what was asked (``attest``, ``release``, ``resource.set``…), ``reasons`` are ``code: text``.
 
     ``measurement`` and ``host_data`` are lower-case hex, ``root`` is ``vendor`` or ``custom`` with the fingerprint of its
     key. Never a secret, never a token.

@@ -7,6 +7,7 @@ road of an encrypted image into a TEE is another one: ``pull`` never writes plai
 from __future__ import annotations
 
 import collections
+import contextlib
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,17 +19,16 @@ from adyton.image.layer_cipher import LayerDecryptor
 from adyton.image.manifest import MAX_CONFIG, Descriptor, Platform, parse_config
 from adyton.image.media_types import layer_format
 from adyton.image.ocicrypt import ImageKeys, LayerKey
-from adyton.image.rewrite import copy_blob, report, with_layers, without
+from adyton.image.rewrite import copy_blob, read, report, with_layers, without
 from adyton.image.source import (
-    CHUNK,
     BlobWriter,
-    CheckedBlob,
     ImageSink,
     ImageSource,
     checked,
     image_manifest,
     read_blob,
 )
+from adyton.image.stages import Background
 from adyton.rats.ports import Progress
 from adyton.rats.types import Digest
 
@@ -94,14 +94,17 @@ def _decrypt_layer(job: _Job) -> Digest:
     uncompressed = hashlib.new(job.diff_id.algorithm)
     writer = job.sink.start_blob()
     try:
-        with checked(job.source, job.layer) as blob:
-            pieces = _plain(blob, decryptor, writer, job)
+        with contextlib.ExitStack() as stages:
+            blob = stages.enter_context(checked(job.source, job.layer))
+            ciphertext = stages.enter_context(Background(read(blob), "read"))
+            plain = stages.enter_context(Background((decryptor.update(piece) for piece in ciphertext), "decrypt"))
+            pieces = _written(plain, writer, job)
             try:
                 for piece in decompressed(pieces, layer_format(job.layer.media_type).compression):
                     uncompressed.update(piece)
             except MalformedImage:
                 # Altered ciphertext decrypts to noise: read on, so that the error says "altered", not "bad gzip".
-                collections.deque(pieces, maxlen=0)
+                collections.deque(plain, maxlen=0)
                 decryptor.finish()
                 raise
         digest = decryptor.finish()
@@ -119,12 +122,10 @@ def _decrypt_layer(job: _Job) -> Digest:
         writer.abort()
 
 
-def _plain(blob: CheckedBlob, decryptor: LayerDecryptor, writer: BlobWriter, job: _Job) -> Iterator[bytes]:
-    buffer = memoryview(bytearray(CHUNK))
+def _written(plain: Iterator[bytes], writer: BlobWriter, job: _Job) -> Iterator[bytes]:
     done = 0
-    while count := blob.readinto(buffer):
-        piece = decryptor.update(buffer[:count])
+    for piece in plain:
         writer.write(piece)
-        done += count
+        done += len(piece)
         report(job.progress, job.label, done, job.layer.size)
         yield piece

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from adyton.errors import UnsupportedImage
 from adyton.image import jwe_recipient, keyprovider, ocicrypt
 from adyton.image.jwe_recipient import PublicKey
-from adyton.image.layer_cipher import LayerEncryptor
+from adyton.image.layer_cipher import LayerMac, LayerStream
 from adyton.image.manifest import MAX_CONFIG, Descriptor, Manifest, Platform, parse_config
 from adyton.image.media_types import ENCRYPTED, layer_format
 from adyton.image.rewrite import copy_blob, with_layers
@@ -111,24 +111,21 @@ def _encrypt_layer(
     progress: Progress | None,
 ) -> Descriptor:
     symkey, nonce = os.urandom(32), os.urandom(16)
-    encryptor = LayerEncryptor(symkey, nonce)
-    copy_blob(
-        source,
-        sink,
-        layer,
-        label=label,
-        progress=progress,
-        transform=encryptor.update,
-        finish=lambda: encryptor.finish().cipher,
-    )
-    sealed = encryptor.finish()
+    stream, mac = LayerStream(symkey, nonce), LayerMac(symkey)
+
+    def seal(piece: bytes) -> bytes:
+        ciphertext = stream.update(piece)
+        mac.update(ciphertext)
+        return ciphertext
+
+    digest = copy_blob(source, sink, layer, label=label, progress=progress, transform=seal)
     options = ocicrypt.private_options(symkey, nonce, layer.digest)
     annotations = dict(layer.annotations)
-    annotations[ocicrypt.PUBLIC_OPTIONS] = ocicrypt.public_options(sealed.hmac)
+    annotations[ocicrypt.PUBLIC_OPTIONS] = ocicrypt.public_options(mac.value())
     if recipients.broker_keys:
         entries = [keyprovider.wrap(options, recipient.path, recipient.key) for recipient in recipients.broker_keys]
         annotations[f"{ocicrypt.KEYS}{ocicrypt.PROVIDER}{keyprovider.NAME}"] = ",".join(map(b64.encode, entries))
     if recipients.public_keys:
         entry = jwe_recipient.wrap(options, recipients.public_keys)
         annotations[f"{ocicrypt.KEYS}{ocicrypt.JWE}"] = b64.encode(entry)
-    return Descriptor(layer_format(layer.media_type).oci + ENCRYPTED, sealed.cipher, sealed.size, annotations)
+    return Descriptor(layer_format(layer.media_type).oci + ENCRYPTED, digest, layer.size, annotations)

@@ -7,17 +7,20 @@ the media types of a Docker schema 2 manifest, which becomes an OCI one (OCI alo
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from adyton.image import media_types
 from adyton.image.manifest import Descriptor, Manifest
-from adyton.image.source import CHUNK, ImageSink, ImageSource, checked
+from adyton.image.source import CHUNK, CheckedBlob, ImageSink, ImageSource, checked
+from adyton.image.stages import Background
 from adyton.rats.ports import Progress
 from adyton.rats.types import Digest
 
-Transform = Callable[[memoryview], bytes | memoryview]
+Transform = Callable[[bytes], bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,30 +58,42 @@ def copy_blob(
     label: str,
     progress: Progress | None,
     transform: Transform | None = None,
-    finish: Callable[[], Digest] | None = None,
-) -> None:
-    """Stream a blob, checked, through ``transform`` into ``sink``; nothing becomes visible there if anything is wrong.
+) -> Digest:
+    """Stream a blob, checked, through ``transform`` into ``sink``; the digest of what was written.
 
-    ``finish`` is asked for the digest of what was written after the last byte was read and checked, and may refuse;
-    without it the blob's own digest stays.
+    Nothing becomes visible there if anything was wrong with what was read. Reading and hashing, transforming, and
+    hashing and writing are three threads.
     """
-    if finish is None and sink.has_blob(descriptor.digest):
+    if transform is None and sink.has_blob(descriptor.digest):
         report(progress, label, descriptor.size, descriptor.size)
-        return
+        return descriptor.digest
     writer = sink.start_blob()
     try:
-        with checked(source, descriptor) as blob:
-            buffer = bytearray(CHUNK)
-            view = memoryview(buffer)
+        with contextlib.ExitStack() as stages:
+            blob = stages.enter_context(checked(source, descriptor))
+            pieces: Iterator[bytes] = stages.enter_context(Background(read(blob), "read"))
+            if transform is not None:
+                pieces = stages.enter_context(Background((transform(piece) for piece in pieces), "transform"))
+            written = hashlib.sha256()
             done = 0
-            while count := blob.readinto(view):
-                piece = view[:count]
-                writer.write(piece if transform is None else transform(piece))
-                done += count
+            for piece in pieces:
+                if transform is not None:
+                    written.update(piece)
+                writer.write(piece)
+                done += len(piece)
                 report(progress, label, done, descriptor.size)
-        writer.commit(descriptor.digest if finish is None else finish())
+        digest = descriptor.digest if transform is None else Digest("sha256", written.digest())
+        writer.commit(digest)
     finally:
         writer.abort()
+    return digest
+
+
+def read(blob: CheckedBlob) -> Generator[bytes, None, None]:
+    """A blob in pieces of ``CHUNK`` bytes; the end comes only if all of it was right."""
+    buffer = memoryview(bytearray(CHUNK))
+    while count := blob.readinto(buffer):
+        yield bytes(buffer[:count])
 
 
 def report(progress: Progress | None, label: str, done: int, total: int) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import struct
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -192,3 +194,21 @@ def test_the_process_that_holds_the_keys_cannot_be_dumped(shared: Running) -> No
     assert core.split()[4] == "0"
     assert (shared.socket.stat().st_mode & 0o777) == 0o600
     assert (shared.socket.parent.stat().st_mode & 0o777) == 0o700
+
+
+def test_of_two_that_start_at_once_the_second_waits_for_the_first(root_directory: Path, probe_guest: Path) -> None:
+    with tempfile.TemporaryDirectory(prefix="ady") as home:
+        shutil.copytree(root_directory, Path(home) / "devtee")
+        command = [sys.executable, "-m", "adyton", "devtee", "serve", "--guest", str(probe_guest)]
+        environment = {**os.environ, "ADYTON_HOME": home}
+        both = [subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) for _ in "ab"]
+        until(lambda: any(process.poll() is not None for process in both))
+        (loser,) = [process for process in both if process.poll() is not None]
+        (winner,) = [process for process in both if process is not loser]
+        connection = socket.socket(socket.AF_UNIX)
+        connection.connect(str(Path(home) / "run" / "devtee.sock"))  # it can be reached by now
+        connection.close()
+        winner.terminate()
+        assert (loser.returncode, winner.wait(timeout=10)) == (1, 0)
+        assert "service_running" in loser.communicate()[1]
+        assert "listening on" in winner.communicate()[1]

@@ -100,7 +100,7 @@ def build_guest(output: Path | None, force: bool, as_json: bool) -> None:
 @click.option("--idle-exit", type=click.FloatRange(min=0), help="End after this many seconds without anything to do.")
 def serve(guest: Path | None, private_size: int | None, idle_exit: float | None) -> None:
     """Run the platform service in the foreground: it starts instances, measures them and answers for them."""
-    from adyton.platform import service
+    from adyton.platform import startup
 
     settings = _settings(places(), guest, private_size, idle_exit)
     screen = _Screen()
@@ -117,7 +117,7 @@ def serve(guest: Path | None, private_size: int | None, idle_exit: float | None)
         say(f"measurement:  {about.measurement}")
         say(f"listening on: {settings.socket}")
 
-    service.serve(settings, _now, announce, screen)
+    startup.serve(settings, _now, announce, screen)
 
 
 @devtee.command()

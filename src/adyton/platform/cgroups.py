@@ -15,12 +15,14 @@ PARENT = "adyton"
 def remove(instance: str, mounts: Path = Path("/proc/self/mountinfo")) -> None:
     """Remove every group of ``instance``; one that is still in use stays, and is tried again by whoever comes next."""
     for hierarchy in hierarchies(mounts):
-        group = hierarchy / PARENT / instance
-        if not group.is_dir():
-            continue
-        for directory, _, _ in os.walk(group, topdown=False):
+        for directory, _, _ in os.walk(hierarchy / PARENT / instance, topdown=False):
             _rmdir(Path(directory))
-        _rmdir(group.parent)  # refused while another instance is there
+
+
+def remove_parents(mounts: Path = Path("/proc/self/mountinfo")) -> None:
+    """Remove the groups above, where no instance has one. Between instances they stay: one may just be starting."""
+    for hierarchy in hierarchies(mounts):
+        _rmdir(hierarchy / PARENT)
 
 
 def hierarchies(mounts: Path) -> list[Path]:

@@ -1,25 +1,23 @@
 """The platform service: the control socket, who may use it, and what each request does.
 
-One service has a directory's table and a socket; a lock says so. It ends on TERM, on ``Shutdown``, or after a while
-without anything to do if it was started so. However it ends, killed included, its instances end with it: each is tied
-to it by the kernel, and mounts, loop device and sealed memory go when their last user has gone.
+It ends on TERM, on ``Shutdown``, or after a while without anything to do if it was started so. However it ends, killed
+included, its instances end with it: each is tied to it by the kernel, and mounts, loop device and sealed memory go when
+their last user has gone.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import os
 import signal
 import socket
-import stat
 from collections.abc import Callable
 from datetime import datetime
 
 from adyton.devtee.root import DevelopmentRoot
-from adyton.errors import AdytonError, Conflict, MalformedRequest, NotPermitted, PlatformError, Unavailable
-from adyton.platform import machine
+from adyton.errors import AdytonError, Conflict, MalformedRequest, NotPermitted, Unavailable
+from adyton.platform import cgroups
 from adyton.platform.connection import Connection
 from adyton.platform.guest import LoadedGuest
 from adyton.platform.instances import Event, Live, Row
@@ -29,11 +27,8 @@ from adyton.platform.processor import SecureProcessor
 from adyton.platform.settings import Settings
 from adyton.protocol import devtee
 from adyton.protocol.devtee import Done, Exited, Failed, Resize, Run, Running, Signal, Started
-from adyton.rats.ports import Progress
 
-NO_HARDWARE = "NO HARDWARE PROTECTION: this machine's administrator can read everything in a development instance"
 _CRL_RENEWAL = 24 * 3600.0
-_BACKLOG = 128
 
 
 class Service:
@@ -74,6 +69,7 @@ class Service:
                 task.cancel()
             listener.close()
             await self.keeper.kill_all()
+            cgroups.remove_parents()
             if self._telling:
                 await asyncio.wait(self._telling, timeout=1.0)  # let the last events out
             for task in self._connections:
@@ -250,96 +246,3 @@ async def _listen(connection: Connection, live: Live) -> None:
             raise MalformedRequest("only signals and sizes may follow a run", code="frame_unexpected")
         with contextlib.suppress(Unavailable):
             await live.channel.send(message)
-
-
-def serve(
-    settings: Settings,
-    clock: Callable[[], datetime],
-    announce: Callable[[devtee.Platform], None],
-    progress: Progress | None = None,
-) -> None:
-    """Run the service in this process until it ends. ``announce`` is called once it can be reached.
-
-    ``PlatformError`` or ``ConfigError`` say what this machine lacks; ``Conflict`` that there is a service already.
-    """
-    machine.protect_process()
-    with contextlib.ExitStack() as held:
-        held.callback(os.close, _take_lock(settings))
-        root = DevelopmentRoot.create(settings.devtee, clock(), progress)
-        guest = LoadedGuest.load(settings.guest)
-        held.callback(guest.device.close)
-        listener = _listen_on(settings)
-        held.callback(settings.socket.unlink, missing_ok=True)
-        try:
-            for directory in (settings.mount_point, settings.store, settings.volumes):
-                directory.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise _directory(error) from error
-
-        async def main() -> None:
-            service = Service(settings, root, guest, clock)
-            announce(service.about)
-            await service.serve(listener)
-
-        asyncio.run(main())
-
-
-def _take_lock(settings: Settings) -> int:
-    try:
-        settings.run.mkdir(mode=0o700, parents=True, exist_ok=True)
-        status = settings.run.stat()
-        if status.st_uid != os.geteuid():
-            raise PlatformError(
-                "the directory for the control socket belongs to somebody else",
-                code="run_directory_foreign",
-                field=str(settings.run),
-                expected=os.geteuid(),
-                got=status.st_uid,
-            )
-        if stat.S_IMODE(status.st_mode) & 0o077:
-            settings.run.chmod(0o700)
-        lock = os.open(settings.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise _directory(error) from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(lock)
-        raise Conflict(
-            "a platform service is running here already",
-            code="service_running",
-            field=str(settings.socket),
-            hint="adyton devtee show; adyton devtee stop",
-        ) from error
-    return lock
-
-
-def _listen_on(settings: Settings) -> socket.socket:
-    """The control socket, for this user only. The lock is held: a socket that is there is a dead service's."""
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    listener.setblocking(False)
-    mask = os.umask(0o177)
-    try:
-        settings.socket.unlink(missing_ok=True)
-        listener.bind(str(settings.socket))
-        listener.listen(_BACKLOG)
-    except OSError as error:
-        listener.close()
-        raise PlatformError(
-            f"the control socket cannot be made: {error.strerror or error}",
-            code="socket_failed",
-            field=str(settings.socket),
-            hint="a socket's path has at most 107 bytes: choose a shorter ADYTON_HOME",
-        ) from error
-    finally:
-        os.umask(mask)
-    return listener
-
-
-def _directory(error: OSError) -> PlatformError:
-    return PlatformError(
-        f"a directory of the development TEE cannot be used: {error.strerror}",
-        code="directory_failed",
-        field=str(error.filename),
-        hint="ADYTON_HOME=DIR puts everything elsewhere",
-    )

@@ -26,6 +26,8 @@ from adyton.protocol.ear import TokenClaims
 from adyton.protocol.resource import ResourcePath
 from adyton.stores.sqlite import Store
 
+MAX_KNOWN = 4096
+
 
 @dataclass(frozen=True, slots=True)
 class Holder:
@@ -53,6 +55,7 @@ class Delivery:
         self._releaser = releaser
         self._auditor = auditor
         self._handshake = handshake
+        self._known: dict[bytes, Holder] = {}
 
     def holder(
         self, keys: BrokerKeys, tenant: str, cookie: bytes | None, authorization: bytes | None, now: float
@@ -66,11 +69,21 @@ class Delivery:
                     raise
             else:
                 if isinstance(opened, Attested):
-                    body = session.claims(opened, self._handshake.shelved(tenant, opened, now))
-                    return Holder(jwk.parse(opened.key), ear.parse(body), opened.generation)
+                    return self._attested(tenant, opened, now)
         if authorization is None:
             raise SessionInvalid("there is no attested session and no token", code="session_missing")
         return self._bearer(keys, tenant, authorization, now)
+
+    def _attested(self, tenant: str, opened: Attested, now: float) -> Holder:
+        """Read the claims behind a cookie; those that this worker has read lately are known by their digest."""
+        known = self._known.get(opened.digest)
+        if known is None:
+            body = session.claims(opened, self._handshake.shelved(tenant, opened, now))
+            known = Holder(jwk.parse(opened.key), ear.parse(body), opened.generation)
+            if len(self._known) >= MAX_KNOWN:
+                self._known.clear()
+            self._known[opened.digest] = known
+        return known
 
     def _bearer(self, keys: BrokerKeys, tenant: str, authorization: bytes, now: float) -> Holder:
         scheme, _, token = authorization.partition(b" ")

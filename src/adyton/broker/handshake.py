@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import cast
 
 import msgspec
@@ -201,7 +202,13 @@ def _init_data(request: rcar.Attestation) -> InitData | None:
             expected="toml",
             got=request.init_data_format[:20],
         )
-    return initdata.parse(request.init_data)
+    return _parsed(request.init_data)
+
+
+@lru_cache(maxsize=128)
+def _parsed(raw: bytes) -> InitData:
+    """A fleet sends few documents; what one says is a function of its bytes."""
+    return initdata.parse(raw)
 
 
 def _no_devices(additional: str) -> None:

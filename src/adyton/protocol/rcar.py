@@ -170,7 +170,7 @@ def parse_attestation(body: bytes) -> Attestation:
         primary = bytes(read.tee_evidence.primary_evidence)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _malformed(error) from error
-    _unambiguous(body.replace(primary, b"0", 1) if len(primary) >= _CUT_FROM else body)
+    _unambiguous(_without(body, primary))
     if len(read.runtime_data.nonce) > MAX_NONCE:
         raise _malformed(f"nonce longer than {MAX_NONCE} characters")
     return Attestation(
@@ -227,6 +227,15 @@ def parse_token(body: bytes) -> str:
         return _TOKEN.decode(body).token
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _malformed(error) from error
+
+
+def _without(body: bytes, primary: bytes) -> bytes:
+    """``body`` with a zero where the evidence stands; the whole where that cannot be told at a glance."""
+    if len(primary) < _CUT_FROM:
+        return body
+    start = body.find(primary[:_CUT_FROM])
+    end = start + len(primary)
+    return body[:start] + b"0" + body[end:] if body[start:end] == primary else body
 
 
 def _unambiguous(body: bytes) -> None:

@@ -6,8 +6,10 @@ two texts for one value are a hole. RFC 4648 sections 3.5, 4 and 5.
 
 from __future__ import annotations
 
-import base64
 import binascii
+
+_TO_URL = bytes.maketrans(b"+/", b"-_")
+_FROM_URL = bytes.maketrans(b"-_", b"+/")
 
 
 def encode(data: bytes) -> str:
@@ -17,7 +19,7 @@ def encode(data: bytes) -> str:
 
 def encode_url(data: bytes) -> str:
     """base64url without padding."""
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
+    return binascii.b2a_base64(data, newline=False).translate(_TO_URL).rstrip(b"=").decode("ascii")
 
 
 def decode(text: str) -> bytes:
@@ -34,9 +36,10 @@ def decode(text: str) -> bytes:
 def decode_url(text: str) -> bytes:
     """base64url without padding; padding, white space and stray bits are ``ValueError``."""
     try:
-        data = base64.b64decode(text.encode("ascii") + b"=" * (-len(text) % 4), altchars=b"-_", validate=True)
+        encoded = text.encode("ascii").translate(_FROM_URL) + b"=" * (-len(text) % 4)
+        data = binascii.a2b_base64(encoded, strict_mode=True)
     except (binascii.Error, UnicodeEncodeError) as error:
         raise ValueError("not base64url") from error
-    if encode_url(data) != text:
+    if encode_url(data) != text:  # stray bits, padding, and the other alphabet
         raise ValueError("not canonical base64url without padding")
     return data

@@ -27,6 +27,8 @@ from adyton.rats import binding
 from adyton.rats.result import Appraisal, AttestationResult, Mismatch, TrustVector
 from adyton.rats.types import JsonValue, VerifiedEvidence
 
+MAX_DOCUMENTS = 512
+MAX_DOCUMENT = 16 * 1024
 _ADDITIONAL = "additional-evidence"
 
 
@@ -42,7 +44,7 @@ class Appraiser:
         # What is found again and again in a fleet: each is a function of its key alone, so it never grows stale.
         self._concluded = Memory[tuple[TrustVector, tuple[vector.Extension, ...]]]()
         self._explained = Memory[tuple[Mismatch, ...]]()
-        self._documents = Memory[dict[str, JsonValue]]()
+        self._documents = Memory[dict[str, JsonValue]](MAX_DOCUMENTS)
 
     async def appraise(
         self,
@@ -140,7 +142,8 @@ class Appraiser:
         claims = self._documents.get(key)
         if claims is None:
             claims = annotated.init_data_claims(init_data)
-            self._documents.put(key, claims)
+            if len(init_data.raw) <= MAX_DOCUMENT:
+                self._documents.put(key, claims)
         return claims
 
 

@@ -35,7 +35,7 @@ WALL_SECONDS = 2.0
 START_SECONDS = 20.0
 MEMORY = 256 * 1024 * 1024
 MAX_REMEMBERED = 4096
-MAX_KEY = 16 * 1024
+MAX_KEY = 8 * 1024
 MAX_REPLY = 1024 * 1024
 _HEADER = struct.Struct(">I")
 _START = "import sys; sys.path[:] = sys.argv[2:]; from adyton.broker.rego_worker import main; main(int(sys.argv[1]))"

@@ -107,6 +107,20 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> str:
     return f"oci:{directory}:latest"
 
 
+@pytest.fixture(scope="session")
+def secret(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, bytes]:
+    """The name of an image with a secret file ``/secret``, and what the file holds; nothing else on this disk does."""
+    marker = os.urandom(32).hex().encode()
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        info = tarfile.TarInfo("secret")
+        info.size, info.mode = len(marker), 0o644
+        tar.addfile(info, io.BytesIO(marker))
+    directory = tmp_path_factory.mktemp("secret")
+    write_layout(directory, [busybox_layer(), buffer.getvalue()], CONFIG)
+    return f"oci:{directory}:latest", marker
+
+
 @dataclass(frozen=True)
 class Adyton:
     """The command line over a home of its own."""

@@ -131,6 +131,7 @@ class LateSource:
                 auth_json=self._run.registry_auth,
                 plain_http=frozenset(self._run.registry_plain_http),
                 ca_pem=self._run.registry_ca,
+                unverified_tls=frozenset(self._run.registry_unverified_tls),
             )
             self._opened = RegistrySource(Registry(options), ImageReference.parse(self._run.source))
         return self._opened

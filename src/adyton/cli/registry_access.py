@@ -57,7 +57,7 @@ def access(
     from adyton.image.registry import RegistryOptions
 
     hosts = frozenset(reference.host for reference in references if reference.registry)
-    found = authfile or _credentials_file()
+    found = authfile or credentials_file()
     return RegistryOptions(
         auth_json=read_text(found) if found is not None else "",
         plain_http=hosts if plain_http else frozenset(),
@@ -80,7 +80,7 @@ def chosen_platform(text: str | None) -> Platform:
     return Platform(parts[1], parts[0], parts[2] if len(parts) == 3 else None)
 
 
-def _credentials_file() -> Path | None:
+def credentials_file() -> Path | None:
     """As skopeo looks for it: ``REGISTRY_AUTH_FILE``, the runtime directory, the user's configuration, Docker's."""
     if named := os.environ.get("REGISTRY_AUTH_FILE"):
         return Path(named)

@@ -13,6 +13,7 @@ import click
 
 from adyton.cli import output
 from adyton.cli.places import places
+from adyton.cli.registry_access import credentials_file, read_text, registry_options
 from adyton.errors import AdytonError, ConfigError
 
 if TYPE_CHECKING:
@@ -54,27 +55,9 @@ class RunCommand(click.Command):
 
 def image_options(command: Callable[..., None]) -> Callable[..., None]:
     """Where images come from: the options that ``run`` and ``workload new`` share."""
-    for option in reversed(
-        (
-            click.option(
-                "--authfile", type=click.Path(dir_okay=False), help="Registry credentials (containers-auth.json)."
-            ),
-            click.option("--tls-verify/--no-tls-verify", default=True, hidden=True),
-            click.option("--plain-http", is_flag=True, help="Speak plain http to the image's registry."),
-            click.option(
-                "--registry-ca", type=click.Path(exists=True, dir_okay=False), help="CA of the registry, PEM."
-            ),
-            click.option(
-                "--pull",
-                type=click.Choice(["missing", "always", "never"]),
-                default="missing",
-                show_default=True,
-                help="When to ask the registry what the name means now.",
-            ),
-        )
-    ):
-        command = option(command)
-    return command
+    choice = click.Choice(["missing", "always", "never"])
+    pull = click.option("--pull", type=choice, default="missing", show_default=True, help="When to ask the registry.")
+    return registry_options(pull(command))
 
 
 def document_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -169,7 +152,7 @@ def run_options(given: dict[str, Any]) -> RunOptions:
 
     env: dict[str, str] = {}
     for file in given.get("env_file", ()):
-        env |= options.env_file(read_text(file), os.environ)
+        env |= options.env_file(read_text(Path(file)), os.environ)
     env |= options.env(given["env"], os.environ)
     return options.RunOptions(
         image=given["image"],
@@ -192,31 +175,21 @@ def run_options(given: dict[str, Any]) -> RunOptions:
 
 
 def registry_access(given: dict[str, Any]) -> Access:
-    """Where the image's registry's credentials and certificates are."""
-    from adyton.image.reference import ImageReference, Transport
+    """Where the image's registry's credentials and certificates are; nothing for an image on disk."""
+    from adyton.image.reference import ImageReference
     from adyton.runtime.images import Access
 
     reference = ImageReference.parse(given["image"])
-    plain = given["plain_http"] or not given["tls_verify"]
+    if not reference.registry:
+        return Access()
+    credentials = given["authfile"] or credentials_file()
+    host = frozenset({reference.host})
     return Access(
-        auth_json=read_text(path) if (path := auth_file(given["authfile"])) is not None else "",
-        plain_http=frozenset({reference.registry})
-        if plain and reference.transport is Transport.REGISTRY
-        else frozenset(),
+        auth_json=read_text(credentials) if credentials is not None else "",
+        plain_http=host if given["plain_http"] else frozenset(),
         ca_pem=read_text(given["registry_ca"]) if given["registry_ca"] else "",
+        unverified_tls=frozenset() if given["tls_verify"] else host,
     )
-
-
-def auth_file(given: str | None) -> Path | None:
-    """The file of credentials: the one given, else where podman and docker keep theirs."""
-    if given is not None:
-        return Path(given)
-    if named := os.environ.get("REGISTRY_AUTH_FILE"):
-        return Path(named)
-    candidates = [Path.home() / ".config/containers/auth.json", Path.home() / ".docker/config.json"]
-    if runtime := os.environ.get("XDG_RUNTIME_DIR"):
-        candidates.insert(0, Path(runtime) / "containers/auth.json")
-    return next((path for path in candidates if path.is_file()), None)
 
 
 def broker_option(given: dict[str, Any]) -> Broker | None:
@@ -301,10 +274,11 @@ def _request(
         volumes={volume.path: volume.source for volume in options.volumes if volume.source},
         publish=list(options.publish),
         env=dict(options.env),
-        decryption_keys=[read_text(path) for path in given["keys"]],
+        decryption_keys=[read_text(Path(path)) for path in given["keys"]],
         registry_auth=access.auth_json,
         registry_plain_http=sorted(access.plain_http),
         registry_ca=access.ca_pem,
+        registry_unverified_tls=sorted(access.unverified_tls),
         rows=rows,
         columns=columns,
     )
@@ -325,16 +299,6 @@ def reach() -> Control:
     from adyton.runtime.control import Control
 
     return Control.connect(places().devtee_socket)
-
-
-def read_text(path: str | Path) -> str:
-    """A small file that a person named."""
-    try:
-        return Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            "a file cannot be read", code="file_unreadable", field=str(path), got=str(error)[:200]
-        ) from error
 
 
 @click.command()

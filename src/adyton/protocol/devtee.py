@@ -51,6 +51,7 @@ class Run(msgspec.Struct, frozen=True, tag=True):
     decryption_keys: list[str] = []
     registry_auth: str = ""
     registry_plain_http: list[str] = []
+    registry_unverified_tls: list[str] = []
     registry_ca: str = ""
     rows: int = 0
     columns: int = 0

@@ -32,11 +32,12 @@ class Pull(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """How a registry is reached: credentials (the text of an auth.json), registries without TLS, a CA in PEM."""
+    """How registries are reached: as ``image.registry.RegistryOptions``, which is not loaded for what the store holds."""
 
     auth_json: str = field(default="", repr=False)
     plain_http: frozenset[str] = frozenset()
     ca_pem: str = ""
+    unverified_tls: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +80,7 @@ def _open(reference: ImageReference, access: Access) -> ImageSource:
     from adyton.image.registry import RegistryOptions
     from adyton.image.transports import open_source
 
-    options = RegistryOptions(auth_json=access.auth_json, plain_http=access.plain_http, ca_pem=access.ca_pem)
+    options = RegistryOptions(access.auth_json, access.plain_http, access.ca_pem, access.unverified_tls)
     return open_source(reference, options)
 
 

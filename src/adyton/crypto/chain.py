@@ -1,7 +1,7 @@
 """Walking a chain of certificates: one check a function, for any TEE. Each raises an ``EndorsementError`` or is silent.
 
-``cryptography.x509.verification`` refuses AMD's RSA-PSS chains, and ``verify_directly_issued_by`` looks at names and
-signature only. The caller owes all of: signature, validity, CA constraints, key usage, critical extensions, revocation
+``cryptography.x509.verification`` refuses AMD's RSA-PSS chains, and what it has besides looks at names and signature
+only. The caller owes all of: signature, validity, CA constraints, key usage, critical extensions, revocation
 and the pinned root (evidence 1, rules 9 to 12); ``tee/*/endorsements.py`` composes them.
 
 A role (``leaf``, ``intermediate``, ``root``) names the certificate in the error's code: ``leaf_sig``, ``root_validity``.
@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
@@ -29,9 +28,9 @@ from adyton.errors import (
     EndorsementUntrusted,
 )
 
-BASIC_CONSTRAINTS = "2.5.29.19"
-KEY_USAGE = "2.5.29.15"
 RSA_BITS = 4096
+_SHA384 = hashes.SHA384()
+_PSS = padding.PSS(padding.MGF1(_SHA384), 48)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,11 +88,11 @@ def check_pss_sha384(item: Certificate | Crl, role: Role) -> None:
         raise role.error(EndorsementMalformed, "sig_algorithm", "unknown signature algorithm") from error
     if (
         parsed.signature_algorithm_oid != SignatureAlgorithmOID.RSASSA_PSS
-        or not isinstance(parameters, padding.PSS)
-        or not isinstance(digest, hashes.SHA384)
+        or type(parameters) is not padding.PSS
+        or type(digest) is not hashes.SHA384
         or parameters._salt_length != 48  # noqa: SLF001 -- pyca has no public name for them
-        or not isinstance(parameters._mgf, padding.MGF1)  # noqa: SLF001
-        or not isinstance(parameters._mgf._algorithm, hashes.SHA384)  # noqa: SLF001
+        or type(parameters._mgf) is not padding.MGF1  # noqa: SLF001
+        or type(parameters._mgf._algorithm) is not hashes.SHA384  # noqa: SLF001
     ):
         raise role.error(
             EndorsementMalformed,
@@ -117,25 +116,31 @@ def check_rsa_4096(certificate: Certificate, role: Role) -> None:
         )
 
 
-def is_signed_by(certificate: Certificate, issuer: Certificate) -> bool:
-    """Whether names fit and the signature verifies. Everything else about ``issuer`` is still to be checked."""
+def is_signed_pss_sha384(certificate: Certificate, issuer: Certificate) -> bool:
+    """Whether names fit and the signature verifies with the format's algorithm, which the file must name as well.
+
+    Everything else about ``issuer`` is still to be checked. ``check_pss_sha384`` says what the file names.
+    """
+    key = issuer.public_key
+    if certificate.issuer != issuer.subject or not isinstance(key, rsa.RSAPublicKey):
+        return False
     try:
-        certificate.parsed.verify_directly_issued_by(issuer.parsed)
-    except (InvalidSignature, ValueError, TypeError):
+        key.verify(certificate.signature, certificate.signed, _PSS, _SHA384)
+    except InvalidSignature:
         return False
     return True
 
 
-def check_signed_by(certificate: Certificate, issuer: Certificate, role: Role) -> None:
-    """``is_signed_by``, or ``EndorsementUntrusted``."""
-    if not is_signed_by(certificate, issuer):
+def check_signed_pss_sha384(certificate: Certificate, issuer: Certificate, role: Role) -> None:
+    """As ``is_signed_pss_sha384``, or ``EndorsementUntrusted``."""
+    if not is_signed_pss_sha384(certificate, issuer):
         raise role.error(EndorsementUntrusted, "sig", "its signature does not verify under its issuer's key")
 
 
 def check_authority(certificate: Certificate, role: Role, *, below: int) -> None:
     """A CA that may sign certificates, with at most its pathLen of CAs ``below`` it."""
-    constraints = certificate.find(x509.BasicConstraints)
-    usage = certificate.find(x509.KeyUsage)
+    constraints = certificate.basic_constraints
+    usage = certificate.key_usage
     if constraints is None or not constraints.ca or usage is None or not usage.key_cert_sign:
         raise role.error(EndorsementMalformed, "profile", "not a certification authority")
     if constraints.path_length is not None and constraints.path_length < below:
@@ -150,21 +155,21 @@ def check_authority(certificate: Certificate, role: Role, *, below: int) -> None
 
 def check_leaf(certificate: Certificate, role: Role) -> None:
     """No CA; where it says what its key is for, it is for signatures."""
-    constraints = certificate.find(x509.BasicConstraints)
-    usage = certificate.find(x509.KeyUsage)
+    constraints = certificate.basic_constraints
+    usage = certificate.key_usage
     if (constraints is not None and constraints.ca) or (usage is not None and not usage.digital_signature):
         raise role.error(EndorsementMalformed, "profile", "its key is not for signing evidence")
 
 
 def check_critical(certificate: Certificate, role: Role, *, known: frozenset[str]) -> None:
     """No critical extension besides the ``known`` ones, which the caller checks."""
-    for extension in certificate.extensions:
-        if extension.critical and extension.oid.dotted_string not in known:
+    for oid, (critical, _) in certificate.extensions.items():
+        if critical and oid not in known:
             raise role.error(
                 EndorsementMalformed,
                 "critical_extension",
                 "a critical extension that is unknown here",
-                got=extension.oid.dotted_string,
+                got=oid,
             )
 
 
@@ -228,18 +233,18 @@ def check_revocation(
 
 def _signed_crl(crl: Crl, authority: Certificate, role: Role) -> bool:
     """Whether ``authority`` may sign CRLs, and signed this one, which covers all that it issued."""
-    usage = authority.find(x509.KeyUsage)
+    usage = authority.key_usage
     key = authority.public_key
     if usage is None or not usage.crl_sign or not isinstance(key, rsa.RSAPublicKey):
         return False
     try:
         check_pss_sha384(crl, role)
-        signed = crl.parsed.is_signature_valid(key)
-    except (EndorsementMalformed, ValueError, TypeError):
+        key.verify(crl.signature, crl.signed, _PSS, _SHA384)
+    except (EndorsementMalformed, InvalidSignature):
         return False
-    if signed and crl.critical:  # a delta, or only a part: it could hide an entry
+    if crl.critical:  # a delta, or only a part: it could hide an entry
         raise role.error(EndorsementMalformed, "profile", "a critical extension that is unknown here", got=crl.critical)
-    return signed
+    return True
 
 
 def _time(moment: datetime) -> str:

@@ -9,23 +9,26 @@ from __future__ import annotations
 import hashlib
 import re
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from datetime import datetime
 from functools import cached_property
-from typing import TypeVar
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.utils import CryptographyDeprecationWarning
-from cryptography.x509.oid import NameOID
 
 from adyton.errors import EndorsementMalformed
 from adyton.wire import b64, der
 
 MAX_SIZE = 4 * 1024 * 1024  # bytes of one blob; Intel's largest CRL is far below
 _PEM = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----\s*\n([A-Za-z0-9+/=\s]*?)-----END \1-----")
+BASIC_CONSTRAINTS = "2.5.29.19"
+KEY_USAGE = "2.5.29.15"
+_VERSION = 0xA0
+_COMMON_NAME = bytes.fromhex("0603550403")  # 2.5.4.3
+_TEXT = frozenset({0x0C, 0x13})  # UTF8String, PrintableString
 _PEM_BEGIN = b"-----BEGIN "
 _FOREIGN = (
     ValueError,
@@ -36,29 +39,28 @@ _FOREIGN = (
     x509.UnsupportedGeneralNameType,
 )
 
-_T = TypeVar("_T")
-
 
 class Certificate:
-    """One certificate. Times have a time zone, names are DER, extensions are read on first use and kept."""
+    """One certificate. Times have a time zone, names are DER, extensions are read on first use and kept.
+
+    ``signed`` are the bytes that ``signature`` is over; both name the same algorithm.
+    """
 
     def __init__(self, encoded: bytes) -> None:
         """From exactly one DER certificate, or ``EndorsementMalformed``."""
         self.der = encoded
         self.digest = hashlib.sha256(encoded).digest()
         try:
-            self.parsed = _without_serial_warning(x509.load_der_x509_certificate, encoded)
-            fields = der.children(der.only(self.parsed.tbs_certificate_bytes, der.SEQUENCE))
-            if fields[0].tag == 0xA0:  # version; absent in version 1
-                del fields[0]
-            self.issuer = fields[2].content
-            self.subject = fields[4].content
-            if fields[0].tag != der.INTEGER:
-                raise ValueError("serial number")
-            self.serial = int.from_bytes(fields[0].content, "big", signed=True)
+            (version, serial, _, issuer, _, subject), self.signed, self.signature = _parts(encoded, 6, 2)
+            if version[0] != _VERSION:
+                raise ValueError("version 1, which has no extensions")
+            self.serial = int.from_bytes(serial[1], "big", signed=True)
+            self.issuer = issuer[1]
+            self.subject = subject[1]
+            self.parsed = _load(encoded, self.serial)
             self.not_before: datetime = self.parsed.not_valid_before_utc
             self.not_after: datetime = self.parsed.not_valid_after_utc
-        except (*_FOREIGN, IndexError) as error:
+        except _FOREIGN as error:
             raise _malformed("not a certificate that can be read") from error
 
     def __eq__(self, other: object) -> bool:
@@ -72,12 +74,12 @@ class Certificate:
 
     @cached_property
     def common_name(self) -> str:
-        """The subject's only common name; empty if it has none or several."""
+        """The subject's only common name; empty if it has none or several, or it is not text."""
         try:
-            names = self.parsed.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-        except _FOREIGN as error:
+            found = _common_names(self.subject)
+            return found[0].decode("utf-8") if len(found) == 1 else ""
+        except ValueError as error:
             raise _malformed("a certificate's subject cannot be read") from error
-        return str(names[0].value) if len(names) == 1 else ""
 
     @cached_property
     def public_key(self) -> CertificatePublicKeyTypes:
@@ -94,51 +96,53 @@ class Certificate:
         return hashlib.sha256(encoded).digest()
 
     @cached_property
-    def extensions(self) -> x509.Extensions:
-        """All extensions, or ``EndorsementMalformed`` if one cannot be read or comes twice."""
+    def extensions(self) -> dict[str, tuple[bool, x509.ExtensionType]]:
+        """``(critical, value)`` by dotted identifier; ``EndorsementMalformed`` if one is unreadable or comes twice."""
         try:
-            return self.parsed.extensions
+            return {item.oid.dotted_string: (item.critical, item.value) for item in self.parsed.extensions}
         except _FOREIGN as error:
             raise _malformed("a certificate's extensions cannot be read") from error
 
     @cached_property
     def unknown_extensions(self) -> dict[str, bytes]:
-        """Contents of the extensions that are not X.509's own, by dotted object identifier."""
+        """Contents of the extensions that are not X.509's own, by dotted identifier."""
         return {
-            extension.oid.dotted_string: extension.value.value
-            for extension in self.extensions
-            if isinstance(extension.value, x509.UnrecognizedExtension)
+            oid: value.value for oid, (_, value) in self.extensions.items() if type(value) is x509.UnrecognizedExtension
         }
 
-    def find(self, kind: type[_T]) -> _T | None:
-        """The value of one of X.509's own extensions, or ``None``."""
-        return next((extension.value for extension in self.extensions if isinstance(extension.value, kind)), None)
+    @property
+    def basic_constraints(self) -> x509.BasicConstraints | None:
+        """Whether it is an authority, and how many may be below it; ``None`` if it does not say."""
+        found = self.extensions.get(BASIC_CONSTRAINTS)
+        return found[1] if found is not None and isinstance(found[1], x509.BasicConstraints) else None
+
+    @property
+    def key_usage(self) -> x509.KeyUsage | None:
+        """What its key is for; ``None`` if it does not say."""
+        found = self.extensions.get(KEY_USAGE)
+        return found[1] if found is not None and isinstance(found[1], x509.KeyUsage) else None
 
 
 class Crl:
-    """One certificate revocation list. ``number`` is ``None`` where it has none."""
+    """One certificate revocation list. ``signed`` and ``signature`` as in ``Certificate``."""
 
     def __init__(self, encoded: bytes) -> None:
         """From exactly one DER CRL that says when the next one comes, or ``EndorsementMalformed``."""
         self.der = encoded
         try:
             self.parsed = x509.load_der_x509_crl(encoded)
-            fields = der.children(der.only(self.parsed.tbs_certlist_bytes, der.SEQUENCE))
-            if fields[0].tag != der.INTEGER:
+            (version, _, issuer), self.signed, self.signature = _parts(encoded, 3, 1)
+            if version[0] != der.INTEGER:
                 raise ValueError("version 1, which has no extensions")
-            self.issuer = fields[2].content  # version, algorithm, issuer
+            self.issuer = issuer[1]
             self.this_update: datetime = self.parsed.last_update_utc
             next_update = self.parsed.next_update_utc
-            self.critical = tuple(
-                extension.oid.dotted_string for extension in self.parsed.extensions if extension.critical
-            )
-            number = next((e.value for e in self.parsed.extensions if isinstance(e.value, x509.CRLNumber)), None)
-        except (*_FOREIGN, IndexError) as error:
+            self._extensions = list(self.parsed.extensions)
+        except _FOREIGN as error:
             raise _malformed("not a CRL that can be read") from error
         if next_update is None:
             raise _malformed("a CRL without nextUpdate could never become stale")
         self.next_update: datetime = next_update
-        self.number = number.crl_number if number is not None else None
         self.digest = hashlib.sha256(encoded).digest()
 
     def __eq__(self, other: object) -> bool:
@@ -149,6 +153,17 @@ class Crl:
 
     def __len__(self) -> int:
         return len(self.parsed)
+
+    @property
+    def critical(self) -> tuple[str, ...]:
+        """Dotted identifiers of its critical extensions."""
+        return tuple(item.oid.dotted_string for item in self._extensions if item.critical)
+
+    @property
+    def number(self) -> int | None:
+        """Its number among its issuer's, if it has one."""
+        values = (item.value for item in self._extensions)
+        return next((value.crl_number for value in values if isinstance(value, x509.CRLNumber)), None)
 
     def lists(self, certificate: Certificate) -> bool:
         """Whether an entry has this certificate's serial number; who issued the certificate is the caller's question."""
@@ -222,9 +237,12 @@ def _read(blob: bytes) -> list[Certificate | Crl]:
             raise _malformed("PEM that is cut off or malformed")
         return [_read_block(label, text) for label, text in blocks]
     try:
-        return [Certificate(blob)]
-    except EndorsementMalformed:
-        return [_one(Crl, blob)]
+        _, offset, _ = der.bounds(blob)
+        _, offset, _ = der.bounds(blob, offset)
+        first, _, _ = der.bounds(blob, offset)
+    except ValueError as error:
+        raise _malformed("neither a certificate nor a CRL, in PEM or DER") from error
+    return [Certificate(blob) if first == _VERSION else Crl(blob)]
 
 
 def _read_block(label: bytes, text: bytes) -> Certificate | Crl:
@@ -239,18 +257,56 @@ def _read_block(label: bytes, text: bytes) -> Certificate | Crl:
     raise _malformed("PEM of another kind than CERTIFICATE and X509 CRL", got=label.decode("ascii")[:40])
 
 
-def _one(kind: Callable[[bytes], Crl], blob: bytes) -> Crl:
-    try:
-        return kind(blob)
-    except EndorsementMalformed as error:
-        raise _malformed("neither a certificate nor a CRL, in PEM or DER") from error
+def _parts(encoded: bytes, count: int, algorithm: int) -> tuple[list[tuple[int, bytes]], bytes, bytes]:
+    """Tag and content of the first elements of what a certificate or CRL signs; what it signs; and the signature.
+
+    ``ValueError`` if it has fewer elements, is not one sequence of three, or names one algorithm inside (element number
+    ``algorithm``) and another outside.
+    """
+    bounds = der.bounds
+    tag, signed_at, end = bounds(encoded)
+    if tag != der.SEQUENCE or end != len(encoded):
+        raise ValueError("not one sequence")
+    tag, offset, signed_end = bounds(encoded, signed_at)
+    if tag != der.SEQUENCE:
+        raise ValueError("what is signed is not a sequence")
+    found = []
+    for _ in range(count):
+        tag, body, offset = bounds(encoded, offset)
+        if offset > signed_end:
+            raise ValueError("an element is longer than what holds it")
+        found.append((tag, encoded[body:offset]))
+    _, body, offset = bounds(encoded, signed_end)
+    if encoded[body:offset] != found[algorithm][1]:
+        raise ValueError("what is signed names another algorithm than the signature")
+    tag, body, offset = bounds(encoded, offset)
+    if tag != der.BIT_STRING or offset != end or encoded[body : body + 1] != b"\0":
+        raise ValueError("the signature is not whole bytes at the end")
+    return found, encoded[signed_at:signed_end], encoded[body + 1 : offset]
 
 
-def _without_serial_warning(load: Callable[[bytes], x509.Certificate], encoded: bytes) -> x509.Certificate:
+def _common_names(name: bytes) -> list[bytes]:
+    """The common names in a distinguished name (the content of its SEQUENCE)."""
+    found = []
+    offset = 0
+    while offset < len(name):
+        _, body, offset = der.bounds(name, offset)
+        if name.find(_COMMON_NAME, body, offset) < 0:  # most parts of a name are others
+            continue
+        for pair in der.children(name[body:offset]):
+            kind, value = der.children(pair.content)
+            if kind.content == _COMMON_NAME[2:] and value.tag in _TEXT:
+                found.append(value.content)
+    return found
+
+
+def _load(encoded: bytes, serial: int) -> x509.Certificate:
     """AMD gives every VCEK the serial number 0, which RFC 5280 forbids; ``cryptography`` warns, and loads it."""
+    if serial > 0:
+        return x509.load_der_x509_certificate(encoded)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CryptographyDeprecationWarning)
-        return load(encoded)
+        return x509.load_der_x509_certificate(encoded)
 
 
 def _malformed(message: str, got: object = None) -> EndorsementMalformed:

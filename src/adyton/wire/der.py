@@ -29,36 +29,43 @@ class Element(NamedTuple):
     end: int
 
 
-def read(data: bytes, offset: int = 0) -> Element:
-    """The element that begins at ``offset``; ``ValueError`` if it is not DER or runs over the end."""
+def bounds(data: bytes, offset: int = 0) -> tuple[int, int, int]:
+    """Tag, begin of content and end of the element at ``offset``; ``ValueError`` if it is not DER or runs over the end."""
     body = offset + 2
-    if body > len(data):
+    total = len(data)
+    if body > total:
         raise ValueError("DER element is cut off")
     tag, length = data[offset], data[offset + 1]
     if tag & 0x1F == 0x1F:
         raise ValueError("DER tag numbers above 30 are not used here")
     if length & 0x80:
         size = length & 0x7F
-        if not 1 <= size <= 4 or body + size > len(data):
+        if not 1 <= size <= 4 or body + size > total:
             raise ValueError("DER length is indefinite, too large or cut off")
         length = int.from_bytes(data[body : body + size], "big")
         if length < 0x80 or length >> (8 * (size - 1)) == 0:
             raise ValueError("DER length is longer than it need be")
         body += size
     end = body + length
-    if end > len(data):
+    if end > total:
         raise ValueError("DER element is longer than what holds it")
+    return tag, body, end
+
+
+def read(data: bytes, offset: int = 0) -> Element:
+    """The element that begins at ``offset``; ``ValueError`` as ``bounds``."""
+    tag, body, end = bounds(data, offset)
     return Element(tag, data[body:end], offset, end)
 
 
 def only(data: bytes, tag: int) -> bytes:
     """The content of ``data``, which must be exactly one element of this tag."""
-    element = read(data)
-    if element.tag != tag:
-        raise ValueError(f"DER tag is {element.tag:#04x}, not {tag:#04x}")
-    if element.end != len(data):
+    found, body, end = bounds(data)
+    if found != tag:
+        raise ValueError(f"DER tag is {found:#04x}, not {tag:#04x}")
+    if end != len(data):
         raise ValueError("bytes after the DER element")
-    return element.content
+    return data[body:end]
 
 
 def children(content: bytes) -> list[Element]:

@@ -71,7 +71,7 @@ class Verification:
         self.rivals: list[Leaf] = []
         self._json = json_form.parse(evidence) if is_json(evidence) else None
         self.report = self._json.report if self._json is not None else SnpReport.parse(evidence)
-        self.raw = self.report.encode() if self._json is not None else evidence
+        self.raw = self._json.encoded if self._json is not None else evidence
         self.product: Product | None = claims_of.product_of(self.report)
 
     def memory_key(self) -> tuple[object, ...]:
@@ -146,8 +146,11 @@ class Verification:
                 unreadable = unreadable or error
         if not leaves:
             raise unreadable or self._leaf_missing()
-        best = max(map(self._fit, leaves))
-        self.rivals = [leaf for leaf in leaves if self._fit(leaf) == best]
+        if len(leaves) > 1:
+            fits = [self._fit(leaf) for leaf in leaves]
+            best = max(fits)
+            leaves = [leaf for leaf, fit in zip(leaves, fits, strict=True) if fit == best]
+        self.rivals = leaves
         valid = [leaf for leaf in self.rivals if leaf.certificate.not_before <= self.now <= leaf.certificate.not_after]
         self.leaf = (valid or self.rivals)[0]
 

@@ -82,7 +82,7 @@ def vendor_extensions(certificate: Certificate) -> dict[str, bytes]:
 
 def is_leaf(certificate: Certificate) -> bool:
     """Whether the certificate claims to be a VCEK or VLEK: it has one of AMD's extensions."""
-    return bool(vendor_extensions(certificate))
+    return any(oid.startswith(_ARC) for oid in certificate.unknown_extensions)
 
 
 @lru_cache(maxsize=4096)
@@ -172,7 +172,7 @@ class Walk:
         walk.check_authority(self.root, ROOT, below=1)
         walk.check_critical(self.root, ROOT, known=_CRITICAL)
         walk.check_pss_sha384(self.root, ROOT)
-        walk.check_signed_by(self.root, self.root, ROOT)
+        walk.check_signed_pss_sha384(self.root, self.root, ROOT)
 
     def validity(self) -> None:
         """Each of the three at ``now``."""
@@ -259,7 +259,7 @@ def check_crl(crl: Crl, pool: EndorsementSet, *, anchors: TrustAnchors, now: dat
         raise CRL.error(EndorsementUntrusted, "untrusted", "no trusted root of its issuer's name is at hand")
     root = roots[0]
     walk.check_authority(root, ROOT, below=1)
-    walk.check_signed_by(root, root, ROOT)
+    walk.check_signed_pss_sha384(root, root, ROOT)
     walk.check_validity(root, now, ROOT)
     walk.check_revocation((), root, (crl,), now, role=CRL)
     return root
@@ -269,6 +269,6 @@ def _signer(certificate: Certificate, issuers: tuple[Certificate, ...], role: Ro
     """The one of ``issuers`` that signed ``certificate``; they have its issuer's name."""
     for issuer in issuers:
         walk.check_rsa_4096(issuer, issuer_role)
-        if walk.is_signed_by(certificate, issuer):
+        if walk.is_signed_pss_sha384(certificate, issuer):
             return issuer
     raise role.error(EndorsementUntrusted, "sig", "its signature does not verify under its issuer's key")

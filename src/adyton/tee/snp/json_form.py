@@ -16,11 +16,11 @@ import msgspec
 
 from adyton.errors import MalformedEvidence
 from adyton.rats.types import JsonValue
-from adyton.tee.snp.abi import VERSIONS, GuestPolicy, KeyInfo, PlatformInfo, SnpReport, Tcb
+from adyton.tee.snp.abi import ECDSA_P384_SHA384, VERSIONS, GuestPolicy, KeyInfo, PlatformInfo, SnpReport, Tcb
 
 MAX_SIZE = 256 * 1024
 MAX_CERTIFICATES = 8
-CERTIFICATE_TYPES = ("VCEK", "VLEK", "ASK", "ARK")
+CERTIFICATE_TYPES = ("VCEK", "VLEK", "ASK", "ASVK", "ARK")
 SPEC = "kbs-protocol 2.4 snp"
 
 
@@ -95,9 +95,10 @@ _MEMBERS = 24 + 4 * 4 + 2 * 3 + 2
 
 
 class JsonEvidence(msgspec.Struct, frozen=True):
-    """A parsed report with the text of its certificates, which is read only when a chain is not known yet."""
+    """A parsed report, its 1184 bytes, and the text of its certificates, which is read only when they are needed."""
 
     report: SnpReport
+    encoded: bytes
     chain_text: bytes
 
     def certificates(self) -> list[tuple[str, bytes]]:
@@ -125,7 +126,12 @@ def parse(data: bytes) -> JsonEvidence:
     except (msgspec.DecodeError, RecursionError, ValueError) as error:
         raise _malformed(str(error)[:200]) from error
     _refuse_duplicates(data, report_text, chain_text, fields)
-    return JsonEvidence(_report(fields), chain_text)
+    report = _report(fields)
+    try:
+        encoded = report.encode()  # checks every length and range
+    except ValueError as error:
+        raise _malformed("a member is out of range or has the wrong length") from error
+    return JsonEvidence(report, encoded, chain_text)
 
 
 def _refuse_duplicates(data: bytes, report_text: bytes, chain_text: bytes, fields: _Report) -> None:
@@ -143,8 +149,8 @@ def _refuse_duplicates(data: bytes, report_text: bytes, chain_text: bytes, field
 
 
 def _report(fields: _Report) -> SnpReport:
-    if fields.version not in VERSIONS:
-        raise _malformed("unknown version of a report")
+    if fields.version not in VERSIONS or fields.sig_algo != ECDSA_P384_SHA384:
+        raise _malformed("unknown version or signature algorithm of a report")
     family = _optional(fields.cpuid_fam_id)
     model = _optional(fields.cpuid_mod_id)
     stepping = _optional(fields.cpuid_step)
@@ -164,7 +170,7 @@ def _report(fields: _Report) -> SnpReport:
         )
     turin = family == 0x1A
     try:
-        built = SnpReport(
+        return SnpReport(
             version=fields.version,
             guest_svn=fields.guest_svn,
             policy=GuestPolicy(fields.policy),
@@ -200,10 +206,8 @@ def _report(fields: _Report) -> SnpReport:
             r=bytes(fields.signature.r),
             s=bytes(fields.signature.s),
         )
-        encoded = built.encode()  # checks every length and range
     except (ValueError, OverflowError) as error:
         raise _malformed("a member is out of range or has the wrong length") from error
-    return SnpReport.parse(encoded)
 
 
 def _optional(value: int | msgspec.UnsetType | None) -> int | None:

@@ -16,7 +16,6 @@ from datetime import datetime
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
-from cryptography.x509.oid import SignatureAlgorithmOID
 
 from adyton.crypto.x509 import Certificate, Crl
 from adyton.errors import (
@@ -29,6 +28,32 @@ from adyton.errors import (
 )
 
 RSA_BITS = 4096
+
+
+def _wrap(tag: str, content: str) -> str:
+    """A DER element in hex, shorter than 128 bytes."""
+    return f"{tag}{len(content) // 2:02x}{content}"
+
+
+# RFC 4055 3.1: the content of the AlgorithmIdentifier. Issuers differ in two things that mean the same: whether a hash
+# has NULL for its parameters, and whether the trailer field's default is written out.
+_PSS_OID = "06092a864886f70d01010a"
+_SHA384_OID = "0609608648016503040202"
+_MGF1_OID = "06092a864886f70d010108"
+_PSS_SHA384 = frozenset(
+    bytes.fromhex(
+        _PSS_OID
+        + _wrap(
+            "30",
+            _wrap("a0", _wrap("30", _SHA384_OID + null))
+            + _wrap("a1", _wrap("30", _MGF1_OID + _wrap("30", _SHA384_OID + null)))
+            + "a203020130"
+            + trailer,
+        )
+    )
+    for null in ("0500", "")
+    for trailer in ("", "a303020101")
+)
 _SHA384 = hashes.SHA384()
 _PSS = padding.PSS(padding.MGF1(_SHA384), 48)
 
@@ -80,26 +105,13 @@ def check_validity(certificate: Certificate, now: datetime, role: Role) -> None:
 
 def check_pss_sha384(item: Certificate | Crl, role: Role) -> None:
     """RSASSA-PSS with SHA-384, MGF1 with SHA-384, salt of 48 bytes: the algorithm is the format's, not the file's."""
-    parsed = item.parsed
-    try:
-        parameters = parsed.signature_algorithm_parameters
-        digest = parsed.signature_hash_algorithm
-    except Exception as error:  # what pyca raises for algorithms that it does not know varies
-        raise role.error(EndorsementMalformed, "sig_algorithm", "unknown signature algorithm") from error
-    if (
-        parsed.signature_algorithm_oid != SignatureAlgorithmOID.RSASSA_PSS
-        or type(parameters) is not padding.PSS
-        or type(digest) is not hashes.SHA384
-        or parameters._salt_length != 48  # noqa: SLF001 -- pyca has no public name for them
-        or type(parameters._mgf) is not padding.MGF1  # noqa: SLF001
-        or type(parameters._mgf._algorithm) is not hashes.SHA384  # noqa: SLF001
-    ):
+    if item.algorithm not in _PSS_SHA384:
         raise role.error(
             EndorsementMalformed,
             "sig_algorithm",
             "not signed with the algorithm of this format",
             expected="RSASSA-PSS, SHA-384, MGF1 SHA-384, salt 48",
-            got=parsed.signature_algorithm_oid.dotted_string,
+            got=item.algorithm[:80],
         )
 
 

@@ -43,7 +43,7 @@ _FOREIGN = (
 class Certificate:
     """One certificate. Times have a time zone, names are DER, extensions are read on first use and kept.
 
-    ``signed`` are the bytes that ``signature`` is over; both name the same algorithm.
+    ``signed`` are the bytes that ``signature`` is over; ``algorithm`` is the content of the AlgorithmIdentifier that both name.
     """
 
     def __init__(self, encoded: bytes) -> None:
@@ -51,12 +51,13 @@ class Certificate:
         self.der = encoded
         self.digest = hashlib.sha256(encoded).digest()
         try:
-            (version, serial, _, issuer, _, subject), self.signed, self.signature = _parts(encoded, 6, 2)
+            (version, serial, algorithm, issuer, _, subject), self.signed, self.signature = _parts(encoded, 6, 2)
             if version[0] != _VERSION:
                 raise ValueError("version 1, which has no extensions")
             self.serial = int.from_bytes(serial[1], "big", signed=True)
             self.issuer = issuer[1]
             self.subject = subject[1]
+            self.algorithm = algorithm[1]
             self.parsed = _load(encoded, self.serial)
             self.not_before: datetime = self.parsed.not_valid_before_utc
             self.not_after: datetime = self.parsed.not_valid_after_utc
@@ -124,17 +125,18 @@ class Certificate:
 
 
 class Crl:
-    """One certificate revocation list. ``signed`` and ``signature`` as in ``Certificate``."""
+    """One certificate revocation list. ``signed``, ``signature`` and ``algorithm`` as in ``Certificate``."""
 
     def __init__(self, encoded: bytes) -> None:
         """From exactly one DER CRL that says when the next one comes, or ``EndorsementMalformed``."""
         self.der = encoded
         try:
             self.parsed = x509.load_der_x509_crl(encoded)
-            (version, _, issuer), self.signed, self.signature = _parts(encoded, 3, 1)
+            (version, algorithm, issuer), self.signed, self.signature = _parts(encoded, 3, 1)
             if version[0] != der.INTEGER:
                 raise ValueError("version 1, which has no extensions")
             self.issuer = issuer[1]
+            self.algorithm = algorithm[1]
             self.this_update: datetime = self.parsed.last_update_utc
             next_update = self.parsed.next_update_utc
             self._extensions = list(self.parsed.extensions)
@@ -236,13 +238,14 @@ def _read(blob: bytes) -> list[Certificate | Crl]:
         if len(blocks) != blob.count(_PEM_BEGIN):
             raise _malformed("PEM that is cut off or malformed")
         return [_read_block(label, text) for label, text in blocks]
-    try:
-        _, offset, _ = der.bounds(blob)
-        _, offset, _ = der.bounds(blob, offset)
-        first, _, _ = der.bounds(blob, offset)
-    except ValueError as error:
-        raise _malformed("neither a certificate nor a CRL, in PEM or DER") from error
-    return [Certificate(blob) if first == _VERSION else Crl(blob)]
+    # Two headers deep a certificate has its version, a CRL an integer. Whether it is DER is their own business.
+    at = _after_header(blob, _after_header(blob, 0))
+    return [Certificate(blob) if blob[at : at + 1] == b"\xa0" else Crl(blob)]
+
+
+def _after_header(data: bytes, offset: int) -> int:
+    length = data[offset + 1] if offset + 1 < len(data) else 0
+    return offset + 2 + (length & 0x7F if length & 0x80 else 0)
 
 
 def _read_block(label: bytes, text: bytes) -> Certificate | Crl:
@@ -293,10 +296,14 @@ def _common_names(name: bytes) -> list[bytes]:
         _, body, offset = der.bounds(name, offset)
         if name.find(_COMMON_NAME, body, offset) < 0:  # most parts of a name are others
             continue
-        for pair in der.children(name[body:offset]):
-            kind, value = der.children(pair.content)
-            if kind.content == _COMMON_NAME[2:] and value.tag in _TEXT:
-                found.append(value.content)
+        while body < offset:
+            _, kind_at, body = der.bounds(name, body)
+            _, _, value_at = der.bounds(name, kind_at)
+            tag, value, end = der.bounds(name, value_at)
+            if end != body:
+                raise ValueError("a part of the name is not a pair")
+            if name[kind_at:value_at] == _COMMON_NAME and tag in _TEXT:
+                found.append(name[value:end])
     return found
 
 

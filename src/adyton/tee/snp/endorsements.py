@@ -39,6 +39,7 @@ ROOTS = {
 KEY_SERVICE = "https://kdsintf.amd.com"
 
 _ARC = "1.3.6.1.4.1.3704.1."
+_ARC_DER = bytes.fromhex("2b060104019c7801")  # that arc inside an OBJECT IDENTIFIER
 _PARTS = {"fmc": "3.9", "boot_loader": "3.1", "tee": "3.2", "snp": "3.3", "microcode": "3.8"}
 _CRITICAL = frozenset({BASIC_CONSTRAINTS, KEY_USAGE})
 _MAX_CANDIDATES = 8
@@ -82,7 +83,7 @@ def vendor_extensions(certificate: Certificate) -> dict[str, bytes]:
 
 def is_leaf(certificate: Certificate) -> bool:
     """Whether the certificate claims to be a VCEK or VLEK: it has one of AMD's extensions."""
-    return any(oid.startswith(_ARC) for oid in certificate.unknown_extensions)
+    return _ARC_DER in certificate.der and bool(vendor_extensions(certificate))
 
 
 @lru_cache(maxsize=4096)

@@ -250,6 +250,14 @@ def test_without_a_broker_nothing_is_written(command: Command, plain: str, tmp_p
     assert not (tmp_path / "out").exists()
 
 
+def test_json_is_one_object_also_where_it_fails(command: Command, plain: str, tmp_path: Path) -> None:
+    outcome = command("image", "encrypt", plain, f"oci:{tmp_path}/out:v1", "--key", "kbs:///a", "--json")
+    error = outcome.json["error"]
+    assert isinstance(error, dict)
+    assert (outcome.status, error["code"]) == (1, "resource_path_invalid")
+    assert "resource_path_invalid" in outcome.err
+
+
 def test_a_key_that_is_there_already_is_not_replaced_by_accident(
     command: Command, plain: str, tmp_path: Path, uri: str
 ) -> None:

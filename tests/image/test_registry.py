@@ -21,7 +21,7 @@ from tests.image.building import Built, image, layer
 from tests.image.registries import Authority, RunningRegistry, docker_registry, serving, token_server
 
 from adyton.errors import AdytonError, ConfigError, DigestMismatch, MalformedImage, NotFound, NotPermitted, Unavailable
-from adyton.image import media_types, registry_upload
+from adyton.image import media_types, registry_blob, registry_upload
 from adyton.image.reference import ImageReference
 from adyton.image.registry import Registry, RegistryOptions
 from adyton.image.registry_auth import Credentials, challenges
@@ -216,6 +216,21 @@ def test_a_blob_that_is_encoded_on_the_way() -> None:
     handler = serve(lambda self: self.answer(200, BLOB, Content_Encoding="gzip"))
     with serving(handler) as host, pytest.raises(Unavailable, match="encodes"):
         read_all(host)
+
+
+def test_a_blob_that_drips(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry_blob, "WINDOW", 0.2)
+
+    def get(self: Server) -> None:
+        self.answer(200, Content_Length=str(len(BLOB)))
+        with contextlib.suppress(OSError):
+            for byte in BLOB:
+                self.wfile.write(bytes([byte]))
+                time.sleep(0.01)
+
+    with serving(serve(get)) as host, pytest.raises(Unavailable) as caught:
+        read_all(host)
+    assert caught.value.code == "registry_slow"
 
 
 def test_opening_at_an_offset_and_reading_in_threads() -> None:

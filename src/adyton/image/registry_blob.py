@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable
 
 from adyton.errors import AdytonError, Unavailable
@@ -10,15 +11,18 @@ from adyton.image.registry_http import Reply
 
 PATIENCE = 5
 PROGRESS = 1 << 20
+WINDOW = 60.0
+WINDOW_BYTES = 64 << 10
 _RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)\Z")
 _SKIP = 1 << 16
 
 
 class RegistryBlob:
-    """Reads a blob from ``offset``. After ``PATIENCE`` broken connections without ``PROGRESS`` bytes it gives up.
+    """Reads a blob from ``offset``.
 
-    Where a registry answers a range request with the whole blob, what is already had is skipped; where it answers with
-    another range than asked for, nothing of it is used.
+    It gives up after ``PATIENCE`` broken connections without ``PROGRESS`` bytes in between, and where ``WINDOW`` seconds
+    bring less than ``WINDOW_BYTES``. Where a registry answers a range request with the whole blob, what is already had
+    is skipped; where it answers with another range than asked for, nothing of it is used.
     """
 
     def __init__(self, connect: Callable[[int], Reply], offset: int, sleep: Callable[[float], None]) -> None:
@@ -30,30 +34,33 @@ class RegistryBlob:
         self._mark = offset
         self._reply: Reply | None = None
         self._closed = False
+        self._since, self._then = time.monotonic(), offset
         self._open()
 
     def readinto(self, buffer: memoryview, /) -> int:
-        """As ``BlobStream``: 0 only at the end of the blob."""
+        """As ``BlobStream``: fills ``buffer`` but at the end of the blob, and gives 0 only there."""
         if self._closed:
             raise ValueError("read of a closed blob")
-        while len(buffer):
-            if self._total is not None and self._position >= self._total:
-                return 0
+        filled = 0
+        while filled < len(buffer) and (self._total is None or self._position < self._total):
             try:
                 if self._reply is None:
                     self._open()
                     continue
-                count = self._reply.readinto(buffer)
+                count = self._reply.readinto(buffer[filled:])
                 if count == 0 and self._total is not None:
                     raise Unavailable("the connection broke in the middle of a blob", code="registry_broken")
             except Unavailable as error:
                 self._broke(error)
                 continue
+            if count == 0:
+                break
             if self._total is not None and self._position + count > self._total:
                 raise _lied(f"{self._total} bytes", "more")
             self._position += count
-            return count
-        return 0
+            filled += count
+            self._watch()
+        return filled
 
     def read(self, size: int = -1, /) -> bytes:
         """As ``BlobStream``."""
@@ -122,6 +129,17 @@ class RegistryBlob:
         if self._breaks > PATIENCE:
             raise error
         self._sleep(0.05 * 2**self._breaks)
+
+    def _watch(self) -> None:
+        """Give up on a registry that keeps a connection alive with next to nothing."""
+        now = time.monotonic()
+        if now - self._since < WINDOW:
+            return
+        if self._position - self._then < WINDOW_BYTES:
+            raise Unavailable(
+                f"the registry sends less than {WINDOW_BYTES} bytes in {WINDOW} s", code="registry_slow", field="blob"
+            )
+        self._since, self._then = now, self._position
 
     def _drop(self) -> None:
         if self._reply is not None:

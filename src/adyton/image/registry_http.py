@@ -24,6 +24,7 @@ TIMEOUT = 30.0
 SMALL_DEADLINE = 60.0
 MAX_REDIRECTS = 5
 _IDLE_PER_ORIGIN = 4
+_READ = 1 << 20
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 
@@ -86,11 +87,13 @@ class Reply:
         return int(text) if text is not None and text.isascii() and text.isdigit() and len(text) < 20 else None
 
     def readinto(self, buffer: memoryview) -> int:
-        """The next bytes of the body; 0 at its end **or** where the connection broke: compare with ``length``."""
+        """What has come of the body, after one read at most; 0 at its end **or** where the connection broke."""
         try:
-            return self._response.readinto(buffer)
+            piece = self._response.read1(min(len(buffer), _READ))
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise broken(self.url, error) from error
+        buffer[: len(piece)] = piece
+        return len(piece)
 
     def small(self, limit: int) -> bytes:
         """The whole body, at most ``limit`` bytes, within a minute; then the connection is given back."""

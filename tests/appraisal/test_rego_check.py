@@ -204,6 +204,26 @@ def test_a_computed_path_is_never_remembered(body: str) -> None:
     assert paths(body) is None
 
 
+@pytest.mark.parametrize(
+    "body",
+    ["x if { input.a }", "x if { input.a; y }", "x if {\n input.a\n y == 1\n}", "x := 1 if {\n y\n input.a\n}", "x if {\n f(1)\n input.a\n not y\n}\nf(x) := 1"],
+)  # fmt: skip
+def test_a_place_that_stands_alone_is_a_test(body: str) -> None:
+    found = check(HEAD + body)
+    assert found.tests == (("a",),) and found.paths == ()
+
+
+@pytest.mark.parametrize(
+    "body",
+    ["x := {\n input.a\n}", "x := {input.a}", "x := [y |\n input.a\n]", "x if {\n y == \n input.a\n}", "x if {\n input.a\n == y\n}", "x if { not input.a }",
+     "x if {\n input.a\n in y\n}", "x if {\n input.a\n[0]\n}", "x if {\n some y in\n input.a\n}", "x if input.a", "x := {y: 1 |\n y := 1\n input.a\n}",
+     "x if { count({\n input.a\n}) == 1 }", "x if { input.a == 1 }", "x if { y := input.a }", "x if {\n y := input.a\n z }", "x if {\n input.a\n + 1\n}"],
+)  # fmt: skip
+def test_a_place_whose_value_counts_is_a_path(body: str) -> None:
+    found = check(HEAD + body)
+    assert found.tests == () and found.paths == (("a",),)
+
+
 def test_too_many_paths_are_not_remembered() -> None:
     assert paths("x := [" + ",".join(f"input.a{n}" for n in range(201)) + "]") is None
 

@@ -29,7 +29,9 @@ def engine() -> Iterator[RegoEngine]:
 
 def unchecked(body: str) -> AcceptedPolicy:
     """A policy that reaches the engine without having been judged: what the engine's bounds must hold against."""
-    return AcceptedPolicy(text=body, digest=str(hash(body)), engine_text=HEAD + body, paths=None, calls=frozenset())
+    return AcceptedPolicy(
+        text=body, digest=str(hash(body)), engine_text=HEAD + body, paths=None, tests=(), calls=frozenset()
+    )
 
 
 def ask(
@@ -250,6 +252,29 @@ def test_a_result_is_remembered_by_what_the_policy_reads(engine: RegoEngine, mon
         1,
         2,
     ]
+
+
+def test_a_condition_that_stands_alone_is_remembered_by_what_it_can_see(
+    engine: RegoEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = counting(engine, monkeypatch)
+    accepted = check(HEAD + "default trust_claims := 33\ntrust_claims := 3 if {\n input.snp\n input.snp.a == 1\n}\n")
+    documents: list[dict[str, JsonValue]] = [{"snp": {"a": 1, "nonce": nonce}} for nonce in range(3)]
+    documents += [
+        {"snp": False},
+        {},
+        {"snp": None},
+        {"snp": {"a": 2}},
+        {"snp": {}},
+        {"snp": True},
+        {"snp": 0},
+        {"snp": ""},
+    ]
+    found = [engine.evaluate(accepted, RULES, document, {}, "one")["trust_claims"] for document in documents]
+    assert found == [3, 3, 3, *[33] * 8]
+    assert len(asked) == 9
+    assert [engine.evaluate(accepted, RULES, document, {}, "one")["trust_claims"] for document in documents] == found
+    assert [engine.evaluate(accepted, RULES, document, {})["trust_claims"] for document in documents] == found
 
 
 def test_a_policy_with_computed_paths_is_never_remembered(engine: RegoEngine, monkeypatch: pytest.MonkeyPatch) -> None:

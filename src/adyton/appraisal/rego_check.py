@@ -9,7 +9,8 @@ because the engine compares strings by their escaped text. ``input`` and the sup
 value, which the engine takes without parsing and without compiling anew. And comments go.
 
 ``paths`` are the places in ``input`` that the policy reads, if all are static: then its result depends on nothing but
-the values there and the data, and may be remembered. ``None`` means that this cannot be told.
+the values there and the data, and may be remembered. ``None`` means that this cannot be told. Of a place in ``tests``,
+which stands alone as a condition (``input.snp`` on its line), it matters only whether something is there and of what kind.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ _KEYWORDS = frozenset(
     ]
 )
 _VALUES = frozenset({"true", "false", "null"})
+_INFIX = frozenset({"in", "as", "with", "if", "else", "contains"})
 _OPEN, _CLOSE = "([{", ")]}"
 _IMPORTS = ("rego.v1", "future.keywords")
 
@@ -62,6 +64,7 @@ class AcceptedPolicy:
     digest: str
     engine_text: str = field(repr=False)
     paths: tuple[Path, ...] | None
+    tests: tuple[Path, ...]
     calls: frozenset[str]
 
     @property
@@ -89,7 +92,9 @@ class _Checker:
         self.tokens = tokens
         self.data = data
         self.paths: set[Path] | None = set()
+        self.tests: set[Path] = set()
         self.calls: set[str] = set()
+        self.bodies: list[bool] = []  # for each token: whether the bracket around it is the body of a rule
         self.functions = _functions(tokens)
         self.out: list[str] = []
 
@@ -106,6 +111,7 @@ class _Checker:
             digest=hashlib.sha256(self.text.encode()).hexdigest(),
             engine_text="".join(self.out) + "\n",
             paths=tuple(sorted(self.paths, key=repr)) if self.paths is not None else None,
+            tests=tuple(sorted(self.tests, key=repr)),
             calls=frozenset(self.calls),
         )
 
@@ -117,15 +123,17 @@ class _Checker:
             raise refused(f"to be in package {PACKAGE}, not below it", 1, code="policy_package")
 
     def _depth(self) -> None:
-        stack: list[str] = []
-        for token in self.tokens:
+        stack: list[tuple[str, bool]] = []
+        for index, token in enumerate(self.tokens):
+            self.bodies.append(bool(stack) and stack[-1][1])
             if token.kind != "sign":
                 continue
             if token.text in _OPEN:
-                stack.append(token.text)
+                before = self.tokens[index - 1]
+                stack.append((token.text, token.text == "{" and before.kind == "name" and before.text == "if"))
                 if len(stack) > MAX_DEPTH:
                     raise refused(f"brackets nested deeper than {MAX_DEPTH}", token.line, code="policy_too_deep")
-            elif token.text in _CLOSE and (not stack or _OPEN.index(stack.pop()) != _CLOSE.index(token.text)):
+            elif token.text in _CLOSE and (not stack or _OPEN.index(stack.pop()[0]) != _CLOSE.index(token.text)):
                 raise refused("brackets that do not match", token.line)
         if stack:
             raise refused("brackets that are not closed", self.tokens[-1].line)
@@ -211,12 +219,32 @@ class _Checker:
         end, path, dynamic = self._path(index + 1)
         if dynamic or not path:
             self.paths = None
+        elif self._stands_alone(index, end):
+            self.tests.add(path)
         elif self.paths is not None:
             self.paths.add(path)
             if len(self.paths) > MAX_PATHS:
                 self.paths = None
         self._write(self.tokens[index], "input.i")
         return self._copy_path(index + 1, end)
+
+    def _stands_alone(self, index: int, end: int) -> bool:
+        """Whether the words from ``index`` to ``end`` are a whole condition in the body of a rule."""
+        if not self.bodies[index] or end >= len(self.tokens) or len(self.tests) >= MAX_PATHS:
+            return False
+        before, after = self.tokens[index - 1], self.tokens[end]
+        begins = (before.kind == "sign" and before.text in "{;") or (
+            "\n" in self.tokens[index].space
+            and (
+                before.kind in {"number", "string"}
+                or (before.kind == "sign" and before.text in _CLOSE)
+                or _is_value(before)
+            )
+        )
+        ends = (after.kind == "sign" and after.text in "};") or (
+            "\n" in after.space and after.kind == "name" and after.text not in _INFIX
+        )
+        return begins and ends
 
     def _data(self, index: int) -> int:
         token = self.tokens[index]
@@ -261,6 +289,10 @@ class _Checker:
     def _write(self, token: Token, text: str | None = None) -> None:
         self.out.append(token.space)
         self.out.append(token.text if text is None else text)
+
+
+def _is_value(token: Token) -> bool:
+    return token.kind == "name" and (token.text not in _KEYWORDS or token.text in _VALUES)
 
 
 def _functions(tokens: list[Token]) -> frozenset[str]:

@@ -17,7 +17,7 @@ import msgspec
 
 from adyton.appraisal import policies as defaults
 from adyton.appraisal.rego_check import ATTESTATION_DATA, RESOURCE_DATA, AcceptedPolicy, check
-from adyton.broker.rego import RegoEngine
+from adyton.broker.rego import Memory, RegoEngine
 from adyton.errors import MalformedRequest, PolicyInvalid
 from adyton.rats.types import JsonValue
 from adyton.stores.policies import PolicyKind, StoredPolicy
@@ -28,6 +28,7 @@ RESOURCE_POLICY = "resource-policy"
 ATTESTATION_RULES = ("trust_claims", "extensions")
 RESOURCE_RULES = ("allow",)
 MAX_ACCEPTED = 256
+MAX_VIEWS = 1024
 _SORTED = msgspec.json.Encoder(order="sorted")
 _ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,127}\Z")
 
@@ -36,14 +37,14 @@ _ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,127}\Z")
 class TenantView:
     """What decides for one tenant at one generation.
 
-    ``data_key`` stands for the content of ``data``: it is the digest of the reference values that hold, which changes
+    Policies are texts by id; they are accepted when used. ``data_key`` stands for the content of ``data``: it is the digest of the reference values that hold, which changes
     with their generation and with each that expires.
     """
 
     generation: int
     references: Snapshot
-    attestation: Mapping[str, AcceptedPolicy]
-    resource: AcceptedPolicy | None
+    attestation: Mapping[str, str]
+    resource: str | None
     data: Mapping[str, JsonValue]
     data_key: str
 
@@ -59,7 +60,7 @@ class PolicyBook:
     def __init__(self, store: Store, engine: RegoEngine) -> None:
         self._store = store
         self._engine = engine
-        self._views: dict[str, TenantView] = {}
+        self._views = Memory[TenantView](MAX_VIEWS)
         self._accepted: dict[tuple[str, frozenset[str]], AcceptedPolicy] = {}
 
     def set(self, tenant: str, kind: PolicyKind, policy_id: str, text: str, now: datetime) -> StoredPolicy:
@@ -104,22 +105,22 @@ class PolicyBook:
         view = TenantView(
             generation=generation,
             references=references,
-            attestation={name: self.accept(text, ATTESTATION_DATA) for name, text in texts.items()},
-            resource=self.accept(resource.text, RESOURCE_DATA) if resource else None,
+            attestation=texts,
+            resource=resource.text if resource else None,
             data={"reference": dict(references.values)},
             data_key=hashlib.sha256(_SORTED.encode(references.values)).hexdigest(),
         )
-        self._views[tenant] = view
+        self._views.put(tenant, view)
         return view
 
     def attestation(self, view: TenantView, tee_class: str) -> AcceptedPolicy:
         """The policy for evidence of this class; ``PolicyInvalid`` where neither tenant nor Adyton has one."""
-        policy = view.attestation.get(f"{defaults.DEFAULT_ID}_{tee_class}")
-        if policy is None:
+        text = view.attestation.get(f"{defaults.DEFAULT_ID}_{tee_class}")
+        if text is None:
             raise PolicyInvalid(
                 f"there is no attestation policy for evidence of class {tee_class}",
                 code="policy_absent",
                 field=f"{defaults.DEFAULT_ID}_{tee_class}",
-                hint=f"set one: adyton policy set --id {defaults.DEFAULT_ID}_{tee_class} FILE",
+                hint=f"set one: adyton policy set attestation FILE --id {defaults.DEFAULT_ID}_{tee_class}",
             )
-        return policy
+        return self.accept(text, ATTESTATION_DATA)

@@ -95,10 +95,11 @@ class RegoEngine:
         if policy.paths is None:
             return None, None
         missing, values = _values(document, policy.paths)
+        kinds = tuple([_kind(document, path) for path in policy.tests])
         encoded = msgspec.json.encode(values)
         if len(encoded) > MAX_KEY:
             return None, None
-        key = (policy.digest, data_key, missing, encoded, *rules)
+        key = (policy.digest, data_key, missing, encoded, kinds, *rules)
         return key, self._remembered.get(key)
 
     def evaluate(
@@ -289,6 +290,16 @@ def _values(document: Mapping[str, JsonValue], paths: tuple[Path, ...]) -> tuple
         except (KeyError, IndexError, TypeError):
             missing |= 1 << number
     return missing, values
+
+
+def _kind(document: Mapping[str, JsonValue], path: Path) -> str:
+    """What a condition can see of the value at ``path``: nothing, or its type, and whether it is one of the empty ones."""
+    parent = _descend(document, path[:-1])
+    try:
+        value = parent[path[-1]]
+    except (KeyError, IndexError, TypeError):
+        return ""
+    return f"{type(value).__name__} {bool(value)}"
 
 
 def _descend(value: Any, path: Path) -> Any:

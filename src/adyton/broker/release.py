@@ -85,8 +85,10 @@ class Releaser:
         else:
             by, why_not = await self._bound(view, claims, resource.binding, data)
             reasons += why_not
-        if view.resource is not None and not await self._allows(view.resource.text, view, claims, data):
+        if view.resource is not None and not await self._allows(view.resource, view, claims, data):
             reasons.append("resource_policy: the tenant's resource policy does not allow it")
+        if self._book.view(tenant, now) is not view:  # something was changed while a policy was asked
+            reasons.append("changed_meanwhile: policies or reference values changed during this decision; ask again")
         if reasons or not by:
             raise ReleaseRefused(
                 "the resource is not released to this attester",

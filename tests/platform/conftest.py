@@ -42,15 +42,26 @@ Starter = Callable[..., Running]
 
 
 @contextlib.contextmanager
-def serving(root_directory: Path, guest: Path) -> Iterator[Starter]:
+def serving(root_directory: Path, guest: Path, *prefix: str) -> Iterator[Starter]:
     """Starts services in one home; at the end none runs, none complained, and nothing is mounted.
 
-    The home's path is short: a socket's has at most 107 bytes.
+    The home's path is short: a socket's has at most 107 bytes. ``prefix``: arguments of Python's before the service's.
     """
     started: list[Running] = []
 
     def start(*options: str, guest: Path = guest) -> Running:
-        command = [sys.executable, "-m", "adyton", "devtee", "serve", "--guest", str(guest), "--private-size", "64"]
+        command = [
+            sys.executable,
+            *prefix,
+            "-m",
+            "adyton",
+            "devtee",
+            "serve",
+            "--guest",
+            str(guest),
+            "--private-size",
+            "64",
+        ]
         environment = {**os.environ, "ADYTON_HOME": str(home)}
         process = subprocess.Popen([*command, *options], env=environment, stderr=subprocess.PIPE)
         assert process.stderr is not None

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import cast
 
 import pytest
+from tests.platform.conftest import serving
 from tests.platform.services import Running, make_document
 
 from adyton.protocol import devtee, workload
@@ -107,6 +109,25 @@ host.say(os.listdir("/private"))
     assert (kind, size) == ("tmpfs", 64 << 20)
     assert leaves == ["plaintext"]
     assert not list((shared.home / "run" / "instance").iterdir())
+
+
+def test_private_root_is_kept_out_of_swap_where_the_kernel_can(shared: Running) -> None:
+    (said,) = shared.probe("host.say(next(line for line in open('/proc/self/mountinfo') if line.split()[4] == '/'))")
+    major, minor = (int(part) for part in os.uname().release.split(".")[:2])
+    if (major, minor) >= (6, 4):  # tmpfs learned it there
+        assert "noswap" in cast("str", said).split(" - ")[1]
+
+
+def test_where_no_limit_may_be_raised_instances_start_all_the_same(root_directory: Path, probe_guest: Path) -> None:
+    program = """
+import os, resource, sys
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""
+    with serving(root_directory, probe_guest, "-c", program) as start:
+        (core,) = start().probe("import resource; host.say(resource.getrlimit(resource.RLIMIT_CORE))")
+    assert core == [0, 0]
 
 
 def test_private_root_has_a_limit(shared: Running) -> None:

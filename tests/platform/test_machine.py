@@ -148,6 +148,17 @@ os.write(3, repr([os.getpid(), os.getsid(0), dict(os.environ), [n for n in left 
 
 
 @pytest.mark.root
+@pytest.mark.parametrize("missing", ["erofs", "overlay"])
+def test_a_kernel_that_lacks_a_file_system_is_named(tmp_path: Path, missing: str) -> None:
+    known = tmp_path / "filesystems"
+    known.write_text("".join(f"nodev\t{name}\n" for name in ("tmpfs", "erofs", "overlay") if name != missing))
+    with pytest.raises(PlatformError) as caught:
+        guest.check_machine(known)
+    assert (caught.value.code, caught.value.field) == ("filesystem_missing", missing)
+    assert f"modprobe {missing}" in str(caught.value.hint)
+
+
+@pytest.mark.root
 def test_an_instance_dies_with_the_process_that_started_it(tmp_path: Path) -> None:
     program = """
 import os, socket, time

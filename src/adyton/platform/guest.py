@@ -34,7 +34,7 @@ class LoadedGuest:
     @classmethod
     def load(cls, path: Path) -> LoadedGuest:
         """Copy, seal, measure and attach ``path``. ``ConfigError`` or ``PlatformError`` says what is in the way."""
-        _check_kernel()
+        check_machine()
         memory = os.memfd_create("adyton-guest", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
             _copy(path, memory)
@@ -91,7 +91,8 @@ def _unreadable(path: Path, error: OSError) -> ConfigError:
     )
 
 
-def _check_kernel() -> None:
+def check_machine(file_systems: Path = Path("/proc/filesystems")) -> None:
+    """``PlatformError`` unless instances can be started here at all."""
     if os.geteuid() != 0:
         raise PlatformError(
             "the development TEE starts its instances with mounts and namespaces, which only root may make here",
@@ -99,14 +100,14 @@ def _check_kernel() -> None:
             got=f"user id {os.geteuid()}",
             hint="run it as root: sudo adyton …",
         )
-    known = Path("/proc/filesystems").read_text()
+    known = file_systems.read_text()
     modprobe = shutil.which("modprobe", path="/usr/sbin:/sbin:/usr/bin:/bin")
     for name, option in (("erofs", "CONFIG_EROFS_FS"), ("overlay", "CONFIG_OVERLAY_FS")):
         if f"\t{name}\n" in known:
             continue
         if modprobe is not None:
             subprocess.run([modprobe, "-q", name], check=False, capture_output=True)
-        if f"\t{name}\n" not in Path("/proc/filesystems").read_text():
+        if f"\t{name}\n" not in file_systems.read_text():
             raise PlatformError(
                 f"the kernel does not know the file system {name}, which instances need",
                 code="filesystem_missing",

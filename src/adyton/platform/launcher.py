@@ -106,7 +106,8 @@ def confine() -> None:
     if any(events & select.POLLHUP for _, events in poll.poll(0)):
         os._exit(125)  # it died before it could take us with it
     # One byte rather than none: less than any core, and the one limit that a core piped to a handler heeds (core(5)).
-    resource.setrlimit(resource.RLIMIT_CORE, (1, 1))
+    core = 0 if resource.getrlimit(resource.RLIMIT_CORE)[1] == 0 else 1  # what is 0 already may not be raised
+    resource.setrlimit(resource.RLIMIT_CORE, (core, core))
     hint = "needs CAP_SYS_ADMIN: run as root, in a container with --privileged"
     check("new namespaces", _libc.unshare(CLONE_NEWNS | CLONE_NEWIPC), hint)
     mount(None, "/", None, MS_REC | MS_PRIVATE)

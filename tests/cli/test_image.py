@@ -429,6 +429,17 @@ def test_a_strangers_text_does_not_reach_the_terminal_as_it_is(command: Command,
     assert "?[2J?" in outcome.out
 
 
+def test_nor_does_it_in_an_error(command: Command, tmp_path: Path) -> None:
+    path = image([layer({"a": b"x"})]).write_layout(tmp_path / "evil", "v1")
+    index = json.loads((path / "index.json").read_text())
+    index["manifests"][0]["annotations"]["org.opencontainers.image.ref.name"] = "\x1b]0;title\x07"
+    (path / "index.json").write_text(json.dumps(index))
+    outcome = command("image", "inspect", f"oci:{path}:v1")
+    assert outcome.status == 1
+    assert "title" in outcome.err
+    assert "\x1b]" not in outcome.err
+
+
 def test_bars_only_on_a_terminal(plain: str, tmp_path: Path, pems: tuple[Path, Path]) -> None:
     """Standard error is a terminal: bars there. Standard output stays the answer alone."""
     ours, theirs = pty.openpty()

@@ -89,11 +89,16 @@ def print_error(error: AdytonError) -> None:
         ("asked for by", error.spec),
     ):
         if value is not None:
-            say(f"  {label}: {value}")
+            say(f"  {label}: {_printable(str(value))}")
     for reason in getattr(error, "reasons", ()):
-        say(f"  reason: {reason}")
+        say(f"  reason: {_printable(str(reason))}")
     if error.hint:
         say(click.style("  hint: ", fg="yellow", reset=True) + error.hint)
+
+
+def _printable(text: str) -> str:
+    """Text that may be a stranger's, for a terminal: what could move its cursor becomes a question mark."""
+    return "".join(character if character.isprintable() or character in "\n\t" else "?" for character in text)
 
 
 def say(text: str) -> None:

@@ -141,9 +141,10 @@ def _unwrap_key(header: Mapping[str, object], wrapped: bytes, key: PrivateKey) -
             return None
         party_u, party_v = (_header_bytes(header, name) for name in ("apu", "apv"))
         try:
-            return aes_key_unwrap(_agree(key, peer, party_u, party_v), wrapped)
+            content_key = aes_key_unwrap(_agree(key, peer, party_u, party_v), wrapped)
         except (InvalidUnwrap, ValueError):
             return None
+        return content_key if len(content_key) == 32 else None
     return None
 
 

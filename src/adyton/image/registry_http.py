@@ -20,6 +20,7 @@ from urllib.parse import SplitResult, urljoin, urlsplit
 from adyton import __version__
 from adyton.errors import ConfigError, MalformedImage, Unavailable
 
+CONNECT_TIMEOUT = 10.0
 TIMEOUT = 30.0
 SMALL_DEADLINE = 60.0
 MAX_REDIRECTS = 5
@@ -161,6 +162,9 @@ class Http:
         while True:
             connection, reused = self._connection(origin)
             try:
+                if not reused:
+                    connection.connect()
+                    connection.sock.settimeout(TIMEOUT)
                 connection.request(method, target, body=body, headers=merged)
                 reply = Reply(self, origin, connection, url)
             except (OSError, http.client.HTTPException, ValueError) as error:
@@ -236,9 +240,9 @@ class Http:
             if idle:
                 return idle.pop(), True
         if origin.scheme == "http":
-            return http.client.HTTPConnection(origin.host, origin.port, timeout=TIMEOUT), False
+            return http.client.HTTPConnection(origin.host, origin.port, timeout=CONNECT_TIMEOUT), False
         context = self._context(origin.netloc)
-        return http.client.HTTPSConnection(origin.host, origin.port, timeout=TIMEOUT, context=context), False
+        return http.client.HTTPSConnection(origin.host, origin.port, timeout=CONNECT_TIMEOUT, context=context), False
 
     def _context(self, netloc: str) -> ssl.SSLContext:
         context = ssl.create_default_context()

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -15,13 +16,14 @@ from tests.image.building import Built, MemorySink, busybox_layer, image, layer
 from tests.image.registries import docker_registry
 
 from adyton.image.decrypt import decrypt
-from adyton.image.encrypt import Recipients, encrypt
+from adyton.image.encrypt import BrokerKey, Recipients, encrypt
 from adyton.image.jwe_recipient import PrivateKey
 from adyton.image.manifest import Platform
 from adyton.image.ocicrypt import ImageKeys
 from adyton.image.recipient_keys import load_private_key, load_public_key
 from adyton.image.reference import ImageReference
 from adyton.image.transports import open_sink, open_source
+from adyton.protocol.resource import ResourcePath
 
 pytestmark = pytest.mark.skipif(shutil.which("skopeo") is None, reason="skopeo is not installed")
 LINUX = Platform("amd64", "linux")
@@ -122,6 +124,23 @@ def test_through_a_registry_both_ways(tmp_path: Path) -> None:
         )
         for digest, blob in original.blobs.items():
             assert (tmp_path / "back" / digest.hex).read_bytes() == blob
+
+
+def test_skopeo_carries_an_image_that_it_cannot_open(tmp_path: Path) -> None:
+    """Encrypted for a broker: Debian's skopeo knows no key provider, and copies it byte for byte."""
+    sink = open_sink(ImageReference.parse(f"oci:{tmp_path}/sealed:v1"))
+    recipients = Recipients(broker_keys=(BrokerKey(ResourcePath.parse("kbs:///default/key/1"), bytes(32)),))
+    result = encrypt(built().source, sink, recipients, platform=LINUX)
+    sink.close()
+    with docker_registry(tmp_path) as registry:
+        there = registry.reference("team/sealed:v1")
+        skopeo(tmp_path, "copy", "--dest-tls-verify=false", f"oci:{tmp_path}/sealed:v1", there)
+        source = open_source(ImageReference.parse(there))
+        assert source.manifest().digest == result.digest
+        for entry in result.layers:
+            with closing(source.open_blob(entry.digest)) as blob:
+                assert entry.digest.matches(blob.read())
+        source.close()
 
 
 @pytest.mark.parametrize("transport", ["oci", "oci-archive", "dir"])

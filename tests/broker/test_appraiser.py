@@ -525,3 +525,42 @@ def test_what_the_default_policy_refuses_has_a_reason(
         assert bad <= {item.element for item in result.mismatches}
     finally:
         bench.store.close()
+
+
+CONDITIONS = [
+    'input.snp.measurement in query_reference_value("snp_launch_measurement")',
+    "input.snp.policy_debug_allowed == false",
+    "input.snp.reported_tcb_snp >= 8",
+    "input.snp",
+    'input.adyton.root == "vendor"',
+    "not input.snp.policy_migrate_ma",
+    "count(input.init_data_claims.workload.command) == 1",
+]
+
+
+@SLOW
+@given(
+    conditions=st.lists(st.sampled_from(CONDITIONS), max_size=4, unique=True),
+    further=st.sampled_from(CONDITIONS),
+    claims=CLAIM_SETS,
+    root=st.sampled_from(RootKind),
+)
+def test_a_stricter_policy_never_accepts_more(  # noqa: PLR0917 -- what is drawn
+    tmp_path_factory: pytest.TempPathFactory,
+    engine: RegoEngine,
+    conditions: list[str],
+    further: str,
+    claims: dict[str, JsonValue],
+    root: RootKind,
+) -> None:
+    bench = fresh(tmp_path_factory, engine, REFERENCES)
+    evidence = replace(EVIDENCE, coco_claims=claims, root=root)
+    body = 'default e := 33\ntrust_claims := {{"executables": e, "hardware": 2}}\ne := 3 if {{\n true\n {}\n}}\n'
+    try:
+        bench.policy(body.format("\n ".join(conditions)))
+        before = bench.vector(evidence)
+        bench.policy(body.format("\n ".join([*conditions, further])))
+        after = bench.vector(evidence)
+        assert all(new >= old for new, old in zip(after, before, strict=True))
+    finally:
+        bench.store.close()

@@ -102,6 +102,7 @@ def test_releases_and_refusals_are_recorded(store: Store) -> None:
         ("by_workload",),
         PATH.uri,
     )
+    assert (last(store).row.policy_digest, last(store).row.reference_generation) == ("0" * 64, 5)
     refusal = ReleaseRefused("no", reasons=("workload_not_bound: the resource is…", "not_bound: x", "not_bound: y"))
     asyncio.run(auditor.release_refused("default", PATH, CLAIMS, refusal, NOW))
     row = last(store).row

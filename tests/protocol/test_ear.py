@@ -192,6 +192,7 @@ def test_what_is_written_is_read() -> None:
     assert (primary.tee, primary.measurement, primary.host_data) == ("snp", "ab" * 48, DOCUMENT.digest.value)
     assert primary.root is RootKind.CUSTOM and primary.root_fingerprint == "ef" * 32 and primary.status is Tier.WARNING
     assert primary.image == "sha256:" + "a" * 64
+    assert (primary.policy_digest, primary.reference_generation) == ("0" * 64, 1)
     assert claims.tee_public_key == {"kty": "EC", "crv": "P-256"}
     assert claims.expires == claims.issued + 300
 

@@ -160,6 +160,18 @@ def test_a_request_that_is_abandoned_leaves_its_row(store: Store, monkeypatch: p
     assert store.audit.verify("default").sequence == 2
 
 
+def test_a_loop_that_ended_in_the_middle_does_not_stop_the_next(store: Store) -> None:
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(store.audit.append_async("default", ROW, NOW))
+    loop.call_soon(loop.stop)
+    loop.run_forever()  # the row is waiting for the next turn, which never comes
+    task.cancel()
+    loop.run_until_complete(asyncio.gather(task, return_exceptions=True))
+    loop.close()
+    assert asyncio.run(store.audit.append_async("default", ROW, NOW)) >= 1
+    assert store.audit.verify("default").sequence >= 1
+
+
 @settings(max_examples=30)
 @given(
     st.builds(

@@ -150,6 +150,8 @@ def _release_row(  # noqa: PLR0917 -- one value each
         root_fingerprint=primary.root_fingerprint if primary else "",
         status=max(item.status for item in claims.submodules).text if claims else "",
         reasons=codes,
+        policy_digest=primary.policy_digest if primary else "",
+        reference_generation=primary.reference_generation if primary else None,
         request_id=request_id,
         peer=peer,
     )

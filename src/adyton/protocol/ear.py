@@ -2,7 +2,8 @@
 
 Claims only: signing and verifying the JWT around them is ``crypto/jwt.py``'s business. Layout: kbs-protocol 2.5. Beyond
 it, ``annotated-evidence`` has a member ``adyton`` that says which root the evidence led to, which measurement and
-HOST_DATA it carries, and what was not checked; policies read it as ``input.adyton``.
+HOST_DATA it carries, and what was not checked (policies read that as ``input.adyton``), and by which policy and
+generation of reference values it was appraised.
 
 Reading is for tokens of our own making (a session's, or a passport's after its signature was verified); what does not
 fit is ``SessionInvalid``, never a default.
@@ -49,12 +50,21 @@ def claims(
         "exp": int(expires.timestamp()),
         "iss": issuer.name,
         "ear.verifier-id": {"developer": issuer.developer, "build": issuer.build},
-        "submods": {appraisal.name: _submodule(appraisal, verbose=verbose) for appraisal in result.appraisals},
+        "submods": {
+            appraisal.name: _submodule(appraisal, result.reference_generation, verbose=verbose)
+            for appraisal in result.appraisals
+        },
     }
 
 
-def _submodule(appraisal: Appraisal, *, verbose: bool) -> dict[str, JsonValue]:
+def _submodule(appraisal: Appraisal, reference_generation: int, *, verbose: bool) -> dict[str, JsonValue]:
     evidence: dict[str, JsonValue] = dict(appraisal.annotated)
+    said = evidence.get("adyton")
+    evidence["adyton"] = {
+        **(said if isinstance(said, dict) else {}),
+        "policy_digest": appraisal.policy_digest,
+        "reference_generation": reference_generation,
+    }
     runtime = evidence.get("runtime_data_claims")
     if not verbose and isinstance(runtime, dict) and _KEPT_SHORT in runtime:
         evidence["runtime_data_claims"] = {name: value for name, value in runtime.items() if name != _KEPT_SHORT}
@@ -72,7 +82,7 @@ def _submodule(appraisal: Appraisal, *, verbose: bool) -> dict[str, JsonValue]:
 class Submodule:
     """One submodule of a token as a relying party needs it. ``measurement`` is hex, ``host_data`` bytes.
 
-    ``root`` is ``None`` in tokens that do not say it. ``image`` is the manifest digest of the attested workload document.
+    ``root`` and ``reference_generation`` are ``None`` in tokens that do not say them. ``image`` is the manifest digest of the attested workload document.
     """
 
     name: str
@@ -84,6 +94,8 @@ class Submodule:
     root: RootKind | None
     root_fingerprint: str
     image: str | None
+    policy_digest: str
+    reference_generation: int | None
     evidence: Mapping[str, JsonValue]
 
 
@@ -163,6 +175,8 @@ def _read_submodule(name: str, raw: Any) -> Submodule:
         root=RootKind(said["root"]) if "root" in said else None,
         root_fingerprint=str(said.get("root_fingerprint", "")),
         image=str(workload["image"]) if "image" in workload else None,
+        policy_digest=str(said.get("policy_digest", "")),
+        reference_generation=_integer(said["reference_generation"]) if "reference_generation" in said else None,
         evidence=evidence,
     )
 

@@ -88,7 +88,7 @@ class AuditLog:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._pending: list[_Pending] = []
-        self._flushing = False
+        self._flushing: asyncio.AbstractEventLoop | None = None
         self._thread: ThreadPoolExecutor | None = None
         self._commit_seconds = 0.0
 
@@ -101,8 +101,9 @@ class AuditLog:
         loop = asyncio.get_running_loop()
         done: asyncio.Future[int] = loop.create_future()
         self._pending.append(_Pending(tenant, row, now, done))
-        if not self._flushing:
-            self._flushing = True
+        if self._flushing is not loop:  # nothing is under way, or it was in a loop that has ended since
+            self._pending = self._pending[-1:]
+            self._flushing = loop
             loop.call_soon(self._flush, loop)  # after whatever else became ready in this turn of the loop
         return await done
 
@@ -138,7 +139,7 @@ class AuditLog:
         if self._pending:
             loop.call_soon(self._flush, loop)
         else:
-            self._flushing = False
+            self._flushing = None
 
     def _commit(self, rows: Sequence[tuple[str, AuditRow, datetime]]) -> list[int]:
         started = time.perf_counter()

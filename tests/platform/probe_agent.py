@@ -44,6 +44,3 @@ def main() -> None:
     assert isinstance(start, devtee.Start)
     exec(start.run.env["PROBE"], {"host": host, "start": start, "devtee": devtee, "os": os, "json": json, "sys": sys})
     host.send(devtee.Exited(0))
-
-
-main()

@@ -45,6 +45,7 @@ class LoadedGuest:
             device = LoopDevice(memory)
         finally:
             os.close(memory)
+        device.keep_mounted("erofs")
         kernel = launcher_bytes()
         return cls(path, measurement(kernel, digest), device, Nursery(kernel))
 

@@ -36,6 +36,7 @@ START_SECONDS = 20.0
 MEMORY = 256 * 1024 * 1024
 MAX_REMEMBERED = 4096
 MAX_KEY = 8 * 1024
+MAX_PREPARED = 64
 MAX_REPLY = 1024 * 1024
 _HEADER = struct.Struct(">I")
 _START = "import sys; sys.path[:] = sys.argv[2:]; from adyton.broker.rego_worker import main; main(int(sys.argv[1]))"
@@ -84,6 +85,7 @@ class RegoEngine:
         self._worker: _Worker | None = None
         self._thread: ThreadPoolExecutor | None = None
         self._remembered = Memory[Results]()
+        self._prepared = Memory[JsonValue](MAX_PREPARED)
 
     def remembered(
         self, policy: AcceptedPolicy, rules: Sequence[str], document: Mapping[str, JsonValue], data_key: Hashable
@@ -114,7 +116,7 @@ class RegoEngine:
         key, known = self.remembered(policy, rules, document, data_key) if data_key is not None else (None, None)
         if known is not None:
             return known
-        results = self._ask(policy, rules, {"i": prepare(dict(document)), "d": prepare(dict(data))})
+        results = self._ask(policy, rules, self._question(document, data, data_key))
         self._remembered.put(key, results)
         return results
 
@@ -130,12 +132,21 @@ class RegoEngine:
         key, known = self.remembered(policy, rules, document, data_key) if data_key is not None else (None, None)
         if known is not None:
             return known
-        question = {"i": prepare(dict(document)), "d": prepare(dict(data))}
+        question = self._question(document, data, data_key)
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, thread_name_prefix="rego")
         results = await asyncio.get_running_loop().run_in_executor(self._thread, self._ask, policy, rules, question)
         self._remembered.put(key, results)
         return results
+
+    def _question(
+        self, document: Mapping[str, JsonValue], data: Mapping[str, JsonValue], data_key: Hashable
+    ) -> dict[str, object]:
+        prepared = self._prepared.get(data_key)
+        if prepared is None:
+            prepared = prepare(dict(data))
+            self._prepared.put(data_key, prepared)
+        return {"i": prepare(dict(document)), "d": prepared}
 
     def compile(self, policy: AcceptedPolicy, rules: Sequence[str]) -> None:
         """``PolicyInvalid`` if the engine does not take the policy."""

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from adyton.appraisal import explain, requirements, vector
+from adyton.appraisal.requirements import SnpRequirements
+from adyton.errors import PolicyInvalid
+from adyton.rats.result import DEVELOPMENT_HARDWARE, ELEMENTS, Mismatch, Tier, TrustVector
+from adyton.rats.types import JsonValue, RootKind
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-300, 300) | st.floats() | st.text(max_size=4),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from([*ELEMENTS[:3], "x", "name", "key", "value"]), inner, max_size=3),
+)  # fmt: skip
+VECTORS = st.dictionaries(st.sampled_from(ELEMENTS), st.integers(0, 127)).map(TrustVector.of)
+
+
+@dataclass
+class References:
+    """Reference values in a dict."""
+
+    values: dict[str, JsonValue] = field(default_factory=dict)
+    generation: int = 1
+
+    def get(self, name: str) -> JsonValue:
+        return self.values.get(name)
+
+    def names(self) -> list[str]:
+        return list(self.values)
+
+
+@given(JSON, st.booleans())
+def test_any_result_of_a_policy_is_a_vector_or_refused(value: JsonValue, present: bool) -> None:
+    with contextlib.suppress(PolicyInvalid):
+        found = vector.from_rules(value, present=present)
+        assert all(0 <= number <= 127 for number in found.values)
+        assert present or found.status is Tier.NONE
+    with contextlib.suppress(PolicyInvalid):
+        names = [name for name, _, _ in vector.extensions(value, present=present)]
+        assert len(set(names)) == len(names) and not any(name.startswith("ear.") for name in names)
+
+
+@given(VECTORS, st.sampled_from(RootKind), st.booleans())
+def test_the_floor_never_makes_anything_better(before: TrustVector, root: RootKind, failed: bool) -> None:
+    found = vector.with_floor(before, root, [Mismatch("hardware", "vmpl", "vmpl_not_accepted")] if failed else [])
+    assert all(new >= old for new, old in zip(found.values, before.values, strict=True))
+    assert root is RootKind.VENDOR or found["hardware"] >= DEVELOPMENT_HARDWARE
+    assert not failed or found.status is Tier.CONTRAINDICATED
+    assert [name for name in ELEMENTS if found[name] != before[name]] in ([], ["hardware"])
+
+
+@given(st.dictionaries(st.sampled_from(["measurement", "policy_debug_allowed", "reported_tcb_snp"]), JSON), st.dictionaries(
+    st.sampled_from(["snp_launch_measurement", "snp_snp_svn", "snp_smt_enabled"]), JSON), st.sampled_from(["snp", "tdx", ""]))  # fmt: skip
+def test_explaining_never_raises_for_a_bad_value(
+    claims: dict[str, JsonValue], references: dict[str, JsonValue], tee: str
+) -> None:
+    for mismatch in explain.mismatches(tee, claims, References(references)):
+        assert mismatch.text and mismatch.code and len(mismatch.text) < 700
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "equal"),
+    [(1, True, False), (0, False, False), (True, True, True), (1, 1, True), ("1", 1, False), (None, False, False)],
+)
+def test_true_is_not_one(left: JsonValue, right: JsonValue, equal: bool) -> None:
+    assert explain.same(left, right) is equal and explain.contains([right], left) is equal
+
+
+@pytest.mark.parametrize("accepted", [None, "ab", {"ab": 1}, [], ["AB"], [["ab"]]])
+def test_a_measurement_is_accepted_by_a_list_that_has_it(accepted: JsonValue) -> None:
+    assert not explain.measurement_accepted("snp", "ab", References({"snp_launch_measurement": accepted}))
+
+
+def test_no_measurement_and_no_known_tee_are_never_accepted() -> None:
+    references = References({"snp_launch_measurement": ["", "ab"]})
+    assert explain.measurement_accepted("snp", "ab", references)
+    assert not explain.measurement_accepted("snp", "", references)
+    assert not explain.measurement_accepted("tdx", "ab", references)
+
+
+@given(st.dictionaries(st.sampled_from(["vmpl", "report_version"]), JSON))
+def test_requirements_hold_for_exactly_what_is_listed(claims: dict[str, JsonValue]) -> None:
+    failed = {item.field for item in requirements.unmet("snp", claims)}
+    assert ("vmpl" not in failed) == (type(claims.get("vmpl")) is int and claims["vmpl"] == 0)
+    version = claims.get("report_version")
+    assert ("report_version" not in failed) == (type(version) is int and version in {3, 4, 5})
+    assert {item.field for item in requirements.unmet("snp", claims, SnpRequirements(frozenset(), frozenset()))} == {
+        "vmpl",
+        "report_version",
+    }
+    assert requirements.unmet("tdx", claims) == ()

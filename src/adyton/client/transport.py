@@ -100,6 +100,8 @@ class Transport:
         read = answer.read(MAX_ANSWER + 1)
         if len(read) > MAX_ANSWER:
             raise TooLarge(f"the broker's answer is larger than {MAX_ANSWER} bytes", code="answer_too_large")
+        if answer.length:  # announced and not sent: ``read`` with a limit does not say so itself
+            raise http.client.IncompleteRead(read, answer.length)
         if answer.will_close:
             self.close()
         return Reply(answer.status, {name.lower(): value for name, value in answer.getheaders()}, read)

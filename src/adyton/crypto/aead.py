@@ -27,7 +27,7 @@ class KeyRing:
 
     keys: Mapping[bytes, bytes] = field(repr=False)
     current: bytes
-    _ciphers: Mapping[bytes, AESGCM] = field(init=False, repr=False)
+    _ciphers: Mapping[bytes, AESGCM] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.current not in self.keys:

@@ -1,0 +1,37 @@
+"""Bodies of the handshake: whatever arrives is read or is ``MalformedRequest``; what was read can be bound."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+
+import atheris
+
+with atheris.instrument_imports(include=["adyton.protocol", "adyton.wire", "adyton.crypto.jwk"]):
+    from adyton.errors import MalformedRequest
+    from adyton.protocol import kbs_errors, rcar
+
+SEED = (
+    b'{"init-data":{"format":"toml","body":"x"},"runtime-data":{"nonce":"AAAA","tee-pubkey":{"kty":"EC","crv":"P-256",'
+    b'"alg":"ECDH-ES+A256KW","x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU","y":'
+    b'"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}},"tee-evidence":{"primary_evidence":'
+)
+
+
+def one(data: bytes) -> None:
+    kbs_errors.decode(data)
+    for body in (data, SEED + data + b',"additional_evidence":""}}'):
+        for parse in (rcar.parse_request, rcar.parse_challenge, rcar.parse_token):
+            with contextlib.suppress(MalformedRequest):
+                parse(body)
+        try:
+            read = rcar.parse_attestation(body)
+        except MalformedRequest:
+            continue
+        assert len(read.report_data("sha384").value) == 64
+        assert read.primary in body
+
+
+if __name__ == "__main__":
+    atheris.Setup(sys.argv, one)
+    atheris.Fuzz()

@@ -1,0 +1,219 @@
+"""The broker is killed between each two steps of a handshake; the next one carries on as if nothing had been."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from tests.broker import rig
+
+from adyton.client.handshake import Session
+from adyton.client.transport import Transport
+from adyton.crypto import jwe
+from adyton.devtee.root import DevelopmentRoot
+from adyton.errors import ConfigError, ReleaseRefused
+from adyton.protocol import rcar
+from adyton.protocol.release import Binding
+from adyton.protocol.resource import ResourcePath
+
+RESOURCE = "/kbs/v0/resource/default/key/1"
+KEY = ResourcePath("default", "key", "1")
+
+
+@pytest.fixture
+def own(tmp_path: Path, root: DevelopmentRoot) -> Iterator[rig.RunningBroker]:
+    running = rig.started(tmp_path / "data", root)
+    running.publish()
+    with running.admin() as admin:
+        admin.set_resource(KEY, rig.SECRET, Binding(workloads=[str(rig.document().digest)]))
+    yield running
+    running.stop()
+
+
+def test_killed_between_each_two_steps(own: rig.RunningBroker, root: DevelopmentRoot) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    client = rig.Raw(own.port)
+    _, body, _ = client.ask("POST", "/kbs/v0/auth", rcar.request_body("snp"))
+    own.kill()
+    client.close()
+    attest = rig.attest_body(json.loads(body)["nonce"], rig.attester(root), rig.document(), key)
+    status, body, _ = client.ask("POST", "/kbs/v0/attest", attest)
+    assert status == 200, body
+    token = rcar.parse_token(body)
+    own.kill()
+    client.close()
+    status, body, _ = client.ask("GET", RESOURCE)
+    assert status == 200
+    assert jwe.decrypt(key, body) == rig.SECRET
+    own.kill()
+    client.close()
+    status, body, _ = client.ask("GET", RESOURCE, headers={"Cookie": "", "Authorization": f"Bearer {token}"})
+    assert jwe.decrypt(key, body) == rig.SECRET
+    client.close()
+    with own.admin() as admin:
+        rows = [entry["row"]["action"] for entry in admin.audit() if entry["row"]["action"] in {"attest", "release"}]
+        assert rows == ["attest", "release", "release"]  # nothing acknowledged is lost
+        assert admin.audit_head()["sequence"] == len(admin.audit())
+
+
+def test_killed_in_the_middle_of_many(own: rig.RunningBroker, root: DevelopmentRoot) -> None:
+    released = 0
+    client = own.session(rig.attester(root))
+    for _ in range(5):
+        assert client.resource(KEY) == rig.SECRET
+        released += 1
+    own.kill()
+    assert client.resource(KEY) == rig.SECRET
+    client.close()
+    with own.admin() as admin:
+        rows = [entry["row"]["action"] for entry in admin.audit(limit=1000)]
+    assert rows.count("release") == released + 1
+
+
+def test_a_second_broker_on_the_same_data_is_refused(own: rig.RunningBroker) -> None:
+    command = [sys.executable, "-m", "adyton", "broker", "serve", "--data", str(own.data), "--listen", "127.0.0.1:0"]
+    second = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    assert second.returncode == 1
+    assert "broker_running" in second.stderr
+    with own.admin() as admin:
+        assert admin.about().tenant == "default"
+
+
+def test_graceful_stop_leaves_nothing(own: rig.RunningBroker) -> None:
+    assert (own.data / "broker.json").exists()
+    assert own.stop(signal.SIGINT) == 0
+    assert not (own.data / "broker.json").exists()
+
+
+def test_files_are_the_owners_alone(own: rig.RunningBroker) -> None:
+    for name in ("root.key", "admin.token", "broker.sqlite"):
+        assert (own.data / name).stat().st_mode & 0o077 == 0, name
+    assert own.data.stat().st_mode & 0o077 == 0
+    everything = b"".join(path.read_bytes() for path in own.data.rglob("*") if path.is_file())
+    assert rig.SECRET not in everything
+    arguments = Path(f"/proc/{own.process.pid}/cmdline").read_bytes() if own.process else b""
+    assert (own.data / "admin.token").read_text().strip().encode() not in arguments
+
+
+@pytest.mark.slow
+def test_several_workers_serve_one_session(tmp_path: Path, root: DevelopmentRoot) -> None:
+    running = rig.started(tmp_path / "data", root, "--workers", "2")
+    try:
+        running.publish()
+        with running.admin() as admin:
+            admin.set_resource(KEY, rig.SECRET, Binding(workloads=[str(rig.document().digest)]))
+        key = ec.generate_private_key(ec.SECP256R1())
+        jar: dict[str, tuple[str, str]] = {}
+        for _ in range(10):  # every step on a connection of its own, so that both workers get some
+            client = rig.Raw(running.port)
+            client.jar = jar
+            _, body, _ = client.ask("POST", "/kbs/v0/auth", rcar.request_body("snp"))
+            client.close()
+            attest = rig.attest_body(json.loads(body)["nonce"], rig.attester(root), rig.document(), key)
+            assert client.ask("POST", "/kbs/v0/attest", attest)[0] == 200
+            client.close()
+            status, body, _ = client.ask("GET", RESOURCE)
+            assert status == 200
+            assert jwe.decrypt(key, body) == rig.SECRET
+            client.close()
+        # one worker dies: another takes its place
+        assert running.process is not None
+        children = Path(f"/proc/{running.process.pid}/task/{running.process.pid}/children").read_text().split()
+        os.kill(int(children[0]), signal.SIGKILL)
+        time.sleep(1.5)
+        with running.session(rig.attester(root)) as session:
+            assert session.resource(KEY) == rig.SECRET
+    finally:
+        assert running.stop() == 0
+    assert not [child for child in children if Path(f"/proc/{child}/cmdline").exists()]
+
+
+# ---------------------------------------------------------------- how it is started
+
+
+def test_tls_by_pin(tmp_path: Path, root: DevelopmentRoot) -> None:
+    running = rig.started(tmp_path / "data", root, "--tls")
+    try:
+        assert running.description["url"].startswith("https://")
+        running.publish()
+        with running.admin() as admin:
+            admin.set_resource(KEY, rig.SECRET, Binding(workloads=[str(rig.document().digest)]))
+        with running.session(rig.attester(root)) as session:
+            assert session.resource(KEY) == rig.SECRET
+        address = running.address()
+        for pin in ("sha256:" + "0" * 64, None):
+            wrong = type(address)(address.url, pin=pin)
+            with Transport(wrong) as transport, pytest.raises(ConfigError) as refused:
+                transport.request("GET", "/healthz")
+            assert refused.value.code == ("broker_pin_mismatch" if pin else "broker_certificate")
+        trusted = type(address)(address.url, ca_pem=Path(running.description["certificate"]).read_text())
+        with Transport(trusted) as transport:
+            assert transport.request("GET", "/healthz").status == 200
+        pin = running.description["pin"]
+    finally:
+        running.stop()
+    running.start()  # the certificate, and so the pin, survives
+    assert running.description["pin"] == pin
+    running.stop()
+
+
+def refused_start(tmp_path: Path, *arguments: str) -> str:
+    command = [sys.executable, "-m", "adyton", "broker", "serve", "--data", str(tmp_path / "data"), *arguments]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    assert result.returncode in {1, 3}
+    return result.stderr
+
+
+def test_development_roots_only_where_they_may_be(tmp_path: Path) -> None:
+    trust = ("--trust-dev-root", "ab" * 32)
+    for environment in ((), ("--environment", "production"), ("--environment", "pre-production")):
+        assert "development_root_refused" in refused_start(tmp_path, *trust, *environment)
+    assert "setting_invalid" in refused_start(tmp_path, "--trust-dev-root", "xyz", "--environment", "test")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--listen", "nowhere"), "setting_invalid"),
+        (("--listen", "127.0.0.1:99999"), "setting_invalid"),
+        (("--listen", "203.0.113.7:1"), "listen_failed"),
+        (("--workers", "0"), "setting_invalid"),
+        (("--endorsements", "/nonexistent"), "does not exist"),
+    ],
+)
+def test_wrong_settings_stop_the_start(tmp_path: Path, arguments: tuple[str, ...], said: str) -> None:
+    assert said in refused_start(tmp_path, *arguments)
+
+
+def test_endorsements_are_read_again(tmp_path: Path, root: DevelopmentRoot) -> None:
+    place = tmp_path / "endorsements"
+    place.mkdir()
+    trust = ("--environment", "test", "--trust-dev-root", root.fingerprint, "--endorsements", str(place))
+    running = rig.started(tmp_path / "data", None, *trust)
+    try:
+        with running.session(rig.attester(root)) as session, pytest.raises(ReleaseRefused) as refused:
+            session.token()
+        assert "revocation_unknown" in str(refused.value)
+        for file in root.endorsements.iterdir():
+            (place / file.name).write_bytes(file.read_bytes())
+        assert running.process is not None
+        running.process.send_signal(signal.SIGHUP)
+        time.sleep(0.5)
+        with Session(running.address(), rig.attester(root), rig.document().raw) as session:
+            assert session.token().count(".") == 2
+        (place / "crl.der").write_bytes(b"rubbish")
+        running.process.send_signal(signal.SIGHUP)
+        time.sleep(0.5)
+        with Session(running.address(), rig.attester(root), rig.document().raw) as session:
+            assert session.token().count(".") == 2  # what cannot be read never replaces what could
+        assert "not reloaded" in running.log()
+    finally:
+        running.stop()

@@ -1,0 +1,135 @@
+"""``adyton broker|resource|policy|reference|audit`` as an owner types them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.broker import rig
+
+from adyton.devtee.root import DevelopmentRoot
+
+SECRET = "a-very-secret-value-4711"
+URI = "kbs:///default/key/1"
+DIGEST = "sha256:" + "ab" * 32
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A broker with its data where the command line looks by itself."""
+    directory = tmp_path_factory.mktemp("home")
+    root: DevelopmentRoot = rig.make_root(tmp_path_factory.mktemp("root"))
+    running = rig.started(directory / "broker", root)
+    yield directory
+    assert running.stop() == 0
+
+
+def adyton(
+    home: Path, *arguments: str, stdin: str | None = None, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "adyton", *arguments], input=stdin, capture_output=True, text=True, timeout=60,
+        env={**os.environ, "ADYTON_HOME": str(home), "ADYTON_BROKER": "", **environment},
+    )  # fmt: skip
+
+
+def ok(home: Path, *arguments: str, stdin: str | None = None) -> str:
+    result = adyton(home, *arguments, stdin=stdin)
+    assert result.returncode == 0, result.stderr
+    assert SECRET not in result.stdout + result.stderr
+    return result.stdout
+
+
+def test_a_secret(home: Path) -> None:
+    ok(home, "resource", "set", URI, "--file", "-", "--workload", DIGEST, stdin=SECRET)
+    assert DIGEST in ok(home, "resource", "list")
+    shown = json.loads(ok(home, "resource", "show", URI, "--json"))
+    assert shown["size"] == len(SECRET)
+    ok(home, "resource", "bind", URI, "--any-workload-i-accept")
+    assert "any workload" in ok(home, "resource", "show", URI)
+    ok(home, "resource", "bind", URI, "--nobody")
+    assert "nobody" in ok(home, "resource", "show", URI)
+    ok(home, "resource", "delete", URI)
+    gone = adyton(home, "resource", "show", URI)
+    assert gone.returncode == 1
+    assert "no resource" in gone.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [
+        (("resource", "set", "kbs:///../key/1", "--file", "/etc/hostname"), 1),
+        (("resource", "set", URI, "--file", "/nonexistent"), 1),
+        (("resource", "set", URI, "--file", "/etc/hostname", "--workload", "x"), 1),
+        (("resource", "set", URI), 3),
+        (("resource", "bind", URI), 3),
+        (("resource", "bind", URI, "--nobody", "--image", DIGEST), 3),
+        (("reference", "set", "name"), 3),
+        (("reference", "set", "name", "{", "--json-value"), 3),
+        (("reference", "set", "name", "x", "--expires", "soon"), 1),
+        (("policy", "set", "attestation", "/etc/hostname"), 1),
+        (("audit", "list", "--since", "yesterday"), 1),
+        (("audit", "list", "--tenant", "A/B"), 1),
+        (("audit", "list", "--broker", "http://broker.example"), 1),
+    ],
+)
+def test_wrong_usage(home: Path, arguments: tuple[str, ...], status: int) -> None:
+    result = adyton(home, *arguments)
+    assert result.returncode == status, result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_reference_values(home: Path, tmp_path: Path) -> None:
+    ok(home, "reference", "set", "snp_launch_measurement", "ab" * 48, "cd" * 48)
+    assert json.loads(ok(home, "reference", "show", "snp_launch_measurement")) == ["ab" * 48, "cd" * 48]
+    ok(home, "reference", "set", "snp_smt_enabled", "true", "--json-value", "--expires", "2099-01-01T00:00:00Z")
+    assert json.loads(ok(home, "reference", "show", "snp_smt_enabled")) is True
+    file = tmp_path / "values.json"
+    file.write_text('{"one": [1], "two": "x"}')
+    ok(home, "reference", "set", "--file", str(file))
+    names = [json.loads(line)["name"] for line in ok(home, "reference", "list", "--json").splitlines()]
+    assert names == ["one", "snp_launch_measurement", "snp_smt_enabled", "two"]
+    for name in names:
+        ok(home, "reference", "delete", name)
+    assert not ok(home, "reference", "list", "--json")
+
+
+def test_policies(home: Path, tmp_path: Path) -> None:
+    file = tmp_path / "policy.rego"
+    file.write_text("package policy\n\ndefault allow := false\n")
+    ok(home, "policy", "set", "resource", str(file))
+    assert "resource-policy" in ok(home, "policy", "list")
+    assert ok(home, "policy", "show", "resource") == file.read_text()
+    ok(home, "policy", "delete", "resource")
+    file.write_text('package policy\nallow := http.send({"url": "http://x"})\n')
+    refused = adyton(home, "policy", "set", "resource", str(file))
+    assert refused.returncode == 1
+    assert "http.send" in refused.stderr
+
+
+def test_the_record(home: Path) -> None:
+    ok(home, "resource", "set", "kbs:///audit/key/1", "--file", "-", stdin=SECRET)
+    row = json.loads(ok(home, "audit", "list", "--json", "--limit", "1"))
+    assert (row["action"], row["decision"], row["resource"]) == ("resource.set", "allowed", "kbs:///audit/key/1")
+    assert "resource.set" in ok(home, "audit", "list")
+    assert len(ok(home, "audit", "verify").strip()) == 64
+
+
+def test_no_broker_and_no_token(home: Path, tmp_path: Path) -> None:
+    nothing = adyton(tmp_path, "audit", "list")
+    assert nothing.returncode == 1
+    assert "broker_unknown" in nothing.stderr
+    url = json.loads((home / "broker" / "broker.json").read_text())["url"]
+    assert "admin_token_missing" in adyton(tmp_path, "audit", "list", "--broker", url).stderr
+    wrong = tmp_path / "token"
+    wrong.write_text("x" * 43)
+    refused = adyton(tmp_path, "audit", "list", ADYTON_BROKER=url, ADYTON_ADMIN_TOKEN_FILE=str(wrong))
+    assert refused.returncode == 1
+    assert "admin_token_refused" in refused.stderr
+    right = str(home / "broker" / "admin.token")
+    assert adyton(tmp_path, "audit", "list", ADYTON_BROKER=url, ADYTON_ADMIN_TOKEN_FILE=right).returncode == 0

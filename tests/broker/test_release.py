@@ -273,6 +273,24 @@ def test_a_resource_policy_sees_path_plugin_query_and_claims(desk: Desk) -> None
     assert desk.refused(MINE) == ["resource_policy"]
 
 
+def test_a_change_while_a_policy_is_asked_ends_the_decision(desk: Desk) -> None:
+    text = HEAD + "allow := count(numbers.range(1, 10000)) > 0"
+    binding = Binding(policy=text)
+    releaser = Releaser(desk.book, desk.engine, environment=Environment.PRODUCTION)
+    desk.store.resources.set("default", PATH, b"secret", binding, NOW)
+    stored = desk.store.resources.get("default", PATH)
+
+    async def run() -> None:
+        deciding = asyncio.create_task(releaser.decide("default", token(), PATH, stored, NOW))
+        await asyncio.sleep(0)
+        desk.store.policies.set("default", "resource", RESOURCE_POLICY, HEAD + "allow := false", NOW)  # acknowledged
+        await deciding
+
+    with pytest.raises(ReleaseRefused) as caught:
+        asyncio.run(run())
+    assert [reason.partition(":")[0] for reason in caught.value.reasons] == ["changed_meanwhile"]
+
+
 def test_cocos_affirming_policy_works(desk: Desk) -> None:
     desk.development()
     desk.book.set("default", "resource", RESOURCE_POLICY, policies.RESOURCE_ALLOW_AFFIRMING, NOW)

@@ -87,7 +87,8 @@ class Releaser:
             reasons += why_not
         if view.resource is not None and not await self._allows(view.resource, view, claims, data):
             reasons.append("resource_policy: the tenant's resource policy does not allow it")
-        if self._book.view(tenant, now) is not view:  # something was changed while a policy was asked
+        asked = view.resource is not None or (resource is not None and resource.binding.policy is not None)
+        if asked and self._book.view(tenant, now) is not view:
             reasons.append("changed_meanwhile: policies or reference values changed during this decision; ask again")
         if reasons or not by:
             raise ReleaseRefused(

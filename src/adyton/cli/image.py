@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,21 +24,6 @@ if TYPE_CHECKING:
 _File = click.Path(exists=True, dir_okay=False, path_type=Path)
 _REGISTRY = ("authfile", "tls_verify", "plain_http", "registry_ca")
 _BROKER = ("broker", "admin_token_file", "broker_pin", "tenant", "insecure_http")
-
-
-def _answering(command: Callable[..., None]) -> Callable[..., None]:
-    """With ``--json`` standard output holds one object whatever happens; the message goes to standard error as well."""
-
-    @functools.wraps(command)
-    def run(as_json: bool, **given: Any) -> None:
-        try:
-            command(as_json=as_json, **given)
-        except AdytonError as error:
-            if as_json:
-                print_json({"error": error.as_dict()})
-            raise
-
-    return run
 
 
 @click.group()
@@ -72,7 +55,6 @@ def image() -> None:
 @broker_options
 @registry_options
 @json_option
-@_answering
 def encrypt(src: str, dst: str, as_json: bool, **given: Any) -> None:
     """Encrypt every layer of SRC into DST, for a broker's key (--key), for people (--recipient), or for both.
 
@@ -128,7 +110,6 @@ def encrypt(src: str, dst: str, as_json: bool, **given: Any) -> None:
 @platform_option
 @registry_options
 @json_option
-@_answering
 def inspect(name: str, platform: str | None, as_json: bool, **given: Any) -> None:
     """Show what NAME is: platform, layers, which of them are encrypted, and for whom."""
     from adyton.image import manifest as manifests
@@ -164,7 +145,6 @@ def inspect(name: str, platform: str | None, as_json: bool, **given: Any) -> Non
 @platform_option
 @registry_options
 @json_option
-@_answering
 def decrypt(src: str, dst: str, as_json: bool, **given: Any) -> None:
     """Decrypt SRC into DST with keys that you hold. DST is then a plain image."""
     from adyton.cli.bars import Bars

@@ -10,14 +10,21 @@ from __future__ import annotations
 import json
 import os
 import sys
-import traceback
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import click
 
 from adyton.errors import AdytonError, MalformedEvidence, UnsupportedEvidence
 
 _STATUS: tuple[tuple[type[AdytonError], int], ...] = ((MalformedEvidence, 2), (UnsupportedEvidence, 4))
+
+
+@dataclass(slots=True)
+class _Asked:
+    """What the caller asked of every answer, errors included. Travels as click's ``obj``."""
+
+    json: bool = False
 
 
 class Exit(Exception):
@@ -35,8 +42,9 @@ def exit_status(error: AdytonError) -> int:
 
 def run(command: click.Command, arguments: list[str] | None = None) -> int:
     """Run ``command`` with errors turned into messages; returns the exit status."""
+    asked = _Asked()
     try:
-        command.main(args=arguments, prog_name="adyton", standalone_mode=False)
+        command.main(args=arguments, prog_name="adyton", standalone_mode=False, obj=asked)
     except Exit as leaving:
         return leaving.status
     except click.exceptions.NoArgsIsHelpError as error:
@@ -51,32 +59,37 @@ def run(command: click.Command, arguments: list[str] | None = None) -> int:
         error.show()
         return 3
     except AdytonError as error:
-        print_error(error)
-        return exit_status(error)
+        return _failed(error, asked)
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left; so do we, silently
         return 141
     except Exception as error:  # noqa: BLE001 -- the last door: a defect of ours is said as one, without a traceback
-        return _defect(error)
+        return _failed(_defect(error), asked)
     return 0
 
 
-def _defect(error: Exception) -> int:
+def _failed(error: AdytonError, asked: _Asked) -> int:
+    if asked.json:
+        print_json({"error": error.as_dict()})
+    print_error(error)
+    return exit_status(error)
+
+
+def _defect(error: Exception) -> AdytonError:
     if os.environ.get("ADYTON_TRACEBACK"):
+        import traceback
+
         traceback.print_exception(error)
     what = (
         f"{error.strerror}: {error.filename}" if isinstance(error, OSError) and error.strerror else type(error).__name__
     )
-    print_error(
-        AdytonError(
-            f"unexpected: {what}",
-            code="internal",
-            hint="this should have been a better message; ADYTON_TRACEBACK=1 shows where it came from",
-        )
+    return AdytonError(
+        f"unexpected: {what}",
+        code="internal",
+        hint="this should have been a better message; ADYTON_TRACEBACK=1 shows where it came from",
     )
-    return 1
 
 
 def print_error(error: AdytonError) -> None:
@@ -119,4 +132,18 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Non
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON on standard output, one object a line.")
+def _remember(context: click.Context, _parameter: click.Parameter, value: bool) -> bool:
+    asked = context.find_root().obj
+    if isinstance(asked, _Asked):
+        asked.json = value
+    return value
+
+
+json_option = click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    is_eager=True,
+    callback=_remember,
+    help='Print JSON on standard output, one object a line; an error too, as {"error": …}.',
+)

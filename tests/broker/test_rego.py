@@ -193,7 +193,7 @@ def test_rules_have_the_values_that_rego_gives_them(engine: RegoEngine, body: st
     assert ask(engine, body, document, {"list": [1, "a"], "true": True}) == expected
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(text=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=30))
 def test_strings_mean_the_same_in_policy_input_and_reference_values(engine: RegoEngine, text: str) -> None:
     import json

@@ -172,7 +172,7 @@ def test_a_loop_that_ended_in_the_middle_does_not_stop_the_next(store: Store) ->
     assert store.audit.verify("default").sequence >= 1
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(
     st.builds(
         AuditRow,

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adyton.errors import AdytonError, ConfigError, DocumentInvalid, MalformedRequest, NotFound, TooLarge, Unavailable
@@ -139,6 +139,7 @@ def test_a_row_that_was_moved_or_changed_does_not_open(
     assert refused == 1
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_no_changed_byte_of_a_sealed_value_opens(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     directory = tmp_path_factory.mktemp("sealed")
@@ -310,6 +311,7 @@ def test_claims_are_kept_until_they_expire(store: Store) -> None:
     assert store.claims.get("default", digest, NOW) is None  # gone for good
 
 
+@settings(deadline=None)
 @given(
     value=st.binary(max_size=300), images=st.lists(st.integers(0, 9).map(lambda n: "sha256:" + str(n) * 64), max_size=3)
 )

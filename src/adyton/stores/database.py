@@ -31,7 +31,7 @@ class Database:
         self._reading = threading.Lock()
         self._writing = threading.Lock()
         try:
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
+            _create(path)
         except OSError as error:
             raise ConfigError(
                 f"cannot open the store: {error.strerror}",
@@ -52,7 +52,7 @@ class Database:
         execute = self._writer.execute
         application, version = execute("PRAGMA application_id").fetchone()[0], self._version()
         if application == 0 and version == 0 and execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0:
-            execute("PRAGMA journal_mode=WAL")
+            self._use_wal()
             with self.write() as transaction:
                 if self._version() == 0:  # nobody was quicker
                     for statement in schema.STATEMENTS:
@@ -76,7 +76,19 @@ class Database:
                 got=version,
                 hint="run the version that wrote it, or a newer one",
             )
-        execute("PRAGMA journal_mode=WAL")
+        self._use_wal()
+
+    def _use_wal(self) -> None:
+        mode = self._writer.execute("PRAGMA journal_mode=WAL").fetchone()[0]
+        if mode != "wal":  # SQLite says so, and goes on without
+            raise ConfigError(
+                "the file system cannot hold the store: it shares no memory between processes",
+                code="store_filesystem",
+                field=str(self.path),
+                expected="wal",
+                got=mode,
+                hint="put the broker's data on a local file system",
+            )
 
     def _version(self) -> int:
         return int(self._writer.execute("PRAGMA user_version").fetchone()[0])
@@ -124,6 +136,18 @@ class Database:
     def _check_process(self) -> None:
         if self._process != os.getpid():  # SQLite's locks do not survive a fork
             raise RuntimeError("a store must be opened in the process that uses it")
+
+
+def _create(path: Path) -> None:
+    """Make sure that the file is there, with its name on the disk, readable by its owner only."""
+    existed = path.exists()
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
+    if not existed:
+        directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
 
 
 def _connect(path: Path) -> sqlite3.Connection:

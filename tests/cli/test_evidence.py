@@ -273,3 +273,50 @@ def test_what_is_no_manifest_is_three(cli: Cli, tmp_path: Path, content: str) ->
     path = tmp_path / "manifest.json"
     path.write_text(content)
     assert cli("evidence", "vectors", path)[0] == 3
+
+
+@pytest.fixture(scope="module")
+def platform(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
+    """A development platform's evidence as JSON, its root and its CRL as files, as of now."""
+    from adyton.devtee.forge import Forge
+    from adyton.tee.snp.abi import SnpReport
+    from adyton.tee.snp.json_form import to_json
+
+    folder = tmp_path_factory.mktemp("platform")
+    forge = Forge.new(datetime.now(UTC))  # noqa: TID251 -- the command line's default is the clock's time
+    document = to_json(SnpReport.parse(forge.report(report_data=b"\7" * 64)), list(forge.certificates))
+    (folder / "evidence.json").write_text(json.dumps(document))
+    (folder / "report.bin").write_bytes(forge.report(report_data=b"\7" * 64))
+    (folder / "root.der").write_bytes(forge.certificates[2][1])
+    (folder / "crls").mkdir()
+    (folder / "crls" / "list.crl").write_bytes(forge.crl())
+    (folder / "revoked.crl").write_bytes(forge.crl(revoked=[forge.signer.certificate], number=2))
+    return forge, folder
+
+
+def test_evidence_of_a_development_platform(cli: Cli, platform: tuple[Any, Path]) -> None:
+    _, folder = platform
+    call = ("evidence", "verify", folder / "evidence.json", "--tee", "snp", "--json", "--endorsements", folder / "crls")
+    status, out, _ = cli(*call)
+    assert (status, one(out)["error"]["code"]) == (1, "root_untrusted")  # nothing trusts it by default
+    status, out, _ = cli(*call, "--trust-root", folder / "root.der", "--report-data", 64 * "07")
+    result = one(out)
+    assert (status, result["root"], result["unchecked"]) == (0, "custom", ["init_data"])
+    assert "revocation" in [check["id"] for check in result["checks"]]
+    assert result["claims"]["product"] == "Genoa"
+    status, out, _ = cli(*call, "--trust-root", folder / "root.der", "--endorsements", folder / "revoked.crl")
+    assert (status, one(out)["error"]["code"]) == (1, "leaf_revoked")
+    status, out, _ = cli(*call, "--trust-root", folder / "root.der", "--at", "2062-01-01T00:00:00Z")
+    assert (status, one(out)["error"]["code"]) == (1, "leaf_validity")
+    status, out, _ = cli(*call[:5], "--trust-root", folder / "root.der", "--endorsements", folder / "crls")
+    assert status == 0
+    assert "a root of your choice" in out
+
+
+def test_what_two_writers_say_of_one_report(platform: tuple[Any, Path], cli: Cli) -> None:
+    """The issuer and the parser were written apart; the raw report and the JSON form show the same claims."""
+    _, folder = platform
+    _, raw, _ = cli("evidence", "show", folder / "report.bin", "--tee", "snp", "--json")
+    _, form, _ = cli("evidence", "show", folder / "evidence.json", "--tee", "snp", "--json")
+    assert one(raw)["claims"] == one(form)["claims"]
+    assert one(raw)["claims"]["report_data"] == "07" * 64

@@ -185,10 +185,11 @@ class EndorsementSet:
     digest: bytes
 
     def __init__(self, certificates: Iterable[Certificate] = (), crls: Iterable[Crl] = ()) -> None:
-        self.certificates = tuple(dict.fromkeys(certificates))
-        self.crls = tuple(dict.fromkeys(crls))
-        parts = sorted([item.digest for item in self.certificates] + [item.digest for item in self.crls])
-        self.digest = hashlib.sha256(b"".join(parts)).digest()
+        unique = {certificate.digest: certificate for certificate in certificates}
+        unique_crls = {crl.digest: crl for crl in crls}
+        self.certificates = tuple(unique.values())
+        self.crls = tuple(unique_crls.values())
+        self.digest = hashlib.sha256(b"".join(sorted((*unique, *unique_crls)))).digest()
         self._by_subject: dict[bytes, list[Certificate]] = {}
         for certificate in self.certificates:
             self._by_subject.setdefault(certificate.subject, []).append(certificate)

@@ -27,6 +27,11 @@ def body(version: int = 3, **fields: Any) -> dict[str, Any]:
     return document
 
 
+def compact_body(version: int) -> bytes:
+    """The same without white space, as CoCo's guest writes it."""
+    return json.dumps(body(version), separators=(",", ":")).encode()
+
+
 def malformed(data: bytes, code: str = "json_malformed") -> MalformedEvidence:
     with pytest.raises(MalformedEvidence) as caught:
         json_form.parse_json(data)
@@ -157,6 +162,10 @@ def test_duplicate_members_anywhere() -> None:
     ):
         assert once in text
         malformed(text.replace(once, twice, 1))
+        narrow = [part.replace(b'": ', b'":').replace(b", ", b",") for part in (once, twice)]
+        compact = compact_body(5)
+        assert narrow[0] in compact
+        malformed(compact.replace(narrow[0], narrow[1], 1))
 
 
 def test_unknown_members() -> None:
@@ -233,3 +242,13 @@ def test_other_json_is_malformed(value: object) -> None:
     except ValueError:
         return
     malformed(data)
+
+
+@pytest.mark.parametrize(
+    "chain", [b"", b"[", b"[]]", b"[],", b'[],"x":1', b'null,"cert_chain":null', b"[],[]", b" ", b"nul"]
+)
+def test_a_compact_document_is_read_whole(chain: bytes) -> None:
+    text = compact_body(5)
+    start = text.index(b',"cert_chain":') + len(b',"cert_chain":')
+    assert json_form.parse_json(text[:start] + b" [] }")[1] == []
+    malformed(text[:start] + chain + b"}")

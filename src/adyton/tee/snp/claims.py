@@ -6,8 +6,10 @@ report's 8 bytes and taken apart. Nothing here says that any of it is true; ``ve
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from adyton.rats.types import JsonValue
-from adyton.tee.snp.abi import SnpReport, Tcb
+from adyton.tee.snp.abi import GuestPolicy, PlatformInfo, SnpReport, Tcb
 from adyton.tee.snp.product import Product, by_cpuid
 
 
@@ -16,16 +18,14 @@ def of_report(report: SnpReport) -> dict[str, JsonValue]:
     policy = report.policy
     key_info = report.key_info
     signing_key = key_info.signing_key
-    bits: dict[str, JsonValue] = {"abi_minor": policy.abi_minor, "abi_major": policy.abi_major, **policy.bits()}
-    platform_bits: dict[str, JsonValue] = {**report.platform_info.bits()}
     claims: dict[str, JsonValue] = {
         "report_version": report.version,
         "guest_svn": report.guest_svn,
         "vmpl": report.vmpl,
         "policy": hex(policy),
-        "policy_bits": bits,
+        "policy_bits": dict(_policy_bits(policy)),
         "platform_info": hex(report.platform_info),
-        "platform_bits": platform_bits,
+        "platform_bits": dict(_platform_bits(report.platform_info)),
         "signing_key": signing_key.name if signing_key is not None else None,
         "mask_chip_key": key_info.mask_chip_key,
         "author_key_en": key_info.author_key_enabled,
@@ -53,6 +53,16 @@ def of_report(report: SnpReport) -> dict[str, JsonValue]:
     if report.mitigation_vectors is not None:
         claims["launch_mit_vector"], claims["current_mit_vector"] = report.mitigation_vectors
     return claims
+
+
+@lru_cache(maxsize=64)
+def _policy_bits(policy: GuestPolicy) -> dict[str, JsonValue]:
+    return {"abi_minor": policy.abi_minor, "abi_major": policy.abi_major, **policy.bits()}
+
+
+@lru_cache(maxsize=64)
+def _platform_bits(platform_info: PlatformInfo) -> dict[str, JsonValue]:
+    return {**platform_info.bits()}
 
 
 def product_of(report: SnpReport) -> Product | None:

@@ -87,7 +87,10 @@ class _Certificate(msgspec.Struct, forbid_unknown_fields=True):
 
 _EVIDENCE = msgspec.json.Decoder(_Evidence)
 _REPORT = msgspec.json.Decoder(_Report)
-_CHAIN = msgspec.json.Decoder(list[_Certificate] | None)
+_CERTIFICATES = msgspec.json.Decoder(list[_Certificate] | None)
+_HEAD = b'{"attestation_report":'
+_CHAIN = b',"cert_chain":'
+_TWICE = "an object has two members of the same name"
 _OPTIONAL = ("cpuid_fam_id", "cpuid_mod_id", "cpuid_step", "launch_mit_vector", "current_mit_vector")
 _TCBS = ("current_tcb", "reported_tcb", "committed_tcb", "launch_tcb")
 # Members of a report that has no optional one, its parts included: 24 + 4 TCBs of 4 + 2 versions of 3 + r and s.
@@ -119,13 +122,16 @@ def parse(data: bytes) -> JsonEvidence:
             "evidence is too large", code="evidence_too_large", tee="snp", expected=MAX_SIZE, got=len(data), spec=SPEC
         )
     try:
-        outer = _EVIDENCE.decode(data)
-        report_text = bytes(outer.attestation_report)
-        chain_text = bytes(outer.cert_chain)
+        report_text, chain_text = _split_compact(data) or _split(data)
         fields = _REPORT.decode(report_text)
     except (msgspec.DecodeError, RecursionError, ValueError) as error:
         raise _malformed(str(error)[:200]) from error
-    _refuse_duplicates(data, report_text, chain_text, fields)
+    # No member twice, at the price of counting quotation marks: every member is known and none has a string for its
+    # value, so each mark belongs to a name. More of them than decoded members: one came twice, the last was taken.
+    members = _MEMBERS + sum(getattr(fields, name) is not msgspec.UNSET for name in _OPTIONAL)
+    members += sum(getattr(fields, name).fmc is not msgspec.UNSET for name in _TCBS)
+    if report_text.count(b'"') != 2 * members:
+        raise _malformed(_TWICE)
     report = _report(fields)
     try:
         encoded = report.encode()  # checks every length and range
@@ -134,18 +140,26 @@ def parse(data: bytes) -> JsonEvidence:
     return JsonEvidence(report, encoded, chain_text)
 
 
-def _refuse_duplicates(data: bytes, report_text: bytes, chain_text: bytes, fields: _Report) -> None:
-    """No member twice, at the price of counting quotation marks.
+def _split_compact(data: bytes) -> tuple[bytes, bytes] | None:
+    """The texts of report and certificates where the document is written without white space, as CoCo's guest does.
 
-    Every member is known and none has a string for its value (below ``cert_chain`` apart), so each mark belongs to a
-    member's name: as many names as members were decoded, or one came twice and the decoder took the last.
+    Cheap, since nothing is parsed: both texts are decoded as a whole later, or known by their digest.
     """
-    members = _MEMBERS + sum(getattr(fields, name) is not msgspec.UNSET for name in _OPTIONAL)
-    members += sum(getattr(fields, name).fmc is not msgspec.UNSET for name in _TCBS)
-    marks = report_text.count(b'"')
-    outer = data.count(b'"') - marks - chain_text.count(b'"')
-    if marks != 2 * members or outer != (4 if chain_text else 2):
-        raise _malformed("an object has two members of the same name")
+    end = data.find(_CHAIN)
+    chain_text = data[end + len(_CHAIN) : -1]
+    if end < 0 or not chain_text or not data.startswith(_HEAD) or not data.endswith(b"}"):
+        return None
+    return data[len(_HEAD) : end], chain_text
+
+
+def _split(data: bytes) -> tuple[bytes, bytes]:
+    """The same for any document. The marks that are neither text's are those of one or two names."""
+    outer = _EVIDENCE.decode(data)
+    report_text, chain_text = bytes(outer.attestation_report), bytes(outer.cert_chain)
+    marks = data.count(b'"') - report_text.count(b'"') - chain_text.count(b'"')
+    if marks != (4 if chain_text else 2):
+        raise ValueError(_TWICE)
+    return report_text, chain_text
 
 
 def _report(fields: _Report) -> SnpReport:
@@ -225,7 +239,7 @@ def _certificates(text: bytes) -> list[tuple[str, bytes]]:
     if not text:
         return []
     try:
-        chain = _CHAIN.decode(text) or []
+        chain = _CERTIFICATES.decode(text) or []
         certificates = [(entry.cert_type, bytes(entry.data)) for entry in chain]
     except (msgspec.DecodeError, RecursionError, ValueError, OverflowError) as error:
         raise _malformed("cert_chain cannot be read") from error
@@ -234,7 +248,7 @@ def _certificates(text: bytes) -> list[tuple[str, bytes]]:
     if any(kind not in CERTIFICATE_TYPES for kind, _ in certificates):
         raise _malformed(f"a certificate's type is one of {', '.join(CERTIFICATE_TYPES)}")
     if text.count(b'"') != 6 * len(certificates):  # two names and one plain value each
-        raise _malformed("an object has two members of the same name")
+        raise _malformed(_TWICE)
     return certificates
 
 

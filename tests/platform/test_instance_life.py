@@ -145,6 +145,10 @@ host.say([type(m).__name__ for m in got] + [got[0].number, got[1].rows, got[1].c
             "host.send(devtee.Exited(0)) if 0 else host.socket.sendall(b'\\0\\0\\1\\0half'); os._exit(0)",
             "frame_malformed",
         ),
+        (
+            'b = b\'{"type":"Phase","name":"\\xff"}\'; host.socket.sendall(len(b).to_bytes(4, \'big\') + b); host.receive()',
+            "frame_malformed",
+        ),
         ("host.send(devtee.Failed({'code': 'of_the_agent', 'kind': 'ImageError'}))", "of_the_agent"),
         ("host.send(devtee.Failed({'code': 'first'})); host.send(devtee.Exited(0))", "first"),
     ],

@@ -76,6 +76,8 @@ def test_another_user_who_reaches_it_is_refused_by_credentials(service: Running)
     [
         struct.pack(">I", 2) + b"{}",
         struct.pack(">I", 4) + b"\xff\xfe\0\0",
+        struct.pack(">I", 12) + b'{"type":"\xff"}',
+        struct.pack(">I", 32) + b'{"type":"Logs","instance":"\xc3\x28\xff"}',
         struct.pack(">I", 0),
         struct.pack(">I", devtee.MAX_FRAME + 1),
         b"\xff\xff\xff\xff" + b"x" * 100,

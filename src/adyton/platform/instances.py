@@ -45,6 +45,7 @@ class Live:
     watchers: list[asyncio.Queue[Event | None]] = field(default_factory=list)
     book: logbook.Logbook | None = None
     last: Exited | Failed | None = None
+    gone: bool = False
     over: asyncio.Event = field(default_factory=asyncio.Event)
     task: asyncio.Task[None] | None = None
 
@@ -56,7 +57,7 @@ class Live:
 
     def kill(self) -> None:
         """End every process of the instance: the kernel does it when the first one is gone."""
-        if not self.over.is_set():
+        if not self.gone:  # the number may be another process's by now
             os.kill(self.pid, 9)
 
 
@@ -146,7 +147,7 @@ class Table:
 def _read(path: Path) -> Row | None:
     try:
         return msgspec.json.decode(path.read_bytes(), type=Row)
-    except (msgspec.DecodeError, OSError):
+    except (msgspec.DecodeError, UnicodeDecodeError, OSError):
         return None  # cut short by a crash of the machine: there is nothing to know about it
 
 

@@ -154,9 +154,11 @@ class Keeper:
     async def _keep(self, row: Row, live: Live, launch: Launch, *, remove: bool) -> None:
         """From launch to end."""
         talk = asyncio.create_task(self._follow(row, live, launch))
+        talk.add_done_callback(lambda task: live.kill() if not task.cancelled() and task.exception() else None)
         status = await _end_of(live.pid)
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(talk, _GRACE)  # what it said last may still be on its way
+        live.gone = True
+        await asyncio.wait({talk}, timeout=_GRACE)  # what it said last may still be on its way
+        talk.cancel()
         live.channel.close()
         cgroups.remove(row.instance.id)
         if live.book is not None:

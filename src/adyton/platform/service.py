@@ -149,10 +149,9 @@ class Service:
         try:
             await connection.send(Started(row.instance.id, row.instance.host_data))
             await self._tell(connection, row, events, until_running=run.detach)
-        except (Unavailable, MalformedRequest):
+        finally:
             if not run.detach:
-                await self.keeper.kill(row)
-            raise
+                await self.keeper.kill(row)  # nothing to do where it has ended
 
     async def _attach(self, connection: Connection, row: Row) -> None:
         live = self.keeper.table.live.get(row.instance.id)

@@ -258,5 +258,5 @@ def decode(decoder: msgspec.json.Decoder[_T], body: bytes) -> _T:
     """One message of the kinds that ``decoder`` knows; ``MalformedRequest`` for anything else."""
     try:
         return decoder.decode(body)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise MalformedRequest("not a message of the development TEE's protocol", code="frame_malformed") from error

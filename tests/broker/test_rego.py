@@ -129,6 +129,9 @@ def test_the_worker_has_no_environment_and_no_files(engine: RegoEngine, monkeypa
         assert (process / "environ").read_bytes() == b""
         open_files = {str(entry.readlink()) for entry in (process / "fd").iterdir()}
         assert all(name == "/dev/null" or name.startswith("pipe:") for name in open_files), open_files
+        if os.geteuid() == 0:
+            status = (process / "status").read_text()
+            assert "Uid:\t65534\t65534\t65534\t65534" in status and "Groups:\t \n" in status
         # Even a policy that got past the check finds nothing there.
         found = fresh.evaluate(unchecked("trust_claims := opa.runtime().env"), RULES, {}, {})
         assert found["trust_claims"] == {}

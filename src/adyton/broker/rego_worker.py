@@ -1,4 +1,4 @@
-"""The process that runs Rego: no environment, no files, bounded memory and time; whoever started it may kill it.
+"""The process that runs Rego: no environment, files or rights, bounded memory and time; who started it may kill it.
 
 It is started as ``python -I -S`` with this module and talks on standard input and output in frames: a 4-byte
 big-endian length, then JSON. A request names a program by its key; ``text`` comes with the first request for a key::
@@ -13,6 +13,7 @@ evaluation may take is CPU time of this process, kept by the kernel (ITIMER_PROF
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import signal
@@ -25,6 +26,7 @@ import msgspec
 
 PRELUDE = "package policy\n\nquery_reference_value(id) := object.get(input.d.reference, id, null)\n"
 MAX_PROGRAMS = 64
+NOBODY = 65534
 _HEADER = struct.Struct(">I")
 
 
@@ -44,6 +46,11 @@ def main(memory: int) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     resource.setrlimit(resource.RLIMIT_NOFILE, (5, 5))
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    if os.geteuid() == 0:  # the engine is C++ and reads what tenants write: it shall not own the broker's files
+        with contextlib.suppress(OSError):  # a user namespace may have nobody else
+            os.setgroups([])
+            os.setgid(NOBODY)
+            os.setuid(NOBODY)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's Ctrl-C is for the broker
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
     _serve(Interpreter, requests, replies)

@@ -18,6 +18,7 @@ from typing import Any
 
 import msgspec
 
+from adyton import __version__
 from adyton.errors import SessionInvalid
 from adyton.rats.result import ELEMENTS, Appraisal, AttestationResult, Tier, TrustVector
 from adyton.rats.types import JsonValue, RootKind
@@ -32,8 +33,8 @@ class Issuer:
     """Who says so. ``build`` names the program and its version."""
 
     name: str = "Adyton"
-    developer: str = "https://github.com/adyton"
-    build: str = "adyton"
+    developer: str = "Adyton"
+    build: str = f"adyton {__version__}"
 
 
 _ISSUER = Issuer()

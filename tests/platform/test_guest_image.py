@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import shutil
 import subprocess
@@ -205,3 +206,28 @@ def test_two_whole_builds_are_equal(tmp_path: Path) -> None:
     assert prints[0] == prints[1]
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
     assert guest.measure(tmp_path / "a").hex() == prints[0].strip()
+
+
+def test_what_is_imported_late_is_in_it_as_well() -> None:
+    items = guest_contents.contents()
+    prefix = f"lib/{guest_contents.PYTHON}/"
+    within = {
+        item.path.removeprefix(prefix).removeprefix("lib-dynload/") for item in items if item.path.startswith(prefix)
+    }
+    there = set(sys.builtin_module_names) | {path.split("/")[0].split(".")[0] for path in within}
+    modules = {path.removesuffix(".py").removesuffix("/__init__").replace("/", ".") for path in within}
+    missing = set()
+    for item in items:
+        if not item.path.startswith(f"{prefix}adyton/"):
+            continue
+        for node in ast.walk(ast.parse(item.source.read_text())):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module is not None:
+                names = [node.module]
+            for name in names:
+                own = name.startswith("adyton.")
+                if (own and name not in modules) or (not own and name.split(".")[0] not in there):
+                    missing.add((item.path.removeprefix(prefix), name))
+    assert not missing

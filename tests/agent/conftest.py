@@ -38,6 +38,7 @@ APPLETS = (
     "hostname",
     "stty",
 )
+RUNC = Path(shutil.which("runc", path="/usr/local/sbin:/usr/sbin:/usr/local/bin:/usr/bin") or "/usr/sbin/runc")
 IMAGE = "sha256:" + "11" * 32
 
 
@@ -120,6 +121,8 @@ def launch(tmp_path: Path, layer: Path) -> Iterator[Launch]:
         stdio: tuple[int, int, int] | None = None,
         layers: tuple[Path, ...] = (),
         slow: Path | None = None,
+        encrypted: bool = False,
+        runtimes: Mapping[str, Path] | None = None,
         **members: Any,
     ) -> Instance:
         members.setdefault("logs", "host")
@@ -127,7 +130,8 @@ def launch(tmp_path: Path, layer: Path) -> Iterator[Launch]:
         base = tmp_path / f"instance-{len(running)}"
         for name in ("private", "store", "guest/bin", "guest/share/containers"):
             (base / name).mkdir(parents=True)
-        (base / "guest/bin/runc").symlink_to(shutil.which("runc") or "/usr/sbin/runc")
+        for name, program in (runtimes or {"runc": RUNC}).items():
+            (base / "guest/bin" / name).symlink_to(program)
         shutil.copy("/usr/share/containers/seccomp.json", base / "guest/share/containers/")
         ours, theirs = socket.socketpair()
         saved = os.dup(theirs.fileno())
@@ -141,7 +145,7 @@ def launch(tmp_path: Path, layer: Path) -> Iterator[Launch]:
             stdout=standard[1],
             stderr=standard[2],
             pass_fds=[saved],
-            env={**os.environ, "SLOW": str(slow or "")},
+            env={**os.environ, "SLOW": str(slow or ""), "ENCRYPTED": "1" if encrypted else ""},
         )
         os.close(saved)
         theirs.close()

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from adyton.agent import kernel
 from adyton.agent.life import Layout, live, prepare_process
+from adyton.agent.rootfs import Layers
 
 channel = socket.socket(fileno=int(sys.argv[1]))
 base, layers = Path(sys.argv[2]), tuple(Path(layer) for layer in sys.argv[3:])
@@ -20,10 +21,10 @@ prepare_process()
 layout = Layout(guest=base / "guest", store=base / "store", private=base / "private", state=base / "private" / "oci")
 
 
-def obtain(*_: object) -> tuple[Path, ...]:
+def obtain(*_: object) -> Layers:
     if slow := os.environ["SLOW"]:
         Path(slow).read_bytes()  # a pipe that nobody writes to: a pull that hangs
-    return layers
+    return Layers(layers, encrypted=bool(os.environ["ENCRYPTED"]))
 
 
 os._exit(live(channel, layout, obtain))

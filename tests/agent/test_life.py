@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import shutil
 import signal
 import socket
 import time
@@ -230,6 +231,56 @@ def test_mounts(launch: Any, tmp_path: Path) -> None:
     assert err.count(b"Read-only file system") == 2
     assert (tmp_path / "rw" / "file").read_text() == "written\n"
     assert (tmp_path / "ro" / "file").read_text() == "given"
+
+
+@pytest.mark.parametrize("encrypted", [True, False])
+def test_a_new_volume_has_the_images_owner_and_of_plain_images_its_content(
+    launch: Any, tmp_path: Path, encrypted: bool
+) -> None:
+    top, volume = tmp_path / "top", tmp_path / "volume"
+    (top / "data" / "sub").mkdir(parents=True)
+    (top / "data" / "sub" / "file").write_text("content")
+    (top / "data" / "sub" / "link").symlink_to("/etc/shadow")
+    for path in (top / "data", top / "data" / "sub", top / "data" / "sub" / "file"):
+        os.chown(path, 1000, 1001)
+    (top / "data").chmod(0o2750)
+    volume.mkdir()
+    for word in ("first", "second"):
+        instance = launch(
+            *("sh", "-c", f"echo {word} >> /data/written; cat /data/sub/file; cat /data/written"),
+            user="app",
+            layers=(top,),
+            mounts=[workload.Mount("/data", "volume")],
+            volumes={"/data": str(volume)},
+            encrypted=encrypted,
+        )
+        out, _ = instance.wait()
+        expected = b"first\n" if word == "first" else b"first\nsecond\n"
+        assert out == (expected if encrypted else b"content" + expected)
+    status = volume.stat()
+    assert (status.st_uid, status.st_gid, status.st_mode & 0o7777) == (1000, 1001, 0o2750)
+    assert (volume / "sub").exists() is not encrypted
+    if not encrypted:
+        assert (volume / "sub" / "link").readlink() == Path("/etc/shadow")
+        assert (volume / "sub" / "file").stat().st_uid == 1000
+
+
+def test_a_runtime_that_does_not_work_here_gives_way_to_the_next(launch: Any, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    broken.write_text(
+        "#!/bin/sh\nwhile [ $# -gt 0 ]; do [ $1 = --log ] && log=$2; shift; done\n"
+        'echo \'{"level":"error","msg":"cgroups in hybrid mode not supported"}\' >> $log\nexit 1\n'
+    )
+    broken.chmod(0o755)
+    instance = launch("echo", "ran", runtimes={"runc": broken, "crun": shutil.which("runc", path="/usr/sbin:/usr/bin")})
+    out, _ = instance.wait()
+    assert (out, instance.status()) == (b"ran\n", 0)
+    said = [event.label for event in instance.events if isinstance(event, devtee.Phase) and event.name == "notice"]
+    assert any("hybrid mode" in text for text in said)
+    alone = launch("echo", "ran", runtimes={"runc": broken})
+    alone.wait()
+    assert alone.failure()["code"] == "runtime_failed"
+    assert "hybrid mode" in str(alone.failure()["got"])
 
 
 def test_standard_input(launch: Any) -> None:

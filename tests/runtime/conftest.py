@@ -56,13 +56,16 @@ def busybox_layer() -> bytes:
             info.type, info.linkname, info.mode, info.size = kind, link, mode, len(data)
             tar.addfile(info, io.BytesIO(data))
 
-        for name in ("bin", "etc", "tmp", "work", "volume"):
+        for name in ("bin", "etc", "tmp", "work"):
             add(name, mode=0o1777 if name == "tmp" else 0o755)
         add("bin/busybox", tarfile.REGTYPE, Path("/bin/busybox").read_bytes())
         for applet in APPLETS:
             add(f"bin/{applet}", tarfile.SYMTYPE, link="busybox")
         add("etc/passwd", tarfile.REGTYPE, PASSWD.encode(), mode=0o644)
         add("etc/group", tarfile.REGTYPE, b"root:x:0:\napp:x:1001:\n", mode=0o644)
+        info = tarfile.TarInfo("volume")
+        info.type, info.mode, info.uid, info.gid = tarfile.DIRTYPE, 0o755, 1000, 1001
+        tar.addfile(info)
         add("volume/from-image", tarfile.REGTYPE, b"kept", mode=0o644)
     return buffer.getvalue()
 

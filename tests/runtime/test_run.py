@@ -125,6 +125,8 @@ def test_volumes(adyton: Any, image: str, tmp_path: Path) -> None:
     assert (tmp_path / "new").read_text() == "new\n"
     again = adyton("run", "--rm", "-v", "named:/named:ro", image, "cat", "/named/kept")
     assert again.stdout == b"1\n"
+    new = adyton("run", "--rm", "-v", "fresh:/volume", image, "sh", "-c", "cat /volume/from-image; touch /volume/mine")
+    assert (new.returncode, new.stdout) == (0, b"kept"), new.stderr  # filled from the image, and its user may write
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 9), (signal.SIGINT, 9), (signal.SIGUSR1, 8)])

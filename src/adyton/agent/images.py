@@ -7,11 +7,11 @@ the operator's ``--decryption-key`` (an owner running an own image) or, by attes
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from adyton.agent.channel import Channel
 from adyton.agent.life import Layout, Phases
+from adyton.agent.rootfs import Layers
 from adyton.errors import ConfigError, NotFound
 from adyton.image.pull import pull
 from adyton.image.store import Store
@@ -25,9 +25,7 @@ if TYPE_CHECKING:
     from adyton.image.source import BlobStream, ImageSource, RawManifest
 
 
-def obtain(
-    document: WorkloadDocument, start: Start, channel: Channel, layout: Layout, phases: Phases
-) -> tuple[Path, ...]:
+def obtain(document: WorkloadDocument, start: Start, channel: Channel, layout: Layout, phases: Phases) -> Layers:
     """The image's layers as directories, top first. Plaintext of encrypted layers only below ``layout.private``."""
     keys = AttestedKeys(document, channel, phases)
     source = LateSource(start.run)
@@ -40,7 +38,7 @@ def obtain(
     finally:
         source.close()
         keys.close()
-    return pulled.lower_dirs
+    return Layers(pulled.lower_dirs, pulled.encrypted)
 
 
 def _keys(run: Run, source: AttestedKeys) -> ImageKeys:

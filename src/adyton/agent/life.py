@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from adyton.agent import document, kernel, limits, mounts, rootfs, seccomp, spec, users
+from adyton.agent import document, kernel, limits, mounts, rootfs, seccomp, spec, users, volumes
 from adyton.agent.channel import Channel
 from adyton.agent.console import Console, leaves_instance
 from adyton.agent.oci import OciRuntime
@@ -24,6 +24,7 @@ from adyton.protocol.workload import WorkloadDocument, allowed_env
 from adyton.rats.ports import Progress
 
 FAILED = 125
+NOTICE = "notice"  # a phase's name: nothing begins, something is said
 _INSTANCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}\Z")
 _PROGRESS_INTERVAL = 0.1
 
@@ -61,6 +62,10 @@ class Phases(Progress):
         self._name = name
         self._channel.send(Phase(name, seconds=round(time.monotonic() - self._began, 4)))
 
+    def notice(self, text: str) -> None:
+        """Something that the operator may want to know, and need not."""
+        self._channel.send(Phase(NOTICE, round(time.monotonic() - self._began, 4), text))
+
     def advance(self, label: str, done: int, total: int | None) -> None:
         """Progress of the present step."""
         now = time.monotonic()
@@ -72,7 +77,7 @@ class Phases(Progress):
 
 
 # How an image becomes layers on disk: the document, the operator's offer, the channel for evidence, where to put it.
-Obtain = Callable[[WorkloadDocument, Start, Channel, Layout, Phases], tuple[Path, ...]]
+Obtain = Callable[[WorkloadDocument, Start, Channel, Layout, Phases], rootfs.Layers]
 
 
 def live(connection: socket.socket, layout: Layout, obtain: Obtain) -> int:
@@ -115,12 +120,17 @@ def _serve(channel: Channel, start: Start, layout: Layout, supervisor: Superviso
     env = allowed_env(workload, run.env)
     forwarder = Forwarder(run.publish if workload.network == "bridge" else [])
     phases.enter("image")
-    lower_dirs = obtain(checked, start, channel, layout, phases)
+    layers = obtain(checked, start, channel, layout, phases)
     phases.enter("bundle")
     bundle = layout.private / "bundle"
     bundle.mkdir(mode=0o700)
-    root = rootfs.compose(lower_dirs, bundle)
+    root = rootfs.compose(layers.directories, bundle)
+    for mount in workload.mounts:
+        if mount.kind == "volume" and (place := start.volumes.get(mount.path)) is not None and mount.mode == "rw":
+            volumes.fill(root, mount.path, Path(place), content=not layers.encrypted)
     limited = limits.here()
+    if limited.cut:
+        phases.notice(f"this machine allows less than podman's defaults: {', '.join(limited.cut)}")
     host_network = workload.network == "host"
     process = spec.Process(
         user=_user(root, workload.user),
@@ -151,6 +161,8 @@ def _serve(channel: Channel, start: Start, layout: Layout, supervisor: Superviso
     layout.state.mkdir(mode=0o700, parents=True, exist_ok=True)
     runtime = OciRuntime(layout.runtimes, layout.state)
     pid = runtime.start(start.instance, bundle, stdio, console.socket_path)
+    for failure in runtime.failures:
+        phases.notice(f"the next OCI runtime was taken: {failure}")
     try:
         supervisor.attach(pid, console.resize)
         console.connect()

@@ -30,18 +30,18 @@ class Stdio:
 
 
 class OciRuntime:
-    """The first of ``candidates`` that works on this machine."""
+    """The first of ``candidates`` that works on this machine; ``failures`` says why the ones before it do not."""
 
     def __init__(self, candidates: Sequence[Path], state: Path) -> None:
         self._candidates = [path for path in candidates if os.access(path, os.X_OK)]
         self._state = state
+        self.failures: list[str] = []
 
     def start(self, name: str, bundle: Path, stdio: Stdio, console: Path | None) -> int:
         """Start the bundle; the process id of the workload's first process.
 
         ``ImageError`` with ``NOT_FOUND`` or ``NOT_INVOCABLE`` blames the command; ``PlatformError`` carries what the runtime said.
         """
-        failures: list[str] = []
         for candidate in self._candidates:
             pid_file = bundle / "pid"
             arguments = ["run", "--detach", "--bundle", str(bundle), "--pid-file", str(pid_file)]
@@ -53,11 +53,11 @@ class OciRuntime:
             reason = _last_error(log)
             self._call(candidate, log, ["delete", "--force", name], None)
             _blame_command(reason)
-            failures.append(f"{candidate.name}: {reason}")
+            self.failures.append(f"{candidate.name}: {reason}")
         raise PlatformError(
             "the container could not be started",
             code="runtime_failed",
-            got=failures or "no OCI runtime",
+            got=self.failures or "no OCI runtime",
             expected="runc or crun in the guest stack",
             hint="is this machine's cgroup or namespace set-up restricted?",
         )

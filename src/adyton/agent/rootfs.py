@@ -8,10 +8,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from adyton.agent import kernel
 from adyton.errors import PlatformError
+
+
+@dataclass(frozen=True, slots=True)
+class Layers:
+    """An image's layers as directories, top first, and whether any of them was encrypted."""
+
+    directories: tuple[Path, ...]
+    encrypted: bool
 
 
 def compose(lower_dirs: Sequence[Path], bundle: Path) -> Path:

@@ -112,7 +112,7 @@ def document_options(command: Callable[..., None]) -> Callable[..., None]:
 )
 @image_options
 @click.option("-q", "--quiet", is_flag=True, help="Do not print the document's digest.")
-@click.option("--verbose", is_flag=True, help="Say where the time went.")
+@click.option("--verbose", is_flag=True, help="Say where the time went, and what was cut.")
 def run(**given: Any) -> None:
     """Run IMAGE in the development TEE, as `podman run` would run it.
 
@@ -141,6 +141,8 @@ def run(**given: Any) -> None:
         else:
             status = attached(control, request, Streams(0, 1, 2), watcher)
     if given["verbose"]:
+        for notice in watcher.notices:
+            output.say(f"adyton: {notice}")
         for name, seconds in [("prepare", prepared), *watcher.stages()]:
             output.say(f"adyton: {1000 * seconds:8.1f} ms {name}")
     raise output.Exit(status)

@@ -17,6 +17,7 @@ class Quiet:
     """A ``Watcher`` that shows nothing and notes when what began, for whoever asks where the time went."""
 
     def __init__(self) -> None:
+        self.notices: list[str] = []
         self._marks = [("platform", time.monotonic())]
 
     def started(self, message: Started) -> None:
@@ -25,7 +26,9 @@ class Quiet:
 
     def phase(self, message: Phase) -> None:
         """Note it."""
-        if not message.label:
+        if message.name == "notice":
+            self.notices.append(message.label)
+        elif not message.label:
             self._marks.append((message.name, time.monotonic()))
 
     def stages(self) -> list[tuple[str, float]]:
@@ -48,7 +51,7 @@ class Bars(Quiet):
     def phase(self, message: Phase) -> None:
         """A bar for each label once the work takes its time."""
         super().phase(message)
-        if not message.label or message.seconds < _WORTH_A_BAR:
+        if not message.label or message.name == "notice" or message.seconds < _WORTH_A_BAR:
             return
         progress = self._progress or self._start()
         task = self._tasks.get(message.label)

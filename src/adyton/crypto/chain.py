@@ -89,6 +89,14 @@ class Role:
         )
 
 
+def by_preference(certificate: Certificate, now: datetime) -> tuple[bool, bytes]:
+    """Sort key among certificates that fit equally well: the valid ones first, then by content, never by place.
+
+    So a verdict depends on what was given and not on its order.
+    """
+    return (not certificate.not_before <= now <= certificate.not_after, certificate.digest)
+
+
 def check_validity(certificate: Certificate, now: datetime, role: Role) -> None:
     """Begun, and not ended: notBefore ≤ now ≤ notAfter."""
     if not certificate.not_before <= now <= certificate.not_after:

@@ -56,7 +56,9 @@ def test_remembering_never_changes_a_verdict(
     memory = Remembered(limit=data.draw(st.integers(1, 4)))
     names = st.lists(st.sampled_from(sorted(choices)), unique=True, min_size=4)
     sets = [
-        EndorsementSet.parse(choices[name] for name in {"vcek": 0, "ask": 0, "ark": 0, **dict.fromkeys(drawn)})
+        EndorsementSet.parse(
+            choices[name] for name in data.draw(st.permutations(sorted({"vcek", "ask", "ark", *drawn})))
+        )
         for drawn in data.draw(st.lists(names, min_size=1, max_size=3))
     ]
     reports = [
@@ -78,6 +80,9 @@ def test_remembering_never_changes_a_verdict(
         fresh = outcome(genoa, report, given, at, None, **more)
         assert outcome(genoa, report, given, at, memory, **more) == fresh
         assert outcome(genoa, report, given, at, memory, **more) == fresh
+        turned = EndorsementSet([*given.certificates][::-1], [*given.crls][::-1])
+        assert turned == given
+        assert outcome(genoa, report, turned, at, None, **more) == fresh  # no verdict hangs on the order of files
 
 
 def test_a_known_chain_is_not_verified_again(genoa: Any, now: datetime, monkeypatch: pytest.MonkeyPatch) -> None:

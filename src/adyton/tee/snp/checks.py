@@ -12,6 +12,7 @@ from collections.abc import Callable
 from datetime import datetime
 from functools import lru_cache
 
+from adyton.crypto.chain import by_preference
 from adyton.crypto.ecdsa import verify_p384
 from adyton.crypto.x509 import Certificate, EndorsementSet
 from adyton.errors import (
@@ -150,9 +151,9 @@ class Verification:
             fits = [self._fit(leaf) for leaf in leaves]
             best = max(fits)
             leaves = [leaf for leaf, fit in zip(leaves, fits, strict=True) if fit == best]
+            leaves.sort(key=lambda leaf: by_preference(leaf.certificate, self.now))
         self.rivals = leaves
-        valid = [leaf for leaf in self.rivals if leaf.certificate.not_before <= self.now <= leaf.certificate.not_after]
-        self.leaf = (valid or self.rivals)[0]
+        self.leaf = leaves[0]
 
     def _fit(self, leaf: Leaf) -> tuple[bool, bool, bool, bool]:
         return (
@@ -211,8 +212,9 @@ class Verification:
     def links(self) -> None:
         """4.3.4: algorithms, names, signatures and constraints up to a root."""
         if self.chain is None:
-            self._walk = Walk(self.leaf, self.rivals, self.endorsements, self.anchors, self.now)
+            self._walk = Walk(self.rivals, self.endorsements, self.anchors, self.now)
             self._walk.links()
+            self.leaf = self._walk.leaf
 
     def validity(self) -> None:
         """4.3.4: every certificate is valid now."""

@@ -7,7 +7,7 @@ their certificates, like all others, come from the evidence or from given endors
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from adyton.crypto import chain as walk
 from adyton.crypto.chain import Role
 from adyton.crypto.x509 import BASIC_CONSTRAINTS, KEY_USAGE, Certificate, Crl, EndorsementSet
-from adyton.errors import EndorsementMalformed, EndorsementMissing, EndorsementUntrusted
+from adyton.errors import EndorsementError, EndorsementMalformed, EndorsementMissing, EndorsementUntrusted
 from adyton.rats.types import Revocation, RootKind, TrustAnchors
 from adyton.tee.remembered import Window
 from adyton.tee.snp.abi import SigningKey
@@ -137,43 +137,51 @@ def _bad_extension(reason: str) -> Exception:
 class Walk:
     """One walk from a leaf to a trusted root, in steps that each check one thing. ``links`` first, ``done`` last."""
 
-    def __init__(
-        self, leaf: Leaf, rivals: Iterable[Leaf], pool: EndorsementSet, anchors: TrustAnchors, now: datetime
-    ) -> None:
-        """``rivals``: leaves that would have been taken instead at another time; ``pool``: everything there is."""
-        self.leaf = leaf
-        self._rivals = rivals
+    def __init__(self, leaves: Sequence[Leaf], pool: EndorsementSet, anchors: TrustAnchors, now: datetime) -> None:
+        """``leaves``: one, or several that fit equally well, best first; ``pool``: everything there is."""
+        self.leaf = leaf = leaves[0]
+        self._leaves = leaves
+        self._seen = [leaf.certificate for leaf in leaves]
         self._pool = pool
         self._now = now
-        self._intermediates: tuple[Certificate, ...] = ()
-        self._roots: tuple[Certificate, ...] = ()
         self._vendor = ROOTS[leaf.product] if anchors.vendor else None
         self._trusted = anchors.custom | ({self._vendor} if self._vendor else frozenset())
         self._crl: tuple[datetime, datetime] | None = None
 
     def links(self) -> None:
         """Names, algorithms, keys, signatures, constraints: leaf ← intermediate ← root ← root."""
-        certificate = self.leaf.certificate
-        vlek = self.leaf.kind is SigningKey.VLEK
+        failure: EndorsementError | None = None
+        for leaf in self._leaves[:_MAX_CANDIDATES]:
+            try:
+                self.intermediate = self._signer_of(leaf)
+            except EndorsementError as error:
+                failure = failure or error
+            else:
+                self.leaf = leaf
+                break
+        else:
+            raise failure or ValueError("no leaf")
         product = self.leaf.product.value
-        walk.check_leaf(certificate, LEAF)
-        walk.check_critical(certificate, LEAF, known=_CRITICAL)
-        walk.check_pss_sha384(certificate, LEAF)
-        self._intermediates = self._named(
-            certificate.issuer, f"SEV-VLEK-{product}" if vlek else f"SEV-{product}", INTERMEDIATE
-        )
-        self.intermediate = _signer(certificate, self._intermediates, LEAF, INTERMEDIATE)
         walk.check_authority(self.intermediate, INTERMEDIATE, below=0)
         walk.check_critical(self.intermediate, INTERMEDIATE, known=_CRITICAL)
         walk.check_pss_sha384(self.intermediate, INTERMEDIATE)
-        self._roots = self._named(self.intermediate.issuer, f"ARK-{product}", ROOT)
+        roots = self._named(self.intermediate.issuer, f"ARK-{product}", ROOT)
         # Among certificates of one name the one that signed is meant, trusted ones first; ``anchor`` judges it.
-        by_trust = sorted(self._roots, key=lambda root: root.spki_fingerprint not in self._trusted)
+        by_trust = sorted(roots, key=lambda root: root.spki_fingerprint not in self._trusted)
         self.root = _signer(self.intermediate, tuple(by_trust), INTERMEDIATE, ROOT)
         walk.check_authority(self.root, ROOT, below=1)
         walk.check_critical(self.root, ROOT, known=_CRITICAL)
         walk.check_pss_sha384(self.root, ROOT)
         walk.check_signed_pss_sha384(self.root, self.root, ROOT)
+
+    def _signer_of(self, leaf: Leaf) -> Certificate:
+        certificate, product = leaf.certificate, leaf.product.value
+        walk.check_leaf(certificate, LEAF)
+        walk.check_critical(certificate, LEAF, known=_CRITICAL)
+        walk.check_pss_sha384(certificate, LEAF)
+        common_name = f"SEV-VLEK-{product}" if leaf.kind is SigningKey.VLEK else f"SEV-{product}"
+        found = self._named(certificate.issuer, common_name, INTERMEDIATE)
+        return _signer(certificate, found, LEAF, INTERMEDIATE)
 
     def validity(self) -> None:
         """Each of the three at ``now``."""
@@ -218,8 +226,7 @@ class Walk:
         if self._crl is not None:
             ends.append((self._crl[1], "CRL"))
         expires, first = min(ends)
-        seen = [self.leaf.certificate, *(rival.certificate for rival in self._rivals)]
-        lifetimes = [(item.not_before, item.not_after) for item in (*seen, *self._intermediates, *self._roots)]
+        lifetimes = [(item.not_before, item.not_after) for item in self._seen]
         lifetimes += [(crl.this_update, crl.next_update) for crl in self._pool.crls_by(self.root.subject)]
         return VerifiedChain(
             root=RootKind.VENDOR if fingerprint == self._vendor else RootKind.CUSTOM,
@@ -231,7 +238,11 @@ class Walk:
 
     def _named(self, name: bytes, common_name: str, role: Role) -> tuple[Certificate, ...]:
         """The certificates with this subject, whose common name must be as it must be."""
-        found = self._pool.with_subject(name)[:_MAX_CANDIDATES]
+        found = self._pool.with_subject(name)
+        self._seen += found
+        if len(found) > 1:
+            by_preference = sorted(found, key=lambda certificate: walk.by_preference(certificate, self._now))
+            found = tuple(by_preference[:_MAX_CANDIDATES])
         if not found:
             path = "vlek" if self.leaf.kind is SigningKey.VLEK else "vcek"
             raise role.error(

@@ -101,7 +101,7 @@ def verify_endorsement(
 ) -> tuple[Leaf, VerifiedChain]:
     """Verify a VCEK or VLEK alone, without a report; raises ``EndorsementError``."""
     leaf = read_leaf(certificate)
-    walk = Walk(leaf, (), endorsements, anchors, now)
+    walk = Walk([leaf], endorsements, anchors, now)
     walk.links()
     walk.validity()
     walk.anchor()

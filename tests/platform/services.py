@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import socket
@@ -139,3 +140,24 @@ def until(condition: Callable[[], object], seconds: float = 10.0) -> None:
     while not condition():
         assert time.monotonic() < end, "it did not come"
         time.sleep(0.02)
+
+
+def backing_of(device: str) -> int | None:
+    """The inode behind a loop device, ``None`` if nothing is; devices are handed out anew, inodes are not."""
+    status = bytearray(232)
+    try:
+        with Path(f"/dev/{device}").open("rb") as file:
+            fcntl.ioctl(file, 0x4C05, status)  # LOOP_GET_STATUS64
+    except OSError:
+        return None
+    return int.from_bytes(status[8:16], "little")
+
+
+def loop_of(process: int) -> str:
+    """The loop device that a process holds."""
+    for descriptor in Path(f"/proc/{process}/fd").iterdir():
+        with contextlib.suppress(OSError):
+            target = descriptor.readlink()
+            if target.name.startswith("loop") and target.parent == Path("/dev"):
+                return target.name
+    raise AssertionError("it holds none")

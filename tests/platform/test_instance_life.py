@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from tests.platform.conftest import Starter
-from tests.platform.services import Caller, Running, make_document, until
+from tests.platform.services import Caller, Running, backing_of, loop_of, make_document, until
 
 from adyton.errors import NotFound
 from adyton.platform import cgroups
@@ -44,11 +44,6 @@ def running(caller: Caller) -> str:
     return identity
 
 
-def loop_devices() -> list[str]:
-    found = [backing.read_text() for backing in Path("/sys/block").glob("loop*/loop/backing_file")]
-    return [name for name in found if "adyton-guest" in name]
-
-
 def code(reply: object) -> object:
     assert isinstance(reply, devtee.Failed), reply
     return reply.error["code"]
@@ -77,7 +72,9 @@ def test_a_detached_instance_outlives_its_caller(service: Running) -> None:
 
 def test_a_service_that_is_killed_leaves_nothing(start_service: Starter) -> None:
     service = start_service()
-    before = len(loop_devices())
+    device = loop_of(service.process.pid)
+    backing = backing_of(device)
+    assert backing is not None
     identity = running(service.start(BACKGROUND + FOREVER, detach=True, name="victim"))
     (first,) = service.children()
     group = f"/proc/{first}/root"
@@ -85,7 +82,7 @@ def test_a_service_that_is_killed_leaves_nothing(start_service: Starter) -> None
     service.process.kill()
     service.process.wait()
     until(lambda: not Path(f"/proc/{first}").exists())
-    until(lambda: len(loop_devices()) == before - 1)
+    until(lambda: backing_of(device) != backing)
     again = start_service()
     (row,) = again.instances()
     assert (row.id, row.name, row.state, row.status) == (identity, "victim", "exited", 137)

@@ -28,7 +28,6 @@ NOUNS: dict[str, tuple[str, str, str]] = {
     "reference": ("adyton.cli.reference", "reference", "Publish, list, show and delete reference values."),
     "resource": ("adyton.cli.resource", "resource", "Register, bind, list, show and delete secrets."),
     "rm": ("adyton.cli.run", "rm", "Forget ended workloads."),
-    "rm": ("adyton.cli.run", "rm", "Forget workloads that have ended."),
     "run": ("adyton.cli.run", "run", "Run an image in the development TEE."),
     "stop": ("adyton.cli.run", "stop", "Stop workloads."),
     "workload": ("adyton.cli.workload", "workload", "Write and read workload documents."),

@@ -21,7 +21,9 @@ def measure() -> None:
 
 @measure.command()
 @click.argument("file", required=False, type=_FILE)
-@click.option("--reference-values", is_flag=True, help="JSON for adyton reference set --file: it, and the platform's TCB.")
+@click.option(
+    "--reference-values", is_flag=True, help="JSON for adyton reference set --file: it, and the platform's TCB."
+)
 @json_option
 def guest(file: Path | None, reference_values: bool, as_json: bool) -> None:
     """MEASUREMENT of development instances that start from the guest stack FILE [default: where serve looks].

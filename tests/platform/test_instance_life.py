@@ -206,15 +206,17 @@ os.write(1, b"third\\n")
 """
     identity = running(service.start(probe, detach=True, name="loud", document=make_document(logs="host")))
     until(lambda: len(service.connect_and_read_logs("loud")) == 2)
-    follower = service.connect()
-    follower.send(devtee.Logs("loud", follow=True))
+    followers = [service.connect() for _ in range(3)]
+    for follower in followers:
+        follower.send(devtee.Logs("loud", follow=True))
     time.sleep(0.2)
     service.connect().ask(devtee.Stop(identity))
-    pieces = follower.everything()
-    assert isinstance(pieces[-1], devtee.Done)
-    told = [(piece.stream, piece.data) for piece in pieces if isinstance(piece, devtee.Output)]
-    assert sorted(told[:2]) == [("stderr", b"second\n"), ("stdout", b"first\n")]
-    assert told[2:] == [("stdout", b"third\n")]
+    for follower in followers:
+        pieces = follower.everything()
+        assert isinstance(pieces[-1], devtee.Done)
+        told = [(piece.stream, piece.data) for piece in pieces if isinstance(piece, devtee.Output)]
+        assert sorted(told[:2]) == [("stderr", b"second\n"), ("stdout", b"first\n")]
+        assert told[2:] == [("stdout", b"third\n")]
     assert isinstance(service.connect().ask(devtee.Remove("loud")), devtee.Done)
     assert not list((service.home / "devtee" / "instances").iterdir())
 

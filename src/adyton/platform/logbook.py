@@ -21,7 +21,7 @@ _STREAMS = {1: "stdout", 2: "stderr"}
 
 
 class Logbook:
-    """Pumps the two streams of one instance into its file. ``grew`` is set whenever something was added."""
+    """Pumps the two streams of one instance into its file. ``version`` grows whenever something was added."""
 
     def __init__(self, path: Path, limit: int = LIMIT) -> None:
         self._path = path
@@ -29,8 +29,9 @@ class Logbook:
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         self._loop = asyncio.get_running_loop()
         self._pipes: dict[int, int] = {}  # read end -> stream
-        self.grew = asyncio.Event()
+        self.version = 0
         self.ended = asyncio.Event()
+        self._grew = asyncio.Event()
 
     def open_streams(self) -> tuple[int, int]:
         """Write ends for standard output and error; the caller closes its copies."""
@@ -54,7 +55,7 @@ class Logbook:
             self._loop.remove_reader(read)
             os.close(read)
             del self._pipes[read]
-        self.grew.set()
+        self._grow()
         if not self._pipes:
             self.close()
 
@@ -78,7 +79,17 @@ class Logbook:
             os.close(self._file)
             self._file = -1
         self.ended.set()
-        self.grew.set()
+        self._grow()
+
+    async def wait(self, version: int) -> None:
+        """Until there is more than at ``version``, or there will be no more."""
+        if self.version == version and not self.ended.is_set():
+            await self._grew.wait()
+
+    def _grow(self) -> None:
+        self.version += 1
+        grew, self._grew = self._grew, asyncio.Event()  # each waiter has the event of its own moment: none is missed
+        grew.set()
 
 
 class Reader:

@@ -209,13 +209,13 @@ class Service:
         while True:
             live = self.keeper.table.live.get(row.instance.id)
             book = live.book if live is not None else None
-            if book is not None:
-                book.grew.clear()
+            version = book.version if book is not None else 0
+            over = book is None or book.ended.is_set()
             for output in reader.more():
                 await connection.send(output)
-            if book is None or not follow:
+            if book is None or over or not follow:
                 break
-            await book.grew.wait()
+            await book.wait(version)
         await connection.send(Done())
 
     async def _renew_crl(self) -> None:

@@ -433,6 +433,22 @@ def test_init_data_entries_become_claims(bench: Bench) -> None:
     }
 
 
+def test_the_default_policy_names_what_the_agent_policy_validates(bench: Bench) -> None:
+    bench.publish(REFERENCES)
+    assert bench.appraise().primary.extensions == (("ear.trustee.identifiers", -18, {"validated": {}}),)
+    container = '{"OCI": {"Annotations": {"io.kubernetes.cri.image-name": "x:1"}, "Process": {"User": {"UID": 7}}}}'
+    document = initdata.parse(
+        initdata.write(
+            {"policy.rego": 'package agent_policy\npolicy_data := {"containers": [' + container + ', {"OCI": {}}]}'}
+        )
+    )
+    result = bench.appraise(replace(EVIDENCE, init_data=document.digest), document=document)
+    validated: JsonValue = {"validated": {"container_images": ["x:1"], "container_uids": [7]}}
+    assert (
+        result.primary.extensions == (("ear.trustee.identifiers", -18, validated),) and result.status is Tier.AFFIRMING
+    )
+
+
 def test_devices_are_counted_by_class_and_see_no_init_data(bench: Bench) -> None:
     bench.publish(REFERENCES)
     device = replace(EVIDENCE, tee="nvidia", tee_class="gpu")

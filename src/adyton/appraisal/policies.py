@@ -64,6 +64,29 @@ configuration := 2 if {
 	input.snp.policy_debug_allowed == false
 	input.snp.policy_migrate_ma == false
 }
+
+# What the init data's agent policy says about the workload: bound to the evidence, and enforced by the guest.
+extensions := [{
+	"name": "ear.trustee.identifiers",
+	"key": -18,
+	"value": {"validated": object.union(images, users)},
+}]
+
+images := {"container_images": found} if {
+	found := [image |
+		some container in input.init_data_claims.agent_policy_claims.containers
+		image := container.OCI.Annotations["io.kubernetes.cri.image-name"]
+	]
+	count(found) > 0
+} else := {}
+
+users := {"container_uids": found} if {
+	found := [user |
+		some container in input.init_data_claims.agent_policy_claims.containers
+		user := container.OCI.Process.User.UID
+	]
+	count(found) > 0
+} else := {}
 """
 
 DEFAULTS: Mapping[str, str] = {"cpu": DEFAULT_CPU}

@@ -23,6 +23,10 @@ from adyton.rats.types import JsonValue, RootKind
 CONTRAINDICATED = 97
 MAX_EXTENSIONS = 32
 
+_EARS_OWN = frozenset(
+    {"ear.status", "ear.trustworthiness-vector", "ear.appraisal-policy-id", "ear.veraison.annotated-evidence"}
+)
+
 Extension = tuple[str, int, JsonValue]
 _NOTHING = TrustVector.of({})
 
@@ -44,7 +48,7 @@ def from_rules(trust_claims: JsonValue, *, present: bool) -> TrustVector:
 
 
 def extensions(value: JsonValue, *, present: bool) -> tuple[Extension, ...]:
-    """The additions to the appraisal: a list of ``{name, key, value}``. Names that EAR uses itself are refused."""
+    """The additions to the appraisal: a list of ``{name, key, value}``. No name may stand for what EAR says itself."""
     if not present:
         return ()
     if not isinstance(value, list) or len(value) > MAX_EXTENSIONS:
@@ -57,7 +61,7 @@ def extensions(value: JsonValue, *, present: bool) -> tuple[Extension, ...]:
             raise _invalid("an extension is an object of name, key and value", None)
         if isinstance(key, bool) or not isinstance(key, int):
             raise _invalid("an extension's key is an integer", None)
-        if not name or name.startswith("ear.") or any(name == known for known, _, _ in found):
+        if not name or name in _EARS_OWN or any(name == known for known, _, _ in found):
             raise _invalid("an extension has a name of its own, not one of EAR's", name)
         found.append((name, key, item["value"]))
     return tuple(found)

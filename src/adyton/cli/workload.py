@@ -9,7 +9,7 @@ import click
 
 from adyton.cli import output
 from adyton.cli.places import places
-from adyton.cli.run import broker_option, document_options, image_options, registry_access, run_options
+from adyton.cli.workload_options import broker_option, document_options, image_options, registry_access, run_options
 from adyton.errors import ConfigError
 
 

@@ -1,7 +1,7 @@
 """One HTTP/1.1 connection, on llhttp (httptools) and asyncio. Bytes in, requests out, answers back in order.
 
 Why not uvicorn or granian: measured on two cores with a 11.6 kB body, keep-alive, CPU of the whole server, uvicorn took
-44 to 48 µs a request, granian 57 to 121, this about 20 (docs/performance.md); and neither bounds what a slow client may
+44 to 48 µs a request, granian 57 to 121, this 32 to 36; and neither bounds what a slow client may
 hold open. Here every state of a connection has a deadline, which one sweep a second enforces:
 
 * a head must be complete ``head_seconds`` after its first byte (or after the connection), a body ``body_seconds`` later;

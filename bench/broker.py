@@ -1,0 +1,383 @@
+"""What a handshake costs the broker: auth, attest, get over loopback HTTP, kept alive, from another process.
+
+The server is one worker over real SNP evidence of a development root and a 1 kB resource bound to a workload; its data
+lie on a disk (``--data``), so every audit row is waited for. Three accounts of CPU, per handshake, from one run:
+
+* ``primitives``: the cryptography that it needs, alone: one P-384 verification, one ES256 signature, one encryption to
+  the TEE's key (ephemeral key, ECDH, key wrap, AES-GCM). Measured in turns with the load, under the same neighbours;
+* ``handlers``: what the handlers and the writing of audit rows burn, by the thread's clock, inside the server;
+* ``server``: what the whole server process burns, by the kernel's account.
+
+Clients send on several connections at once, as a fleet does: rows that arrive together share one wait for the disk.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import http.client
+import json
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Awaitable, Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from adyton.broker import server, worker
+from adyton.broker.answer import Answer
+from adyton.broker.connection import HttpRequest
+from adyton.broker.settings import Settings
+from adyton.crypto import jwe, jwk, jwt
+from adyton.devtee.root import DevelopmentRoot
+from adyton.devtee.snp import ReportFields, issue_report
+from adyton.protocol import rcar, workload
+from adyton.protocol.release import Binding
+from adyton.protocol.resource import ResourcePath
+from adyton.protocol.workload import Workload
+from adyton.rats import binding
+from adyton.stores.audit import AuditLog
+from adyton.tee.snp import json_form
+from adyton.tee.snp.abi import SnpReport
+
+MEASUREMENT = bytes(range(48))
+SECRET = bytes(1024)
+PATH = ResourcePath("default", "key", "1")
+DOCUMENT = workload.write(Workload(image="sha256:" + "ab" * 32, command=["/bin/true"]))
+REFERENCES: dict[str, list[Any]] = {
+    "snp_launch_measurement": [MEASUREMENT.hex()],
+    **{name: list(range(256)) for name in ("snp_bootloader", "snp_microcode", "snp_snp_svn", "snp_tee_svn")},
+}
+
+
+# ---------------------------------------------------------------- the server, in a process of its own
+
+
+class Spent:
+    """CPU of this thread by stage, in seconds."""
+
+    def __init__(self) -> None:
+        self.by: dict[str, float] = {}
+
+    def add(self, stage: str, since: float) -> None:
+        """Charge what this thread has burnt since then."""
+        self.by[stage] = self.by.get(stage, 0.0) + time.thread_time() - since
+
+
+class Metered:
+    """An awaitable answer whose every step is charged to a stage."""
+
+    def __init__(self, answer: Awaitable[Answer], spent: Spent, stage: str) -> None:
+        self.answer, self.spent, self.stage = answer, spent, stage
+
+    def __await__(self) -> Generator[Any, Any, Answer]:
+        inner = self.answer.__await__()
+        value: Any = None
+        while True:
+            since = time.thread_time()
+            try:
+                waiting = inner.send(value)  # type: ignore[attr-defined]
+            except StopIteration as done:
+                result: Answer = done.value
+                return result
+            finally:
+                self.spent.add(self.stage, since)
+            value = yield waiting
+
+
+def serve(settings: Settings) -> None:
+    """Serve with every handler metered; a line on standard input asks for the accounts."""
+    spent = Spent()
+    commit = AuditLog._commit
+
+    def metered_commit(self: AuditLog, rows: Any) -> Any:
+        since = time.thread_time()
+        try:
+            return commit(self, rows)
+        finally:
+            spent.add("audit rows", since)
+
+    AuditLog._commit = metered_commit  # type: ignore[method-assign]
+    store = worker.open_store(settings)
+    program = worker.Program(settings, store)
+    front = program._worker.application
+
+    def application(request: HttpRequest) -> Answer | Awaitable[Answer]:
+        stage = request.target.split(b"/")[3].decode() if request.target.startswith(b"/kbs/") else "other"
+        since = time.thread_time()
+        answer = front(request)
+        spent.add(stage, since)
+        if isinstance(answer, Answer):
+            return answer
+
+        async def metered() -> Answer:
+            return await Metered(answer, spent, stage)
+
+        return metered()
+
+    program._worker.application = application
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def account() -> None:
+        if not sys.stdin.readline():
+            return
+        times = os.times()
+        print(json.dumps({"by": spent.by, "server": times.user + times.system}), flush=True)
+
+    def ready(_: asyncio.Event) -> None:
+        asyncio.get_running_loop().add_reader(0, account)
+        print(json.dumps({"port": listener.getsockname()[1]}), flush=True)
+
+    worker.run(program, listener, ready)
+    store.close()
+
+
+# ---------------------------------------------------------------- the load
+
+
+class Client:
+    """One kept connection."""
+
+    def __init__(self, port: int) -> None:
+        self.connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        self.connection.connect()
+        self.connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def ask(self, method: str, path: str, body: bytes | None = None, cookie: str = "") -> tuple[bytes, str]:
+        """Body and cookie of a 200; anything else ends the run."""
+        self.connection.request(method, path, body, {"Cookie": cookie} if cookie else {})
+        answer = self.connection.getresponse()
+        read = answer.read()
+        if answer.status != 200:
+            raise SystemExit(f"{method} {path}: {answer.status} {read[:200]!r}")
+        return read, (answer.getheader("Set-Cookie") or "").partition(";")[0]
+
+
+class Fleet:
+    """Attesters that share one key and one machine: what they cost the broker is what differs between them."""
+
+    def __init__(self, root: DevelopmentRoot, *, chain: str) -> None:
+        self.root = root
+        self.key = ec.generate_private_key(ec.SECP256R1())
+        self.members = jwk.from_public(self.key.public_key()).members
+        self.chain = [pair for pair in root.certificates if chain == "full" or pair[0] == "VCEK"]
+
+    def body(self, nonce: str) -> bytes:
+        """An ``/attest`` body for one challenge."""
+        bound = binding.report_data(binding.primary_object(nonce, self.members))
+        fields = ReportFields(report_data=bound.value, measurement=MEASUREMENT, host_data=DOCUMENT.digest.value)
+        report = SnpReport.parse(issue_report(self.root.signer, fields))
+        return rcar.attestation_body(nonce, self.members, json_form.to_json(report, list(self.chain)), DOCUMENT.raw)
+
+
+def begin(client: Client, fleet: Fleet, count: int) -> list[tuple[bytes, str]]:
+    """``count`` challenges, each with the body that answers it."""
+    begun = [client.ask("POST", "/kbs/v0/auth", rcar.request_body("snp")) for _ in range(count)]
+    return [(fleet.body(rcar.parse_challenge(body)[0]), cookie) for body, cookie in begun]
+
+
+def finish(clients: list[Client], prepared: list[tuple[bytes, str]]) -> float:
+    """Attest and get, on all connections at once; wall seconds."""
+    lock, queue = threading.Lock(), list(prepared)
+
+    def run(client: Client) -> None:
+        while True:
+            with lock:
+                if not queue:
+                    return
+                body, cookie = queue.pop()
+            _, cookie = client.ask("POST", "/kbs/v0/attest", body, cookie)
+            client.ask("GET", f"/kbs/v0/resource/{PATH}", None, cookie)
+
+    started = time.perf_counter()
+    with ThreadPoolExecutor(len(clients)) as pool:
+        for done in [pool.submit(run, client) for client in clients]:
+            done.result()
+    return time.perf_counter() - started
+
+
+def latencies(client: Client, fleet: Fleet, count: int) -> list[float]:
+    """Whole handshakes one after the other, in ms, without the time in which the evidence is made."""
+    found = []
+    for _ in range(count):
+        t0 = time.perf_counter()
+        body, cookie = client.ask("POST", "/kbs/v0/auth", rcar.request_body("snp"))
+        t1 = time.perf_counter()
+        attest = fleet.body(rcar.parse_challenge(body)[0])
+        t2 = time.perf_counter()
+        _, cookie = client.ask("POST", "/kbs/v0/attest", attest, cookie)
+        sealed, _ = client.ask("GET", f"/kbs/v0/resource/{PATH}", None, cookie)
+        found.append((t1 - t0 + time.perf_counter() - t2) * 1e3)
+        if jwe.decrypt(fleet.key, sealed) != SECRET:
+            raise SystemExit("the released value is not the secret")
+    return found
+
+
+# ---------------------------------------------------------------- the floor
+
+
+class Primitives:
+    """The cryptography of one handshake, alone."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        vcek = ec.generate_private_key(ec.SECP384R1())
+        report, sha384 = bytes(672), ec.ECDSA(hashes.SHA384())
+        signature, public = vcek.sign(report, sha384), vcek.public_key()
+        signer, es256 = jwt.Signer.generate(), ec.ECDSA(hashes.SHA256())
+        tee_key, claims = jwk.from_public(fleet.key.public_key()), bytes(3600)
+        self.parts: dict[str, Callable[[], object]] = {
+            "P-384 verification": lambda: public.verify(signature, report, sha384),
+            "ES256 signature": lambda: signer.private.sign(claims, es256),
+            "encryption to the TEE's key": lambda: jwe.encrypt(tee_key, SECRET),
+        }
+
+    def measure(self, count: int) -> dict[str, float]:
+        """Microseconds of CPU for each."""
+        found = {}
+        for name, part in self.parts.items():
+            since = time.thread_time()
+            for _ in range(count):
+                part()
+            found[name] = (time.thread_time() - since) / count * 1e6
+        return found
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    options.add_argument("--quick", action="store_true", help="fewer rounds")
+    options.add_argument("--json", action="store_true", help="one JSON object as the last line")
+    options.add_argument("--data", type=Path, help="directory on the disk to measure [default: the temporary one]")
+    options.add_argument("--chain", choices=("full", "vcek"), default="full", help="certificates in the evidence")
+    options.add_argument("--connections", type=int, default=16)
+    options.add_argument("--serve", help=argparse.SUPPRESS)
+    given = options.parse_args()
+    if given.serve:
+        serve(Settings(**json.loads(given.serve)))
+        return
+    with tempfile.TemporaryDirectory(dir=given.data) as directory:
+        result = measure(Path(directory), given)
+    report(result)
+    if given.json:
+        print(json.dumps(result["summary"]))
+
+
+def measure(directory: Path, given: argparse.Namespace) -> dict[str, Any]:
+    rounds, each = (3, 120) if given.quick else (8, 400)
+    now = datetime.fromtimestamp(time.time(), UTC)
+    root = DevelopmentRoot.create(directory / "root", now)
+    settings = server.prepare(
+        Settings(
+            data=str(directory / "data"),
+            environment="test",
+            development_roots=[root.fingerprint],
+            endorsements=[str(root.endorsements)],
+        ),
+        tls=False,
+    )
+    store = worker.open_store(settings)
+    for name, value in REFERENCES.items():
+        store.references.set("default", name, value, None, now)
+    store.resources.set("default", PATH, SECRET, Binding(workloads=[str(DOCUMENT.digest)]), now)
+    store.close()
+    given_settings = json.dumps({name: getattr(settings, name) for name in settings.__struct_fields__})
+    process = subprocess.Popen(
+        [sys.executable, __file__, "--serve", given_settings], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        port = json.loads(process.stdout.readline())["port"]
+
+        def account() -> dict[str, Any]:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            process.stdin.write("\n")
+            process.stdin.flush()
+            read: dict[str, Any] = json.loads(process.stdout.readline())
+            return read
+
+        fleet = Fleet(root, chain=given.chain)
+        primitives = Primitives(fleet)
+        clients = [Client(port) for _ in range(given.connections)]
+        latencies(clients[0], fleet, 30)  # checks the work, and warms the worker
+        finish(clients, begin(clients[0], fleet, 60))
+        spent: list[dict[str, Any]] = []
+        for _ in range(rounds):
+            floor = [primitives.measure(each // 8)]
+            before = account()
+            prepared = begin(clients[0], fleet, each)
+            wall = finish(clients, prepared)
+            after = account()
+            floor.append(primitives.measure(each // 8))
+            stages = {
+                name: (after["by"][name] - before["by"].get(name, 0.0)) / each * 1e6 for name in sorted(after["by"])
+            }
+            spent.append(
+                {
+                    "primitives": {name: statistics.mean(one[name] for one in floor) for name in floor[0]},
+                    "stages": stages,
+                    "server": (after["server"] - before["server"]) / each * 1e6,
+                    "per_second": each / wall,
+                    "body": len(prepared[0][0]),
+                }
+            )
+        times = sorted(latencies(clients[0], fleet, each))
+    finally:
+        process.terminate()
+        process.wait(30)
+    return summary(spent, times, given.connections)
+
+
+def summary(spent: list[dict[str, Any]], times: list[float], connections: int) -> dict[str, Any]:
+    def middle(pick: Callable[[dict[str, Any]], float]) -> float:
+        return statistics.median(pick(one) for one in spent)
+
+    floor = middle(lambda one: sum(one["primitives"].values()))
+    return {
+        "primitives": {name: middle(lambda one, name=name: one["primitives"][name]) for name in spent[0]["primitives"]},
+        "stages": {name: middle(lambda one, name=name: one["stages"].get(name, 0.0)) for name in spent[0]["stages"]},
+        "summary": {
+            "handlers_over_primitives": round(
+                middle(lambda one: sum(one["stages"].values()) / sum(one["primitives"].values())), 3
+            ),
+            "server_over_primitives": round(middle(lambda one: one["server"] / sum(one["primitives"].values())), 3),
+            "primitives_us": round(floor, 1),
+            "handlers_us": round(middle(lambda one: sum(one["stages"].values())), 1),
+            "server_us": round(middle(lambda one: one["server"]), 1),
+            "handshakes_per_second": round(middle(lambda one: one["per_second"]), 1),
+            "p50_ms": round(times[len(times) // 2], 3),
+            "p99_ms": round(times[int(len(times) * 0.99)], 3),
+            "connections": connections,
+            "attest_body_bytes": spent[0]["body"],
+        },
+    }
+
+
+def report(result: dict[str, Any]) -> None:
+    found = result["summary"]
+    print(f"{'per handshake':36}{'CPU µs':>10}")
+    for name, value in result["primitives"].items():
+        print(f"  floor: {name:27}{value:10.1f}")
+    print(f"  {'floor, together':34}{found['primitives_us']:10.1f}")
+    for name, value in result["stages"].items():
+        print(f"  handlers: {name:24}{value:10.1f}")
+    print(f"  {'handlers, together':34}{found['handlers_us']:10.1f}  {found['handlers_over_primitives']:.2f} x floor")
+    print(f"  {'whole server process':34}{found['server_us']:10.1f}  {found['server_over_primitives']:.2f} x floor")
+    print(
+        f"{found['handshakes_per_second']:.0f} handshakes/s on {found['connections']} connections, one worker; alone "
+        f"p50 {found['p50_ms']:.2f} ms, p99 {found['p99_ms']:.2f} ms; body of {found['attest_body_bytes']} bytes"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -316,3 +316,30 @@ def test_many_programs_take_turns(engine: RegoEngine) -> None:
     for round_ in range(2):
         for number in range(70):  # more than the worker keeps
             assert ask(engine, f"trust_claims := {number} + {round_ * 0}", {}) == number
+
+
+COCO_STYLE = [
+    (  # a rule that goes on by else on a line of its own, and a condition that stands alone
+        'trust_claims := 2 if {\n\tinput.x\n\n\tinput.x.debug == false\n\tinput.x.smt == query_reference_value("smt")\n}\n\n# why\n\nelse := 3 if {\n\tinput.x\n\n\tinput.x.debug == false\n}\n',
+        3,
+    ),
+    ('default trust_claims = false\n\ntrust_claims if {\n    not bad\n    count(input.list) > 0\n\n}\n\nbad if {\n    some _, item in input.list\n    item["s"] != "ok"\n}\n', True),
+    ('trust_claims if {\n\tevent := input.events[_]\n\tevent.type_name == "A"\n\t"File(kernel)" in event.paths\n\n\tdigest := event.digests[_]\n\tdigest.digest == query_reference_value("kernel")\n}\n', True),
+    ('trust_claims := object.union_n([\n    one,\n    two,\n])\none := {"a": found} if {\n    count(found) > 0\n} else := {}\nfound := [y |\n    c := input["events"][_]\n    y := c["type_name"]\n]\ntwo := {"b": 1}\n', {"a": ["A"], "b": 1}),
+    ('# first\nplugin = data.reference.kernel\n\ntrust_claims if {\n\tplugin == "k"\n\tinput["x"]["debug"] == false\n}\n', True),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("body", "expected"), COCO_STYLE)
+def test_what_cocos_policies_are_made_of_works(engine: RegoEngine, body: str, expected: JsonValue) -> None:
+    document: dict[str, JsonValue] = {
+        "x": {"debug": False, "smt": True},
+        "list": {"a": {"s": "ok"}},
+        "events": [{"type_name": "A", "paths": ["File(kernel)"], "digests": [{"digest": "k"}]}],
+    }
+    assert ask(engine, body, document, {"kernel": "k"}) == expected
+
+
+def test_comments_may_stand_before_the_package_and_imports_may_be_left_out(engine: RegoEngine) -> None:
+    accepted = check("# a\n# b\n\npackage policy\n\ndefault trust_claims = 0\n\ntrust_claims = 1 if {\n\tinput.a\n}\n")
+    assert engine.evaluate(accepted, RULES, {"a": 1}, {})["trust_claims"] == 1

@@ -15,7 +15,7 @@ from adyton.image import limits as bounds
 from adyton.image.limits import Limits
 from adyton.image.media_types import Compression
 
-PIECE = 1 << 20
+PIECE = 512 << 10
 _GZIP = b"\x1f\x8b"
 _ZSTD = b"\x28\xb5\x2f\xfd"
 _SKIPPABLE = b"\x2a\x4d\x18"  # after one byte 0x50 to 0x5f

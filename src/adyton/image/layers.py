@@ -96,9 +96,11 @@ def unpack_layer(
             root = disk.open_directory(directory)
         try:
             with contextlib.ExitStack() as stages:
-                blob = stages.enter_context(Background(intake.pieces(), "blob"))
-                plain = stages.enter_context(Background(decompressed(blob, layer.compression, limits), "decompress"))
-                hashed = stages.enter_context(Background(_hashed(plain, digest.update), "diff-id"))
+                blob = stages.enter_context(Background(intake.pieces(), "blob", nice=3))
+                plain = stages.enter_context(
+                    Background(decompressed(blob, layer.compression, limits), "decompress", nice=1)
+                )
+                hashed = stages.enter_context(Background(_hashed(plain, digest.update), "diff-id", nice=2))
                 done = unpack(TarReader(hashed, limits), root, limits=limits, devices=devices)
         finally:
             os.close(root)

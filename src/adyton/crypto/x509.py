@@ -26,6 +26,7 @@ MAX_SIZE = 4 * 1024 * 1024  # bytes of one blob; Intel's largest CRL is far belo
 _PEM = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----\s*\n([A-Za-z0-9+/=\s]*?)-----END \1-----")
 BASIC_CONSTRAINTS = "2.5.29.19"
 KEY_USAGE = "2.5.29.15"
+_ABSENT = (False, None)
 _VERSION = 0xA0
 _COMMON_NAME = bytes.fromhex("0603550403")  # 2.5.4.3
 _TEXT = frozenset({0x0C, 0x13})  # UTF8String, PrintableString
@@ -114,14 +115,14 @@ class Certificate:
     @property
     def basic_constraints(self) -> x509.BasicConstraints | None:
         """Whether it is an authority, and how many may be below it; ``None`` if it does not say."""
-        found = self.extensions.get(BASIC_CONSTRAINTS)
-        return found[1] if found is not None and isinstance(found[1], x509.BasicConstraints) else None
+        _, value = self.extensions.get(BASIC_CONSTRAINTS, _ABSENT)
+        return value if type(value) is x509.BasicConstraints else None
 
     @property
     def key_usage(self) -> x509.KeyUsage | None:
         """What its key is for; ``None`` if it does not say."""
-        found = self.extensions.get(KEY_USAGE)
-        return found[1] if found is not None and isinstance(found[1], x509.KeyUsage) else None
+        _, value = self.extensions.get(KEY_USAGE, _ABSENT)
+        return value if type(value) is x509.KeyUsage else None
 
 
 class Crl:

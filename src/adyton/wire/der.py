@@ -32,22 +32,22 @@ class Element(NamedTuple):
 def bounds(data: bytes, offset: int = 0) -> tuple[int, int, int]:
     """Tag, begin of content and end of the element at ``offset``; ``ValueError`` if it is not DER or runs over the end."""
     body = offset + 2
-    total = len(data)
-    if body > total:
-        raise ValueError("DER element is cut off")
-    tag, length = data[offset], data[offset + 1]
+    try:
+        tag, length = data[offset:body]
+    except ValueError:
+        raise ValueError("DER element is cut off") from None
     if tag & 0x1F == 0x1F:
         raise ValueError("DER tag numbers above 30 are not used here")
     if length & 0x80:
         size = length & 0x7F
-        if not 1 <= size <= 4 or body + size > total:
+        if not 1 <= size <= 4 or body + size > len(data):
             raise ValueError("DER length is indefinite, too large or cut off")
         length = int.from_bytes(data[body : body + size], "big")
         if length < 0x80 or length >> (8 * (size - 1)) == 0:
             raise ValueError("DER length is longer than it need be")
         body += size
     end = body + length
-    if end > total:
+    if end > len(data):
         raise ValueError("DER element is longer than what holds it")
     return tag, body, end
 

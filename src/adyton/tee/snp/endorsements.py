@@ -7,7 +7,7 @@ their certificates, like all others, come from the evidence or from given endors
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
@@ -140,7 +140,8 @@ class Walk:
     def __init__(self, leaves: Sequence[Leaf], pool: EndorsementSet, anchors: TrustAnchors, now: datetime) -> None:
         """``leaves``: one, or several that fit equally well, best first; ``pool``: everything there is."""
         self.leaf = leaf = leaves[0]
-        self._leaves = leaves
+        said = _said(leaf)  # what was checked of the first must hold for the one that is taken
+        self._leaves = [other for other in leaves if _said(other) == said] if len(leaves) > 1 else leaves
         self._seen = [leaf.certificate for leaf in leaves]
         self._pool = pool
         self._now = now
@@ -150,38 +151,42 @@ class Walk:
 
     def links(self) -> None:
         """Names, algorithms, keys, signatures, constraints: leaf ← intermediate ← root ← root."""
-        failure: EndorsementError | None = None
-        for leaf in self._leaves[:_MAX_CANDIDATES]:
-            try:
-                self.intermediate = self._signer_of(leaf)
-            except EndorsementError as error:
-                failure = failure or error
-            else:
-                self.leaf = leaf
+        failures: list[EndorsementError] = []
+        untrusted = None
+        for path in self._paths(failures):
+            if path[2].spki_fingerprint in self._trusted:
                 break
+            untrusted = untrusted or path
         else:
-            raise failure or ValueError("no leaf")
-        product = self.leaf.product.value
-        walk.check_authority(self.intermediate, INTERMEDIATE, below=0)
-        walk.check_critical(self.intermediate, INTERMEDIATE, known=_CRITICAL)
-        walk.check_pss_sha384(self.intermediate, INTERMEDIATE)
-        roots = self._named(self.intermediate.issuer, f"ARK-{product}", ROOT)
-        # Among certificates of one name the one that signed is meant, trusted ones first; ``anchor`` judges it.
-        by_trust = sorted(roots, key=lambda root: root.spki_fingerprint not in self._trusted)
-        self.root = _signer(self.intermediate, tuple(by_trust), INTERMEDIATE, ROOT)
-        walk.check_authority(self.root, ROOT, below=1)
-        walk.check_critical(self.root, ROOT, known=_CRITICAL)
-        walk.check_pss_sha384(self.root, ROOT)
-        walk.check_signed_pss_sha384(self.root, self.root, ROOT)
+            if untrusted is None:
+                raise failures[0]
+            path = untrusted  # ``anchor`` refuses it, after everything else about it was found right
+        self.leaf, self.intermediate, self.root = path
 
-    def _signer_of(self, leaf: Leaf) -> Certificate:
-        certificate, product = leaf.certificate, leaf.product.value
-        walk.check_leaf(certificate, LEAF)
-        walk.check_critical(certificate, LEAF, known=_CRITICAL)
-        walk.check_pss_sha384(certificate, LEAF)
-        common_name = f"SEV-VLEK-{product}" if leaf.kind is SigningKey.VLEK else f"SEV-{product}"
-        found = self._named(certificate.issuer, common_name, INTERMEDIATE)
-        return _signer(certificate, found, LEAF, INTERMEDIATE)
+    def _paths(self, failures: list[EndorsementError]) -> Iterator[tuple[Leaf, Certificate, Certificate]]:
+        """Every sound path, the preferred ones first; what is wrong with the others goes to ``failures``.
+
+        Names are no identities: among certificates of one name, whoever's they are, the one that signed is meant.
+        """
+        for leaf in self._leaves[:_MAX_CANDIDATES]:
+            certificate, product = leaf.certificate, leaf.product.value
+            name = f"SEV-VLEK-{product}" if leaf.kind is SigningKey.VLEK else f"SEV-{product}"
+            try:
+                walk.check_leaf(certificate, LEAF)
+                walk.check_critical(certificate, LEAF, known=_CRITICAL)
+                walk.check_pss_sha384(certificate, LEAF)
+                issuers = self._named(certificate.issuer, name, INTERMEDIATE)
+            except EndorsementError as error:
+                failures.append(error)
+                continue
+            for intermediate in _signers(certificate, issuers, LEAF, INTERMEDIATE, failures):
+                try:
+                    roots = self._named(intermediate.issuer, f"ARK-{product}", ROOT)
+                except EndorsementError as error:
+                    failures.append(error)
+                    continue
+                for root in _signers(intermediate, roots, INTERMEDIATE, ROOT, failures):
+                    yield leaf, intermediate, root
 
     def validity(self) -> None:
         """Each of the three at ``now``."""
@@ -277,10 +282,33 @@ def check_crl(crl: Crl, pool: EndorsementSet, *, anchors: TrustAnchors, now: dat
     return root
 
 
-def _signer(certificate: Certificate, issuers: tuple[Certificate, ...], role: Role, issuer_role: Role) -> Certificate:
-    """The one of ``issuers`` that signed ``certificate``; they have its issuer's name."""
+def _said(leaf: Leaf) -> tuple[object, ...]:
+    return (leaf.kind, leaf.product, leaf.tcb, leaf.hardware_id)
+
+
+def _signers(
+    certificate: Certificate,
+    issuers: Sequence[Certificate],
+    role: Role,
+    issuer_role: Role,
+    failures: list[EndorsementError],
+) -> Iterator[Certificate]:
+    """Those of ``issuers``, which have its issuer's name, that signed ``certificate`` and are sound authorities."""
+    signed = False
     for issuer in issuers:
-        walk.check_rsa_4096(issuer, issuer_role)
-        if walk.is_signed_pss_sha384(certificate, issuer):
-            return issuer
-    raise role.error(EndorsementUntrusted, "sig", "its signature does not verify under its issuer's key")
+        try:
+            walk.check_rsa_4096(issuer, issuer_role)
+            if not walk.is_signed_pss_sha384(certificate, issuer):
+                continue
+            signed = True
+            walk.check_authority(issuer, issuer_role, below=1 if issuer_role is ROOT else 0)
+            walk.check_critical(issuer, issuer_role, known=_CRITICAL)
+            walk.check_pss_sha384(issuer, issuer_role)
+            if issuer_role is ROOT:
+                walk.check_signed_pss_sha384(issuer, issuer, ROOT)
+        except EndorsementError as error:
+            failures.append(error)
+            continue
+        yield issuer
+    if not signed:
+        failures.append(role.error(EndorsementUntrusted, "sig", "its signature does not verify under its issuer's key"))

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import atexit
 import os
-import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -20,8 +18,7 @@ with atheris.instrument_imports(include=["adyton.image"]):
     from adyton.image.unpack import unpack
 
 LIMITS = Limits(unpacked_bytes=1 << 20, entries=200, depth=16, ratio=100, ratio_free_bytes=1 << 18)
-PLACE = Path(tempfile.mkdtemp(prefix="fuzz-tar-", dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None))
-CANARY = PLACE / "canary"
+WHERE = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
 
 def names(place: Path) -> list[str]:
@@ -43,8 +40,15 @@ def one(data: bytes) -> None:
         return
     step = 1 + data[0] * 8
     archive = with_checksums(data[2:]) if data[1] & 1 else data[2:]
-    pieces = (archive[at : at + step] for at in range(0, len(archive), step))
-    root = PLACE / "root"
+    with tempfile.TemporaryDirectory(prefix="fuzz-tar-", dir=WHERE) as place:
+        (Path(place) / "canary").write_bytes(b"here")
+        unpack_below(Path(place), [archive[at : at + step] for at in range(0, len(archive), step)])
+        if names(Path(place)) != ["canary"] or (Path(place) / "canary").read_bytes() != b"here":
+            raise AssertionError("something outside the root was touched")
+
+
+def unpack_below(place: Path, pieces: list[bytes]) -> None:
+    root = place / "root"
     root.mkdir()
     descriptor = disk.open_directory(root)
     before = len(names(Path("/proc/self/fd")))
@@ -57,13 +61,9 @@ def one(data: bytes) -> None:
             raise AssertionError("a descriptor was lost")
         os.close(descriptor)
         disk.remove_tree(root)
-    if names(PLACE) != ["canary"] or CANARY.read_bytes() != b"here":
-        raise AssertionError("something outside the root was touched")
 
 
 def main() -> None:
-    CANARY.write_bytes(b"here")
-    atexit.register(shutil.rmtree, PLACE, ignore_errors=True)
     atheris.Setup(sys.argv, one)
     atheris.Fuzz()
 

@@ -1,4 +1,4 @@
-"""The first process of an instance: ``python -m adyton.agent`` with the report channel as descriptor 3."""
+"""The first process of an instance once its launcher is done; the report channel is descriptor 3."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ TOKENS = (
 def altered(data: bytes) -> bytes:
     """A document near a valid one: tokens put in, pieces cut out."""
     provider = atheris.FuzzedDataProvider(data)
-    document = provider.PickValueInList(SEEDS)
+    document: bytes = provider.PickValueInList(SEEDS)
     for _ in range(provider.ConsumeIntInRange(0, 6)):
         position = provider.ConsumeIntInRange(0, len(document))
         cut = provider.ConsumeIntInRange(0, 12)

@@ -43,6 +43,9 @@ def faulty(answer: Callable[[bytes], bytes]) -> Iterator[BrokerAddress]:
             with client, contextlib.suppress(OSError):
                 client.settimeout(5)
                 client.sendall(answer(client.recv(65536)))
+                client.shutdown(socket.SHUT_WR)
+                while client.recv(65536):  # a close with something unread would be a reset
+                    pass
 
     thread = threading.Thread(target=serve, daemon=True)
     thread.start()

@@ -150,7 +150,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="fewer rounds")
     parser.add_argument("--json", action="store_true", help="the last line is one JSON object")
     arguments = parser.parse_args()
-    rounds = 100 if arguments.quick else 600
+    rounds = 500 if arguments.quick else 3000
     bench = Bench()
     bench.check()
     results: dict[str, float] = {}
@@ -162,7 +162,7 @@ def main() -> None:
         ("snp_cold_over_bare_keys", bench.cold, bench.bare_signatures, None),
         ("snp_json_warm_over_floor", bench.json_warm, bench.p384, None),
     ):
-        own, least = compare(ours, floor, rounds, 5)
+        own, least = compare(ours, floor, rounds, 1)
         ratio = own / least
         results[name] = round(ratio, 3)
         results[name.partition("_over_")[0] + "_us"] = round(own * 1e6, 1)

@@ -9,9 +9,9 @@ from __future__ import annotations
 import hashlib
 import re
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime
-from functools import cached_property
+from typing import Any, Generic, TypeVar
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -39,6 +39,23 @@ _FOREIGN = (
     x509.InvalidVersion,
     x509.UnsupportedGeneralNameType,
 )
+
+
+_T = TypeVar("_T")
+
+
+class _once(Generic[_T]):  # noqa: N801 -- a decorator, used like ``property``
+    """Computed on first use and kept; ``functools.cached_property`` takes a lock for that before Python 3.12."""
+
+    def __init__(self, compute: Callable[[Any], _T]) -> None:
+        self._compute = compute
+        self._name = compute.__name__
+        self.__doc__ = compute.__doc__
+
+    def __get__(self, instance: object, owner: type) -> _T:
+        value = self._compute(instance)
+        instance.__dict__[self._name] = value  # which is found before this descriptor from now on
+        return value
 
 
 class Certificate:
@@ -74,7 +91,7 @@ class Certificate:
     def __repr__(self) -> str:
         return f"Certificate(sha256={self.digest.hex()})"
 
-    @cached_property
+    @_once
     def common_name(self) -> str:
         """The subject's only common name; empty if it has none or several, or it is not text."""
         try:
@@ -83,7 +100,7 @@ class Certificate:
         except ValueError as error:
             raise _malformed("a certificate's subject cannot be read") from error
 
-    @cached_property
+    @_once
     def public_key(self) -> CertificatePublicKeyTypes:
         """The subject's key, or ``EndorsementMalformed`` if its kind is unknown or it is broken."""
         try:
@@ -91,13 +108,13 @@ class Certificate:
         except _FOREIGN as error:
             raise _malformed("a certificate's public key cannot be read") from error
 
-    @cached_property
+    @_once
     def spki_fingerprint(self) -> bytes:
         """SHA-256 of the SubjectPublicKeyInfo, 32 bytes: what trust anchors pin."""
         encoded = self.public_key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
         return hashlib.sha256(encoded).digest()
 
-    @cached_property
+    @_once
     def extensions(self) -> dict[str, tuple[bool, x509.ExtensionType]]:
         """``(critical, value)`` by dotted identifier; ``EndorsementMalformed`` if one is unreadable or comes twice."""
         try:
@@ -105,7 +122,7 @@ class Certificate:
         except _FOREIGN as error:
             raise _malformed("a certificate's extensions cannot be read") from error
 
-    @cached_property
+    @_once
     def unknown_extensions(self) -> dict[str, bytes]:
         """Contents of the extensions that are not X.509's own, by dotted identifier."""
         return {

@@ -345,7 +345,7 @@ class Verification:
             init_data=report.host_data,
             root=chain.root,
             root_fingerprint=chain.root_fingerprint,
-            checks=_passed(tuple(check.id for check, _ in STEPS if not self.skips(check.id))),
+            checks=_passed(*map(self.skips, _SKIPPABLE)),
             expires=chain.expires,
             expires_first=chain.expires_first,
             unchecked=unchecked,
@@ -371,12 +371,13 @@ STEPS: tuple[tuple[Check, Callable[[Verification], None]], ...] = (
 )
 
 
-_CHECKS = {check.id: check for check, _ in STEPS}
+_SKIPPABLE = ("revocation", "chip_id", "report_data", "init_data")
 
 
 @lru_cache(maxsize=16)
-def _passed(names: tuple[str, ...]) -> tuple[Check, ...]:
-    return tuple(_CHECKS[name] for name in names)
+def _passed(*skipped: bool) -> tuple[Check, ...]:
+    names = {name for name, skip in zip(_SKIPPABLE, skipped, strict=True) if skip}
+    return tuple(check for check, _ in STEPS if check.id not in names)
 
 
 def _same_chip(hardware_id: bytes, chip_id: bytes) -> bool:

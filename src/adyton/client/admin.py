@@ -118,7 +118,7 @@ class Admin:
         reply = self._send(method, path, body)
         try:
             return msgspec.json.decode(reply.body, type=kind)
-        except (msgspec.DecodeError, RecursionError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise Unavailable(
                 "the broker's answer cannot be read",
                 code="broker_answer",

@@ -131,7 +131,7 @@ def parse(body: bytes) -> TokenClaims:
     """Read a payload whose origin has been checked; ``SessionInvalid`` if it is not an EAR with a ``cpu0``."""
     try:
         raw: Any = _DECODE(body)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _invalid("payload") from error
     return read(raw)
 

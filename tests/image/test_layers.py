@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from backports import zstd
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -28,6 +27,11 @@ from adyton.image.manifest import Descriptor
 from adyton.image.media_types import Compression
 from adyton.image.ocicrypt import LayerKey
 from adyton.rats.types import Digest
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 KINDS: list[Compression] = ["none", "gzip", "zstd"]
 

@@ -7,6 +7,7 @@ beyond ``Limits.ratio``, is an error.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Protocol
 
@@ -115,7 +116,10 @@ def _gzip() -> _Decoder:
 
 
 def _zstd(window: int) -> Callable[[], _Decoder]:
-    from backports import zstd
+    if sys.version_info >= (3, 14):
+        from compression import zstd
+    else:
+        from backports import zstd
 
     options = {int(zstd.DecompressionParameter.window_log_max): max(10, window.bit_length() - 1)}
 

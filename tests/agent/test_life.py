@@ -341,7 +341,7 @@ def test_terminal(launch: Any) -> None:
     instance = launch(
         "sh",
         "-c",
-        "stty size 2>/dev/null; [ -t 0 ] && [ -t 1 ] && [ -t 2 ] && echo tty $TERM; trap 'echo winch' WINCH; while ! read x; do :; done; echo got $x; exit 4",
+        "trap 'echo winch' WINCH; [ -t 0 ] && [ -t 1 ] && [ -t 2 ] && echo tty $TERM; while ! read x; do :; done; echo got $x; exit 4",
         run={"terminal": True, "interactive": True, "rows": 33, "columns": 101},
         terminal=True,
         stdio=(slave, slave, slave),

@@ -188,7 +188,7 @@ def test_terminal(adyton: Any, image: str) -> None:
     tty.setraw(slave)
     os.set_blocking(master, False)
     script = (
-        "[ -t 0 ] && [ -t 1 ] && stty size; trap 'stty size' WINCH; while ! read x; do :; done; echo got $x; exit 6"
+        "trap 'stty size' WINCH; [ -t 0 ] && [ -t 1 ] && stty size; while ! read x; do :; done; echo got $x; exit 6"
     )
     import fcntl
     import struct

@@ -172,10 +172,10 @@ def sealed(archive: Path, target: Path, kind: Compression) -> tuple[Path, Layer]
     encryptor = LayerEncryptor(SYMKEY, NONCE)
     if kind == "gzip":
         compressor = zlib.compressobj(6, zlib.DEFLATED, 31)
-        compress, finish = compressor.compress, compressor.flush
+        compress, finish = compressor.compress, lambda: compressor.flush()
     else:
         frame = zstd.ZstdCompressor(level=3)
-        compress, finish = frame.compress, frame.flush
+        compress, finish = frame.compress, lambda: frame.flush()
     digest = hashlib.sha256()
     with target.open("wb") as out:
         for piece in pieces(archive):

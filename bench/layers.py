@@ -170,12 +170,14 @@ def real_archive(path: Path, size: int) -> int:
 def sealed(archive: Path, target: Path, kind: Compression) -> tuple[Path, Layer]:
     """The archive compressed at the tools' usual level and encrypted, and what its layer must be."""
     encryptor = LayerEncryptor(SYMKEY, NONCE)
+    compress: Callable[[bytes], bytes]
+    finish: Callable[[], bytes]
     if kind == "gzip":
         compressor = zlib.compressobj(6, zlib.DEFLATED, 31)
-        compress, finish = compressor.compress, lambda: compressor.flush()
+        compress, finish = compressor.compress, compressor.flush
     else:
         frame = zstd.ZstdCompressor(level=3)
-        compress, finish = frame.compress, lambda: frame.flush()
+        compress, finish = frame.compress, frame.flush
     digest = hashlib.sha256()
     with target.open("wb") as out:
         for piece in pieces(archive):

@@ -19,8 +19,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "runtime"))
-from conftest import CONFIG, busybox_layer, write_layout
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from tests.runtime.conftest import CONFIG, busybox_layer, write_layout
 
 HELP_LIMIT = 100.0  # ms
 RUN_LIMIT = 300.0  # ms over runc

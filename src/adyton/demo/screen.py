@@ -35,9 +35,10 @@ class Screen:
         self._print("")
         self._print(click.style(f"{self._number:2}  {title}", bold=True))
 
-    def command(self, arguments: Sequence[str]) -> None:
+    def command(self, arguments: Sequence[str], *, background: bool = False) -> None:
         """A command, as it is run."""
-        self._print(click.style("    $ " + self._short(shlex.join(arguments)), fg="cyan"))
+        text = shlex.join(arguments) + (" &" if background else "")
+        self._print(click.style("    $ " + self._short(text), fg="cyan"))
 
     def tell(self, text: str) -> None:
         """What came of it."""

@@ -61,7 +61,7 @@ class Stage:
 
     def program(self, *arguments: str, environment: dict[str, str] | None = None) -> parts.Program:
         """``adyton …`` in the background."""
-        self.screen.command(["adyton", *arguments, "&"])
+        self.screen.command(["adyton", *arguments], background=True)
         return parts.Program(
             f"adyton {arguments[0]}",
             parts.adyton_command(*arguments),

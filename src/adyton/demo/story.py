@@ -31,7 +31,7 @@ def tell(screen: Screen, guest: Path) -> bool:
     """
     parts.private_mounts()
     with tempfile.TemporaryDirectory(prefix="adyton-demo-", dir="/var/tmp") as work:
-        screen.shorten = ((work, "…"),)
+        screen.shorten = ((work, "…"), (f"{Path.cwd()}/", ""))
         play(Stage(screen, Path(work), guest))
     return all(row.ok for row in screen.rows)
 

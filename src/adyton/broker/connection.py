@@ -2,7 +2,7 @@
 
 Why not uvicorn or granian: measured on two cores with a 11.6 kB body, keep-alive, CPU of the whole server, uvicorn took
 44 to 48 µs a request, granian 57 to 121, this 32 to 36; and neither bounds what a slow client may
-hold open. Here every state of a connection has a deadline, which one sweep a second enforces:
+hold open. Here every state of a connection has a deadline, which a sweep (one a second) enforces:
 
 * a head must be complete ``head_seconds`` after its first byte (or after the connection), a body ``body_seconds`` later;
 * an idle connection may stay ``idle_seconds``; a client that does not read its answer is cut after ``body_seconds``;
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 MAX_HEAD = 128 * 1024
 MAX_QUEUE = 8
-LINGER_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +39,8 @@ class Limits:
     body_seconds: float = 30.0
     idle_seconds: float = 75.0
     max_connections: int = 1024
+    linger_seconds: float = 2.0
+    sweep_seconds: float = 1.0
 
 
 @dataclass(slots=True)
@@ -81,10 +82,10 @@ class Worker:
         return Connection(self)
 
     async def sweep(self) -> None:
-        """Close what has passed its deadline, once a second, until cancelled."""
+        """Close what has passed its deadline, every ``sweep_seconds``, until cancelled."""
         loop = asyncio.get_running_loop()
         while True:
-            await asyncio.sleep(1.0)
+            await asyncio.sleep(self.limits.sweep_seconds)
             now = loop.time()
             for connection in [one for one in self.connections if one.deadline < now]:
                 connection.expire()
@@ -278,7 +279,7 @@ class Connection(asyncio.Protocol):
         self._discarding = True
         self._queue.clear()
         self._transport.write(self._worker.refusals[reason].render(keep_alive=False))
-        self._wait(LINGER_SECONDS)
+        self._wait(self._worker.limits.linger_seconds)
 
     def _wait(self, seconds: float) -> None:
         self.deadline = asyncio.get_running_loop().time() + seconds

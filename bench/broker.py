@@ -93,7 +93,7 @@ class Metered:
         while True:
             since = time.thread_time()
             try:
-                waiting = inner.send(value)  # type: ignore[attr-defined]
+                waiting = inner.send(value)
             except StopIteration as done:
                 result: Answer = done.value
                 return result

@@ -7,7 +7,7 @@ kind=${1:-run}
 case $kind in run|dev) ;; *) echo "usage: scripts/setup.sh run|dev" >&2; exit 3 ;; esac
 
 # What each package is for: docs/dependencies.md
-packages="runc skopeo docker-registry erofs-utils busybox-static golang-github-containers-common ca-certificates libatomic1"
+packages="runc skopeo docker-registry erofs-utils busybox-static golang-github-containers-common ca-certificates libatomic1 mount"
 python=${PYTHON:-python3}
 
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || {

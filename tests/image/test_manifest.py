@@ -63,6 +63,11 @@ def index(*platforms: tuple[str, str, str | None]) -> bytes:
         (document(mediaType=media_types.OCI_INDEX), "manifest_invalid"),
         (document(mediaType="text/html"), "manifest_invalid"),
         (document(mediaType=7), "manifest_invalid"),
+        (document(mediaType=[]), "manifest_invalid"),
+        (document(mediaType={}), "manifest_invalid"),
+        (document(LAYERS=[]).replace(b"LAYERS", "layerſ".encode()), "manifest_ambiguous"),  # Go folds it
+        (document(layers=[{**LAYER, "platform": {"OS": "linux"}}]), "manifest_ambiguous"),
+        (document(layers=[{**LAYER, "size": 1e999}]).replace(b"Infinity", b"1e999"), "manifest_malformed"),
         (document(layers=[{**LAYER, "digest": "sha256:../../etc/passwd"}]), "manifest_invalid"),
         (document(layers=[{**LAYER, "digest": DIGEST.upper()}]), "manifest_invalid"),
         (document(layers=[{**LAYER, "digest": "md5:" + "00" * 16}]), "manifest_invalid"),

@@ -416,6 +416,8 @@ def b64u(value: object) -> str:
         jwe(protected=b64u({"enc": "A128GCM", "alg": "dir"})),
         jwe(protected=b64u({"enc": "A256GCM", "alg": "dir"})),
         jwe(protected=b64u({"enc": "A256GCM", "alg": "none"})),
+        jwe(protected=b64u({"enc": "A256GCM", "alg": []})),
+        jwe(protected=b64u({"enc": "A256GCM", "alg": {}})),
         jwe(protected=b64u({"enc": "A256GCM", "alg": "ECDH-ES+A256KW", "epk": {"kty": "EC"}})),
         jwe(protected=b64u({"enc": "A256GCM", "zip": "DEF"})),
         jwe(protected=b64u({"enc": "A256GCM", "crit": ["x"]})),
@@ -441,7 +443,9 @@ def test_broken_jwe(raw: bytes) -> None:
 def test_an_ephemeral_key_off_the_curve() -> None:
     value = json.loads(jwe_recipient.wrap(b"secret", [EC_KEY.public_key()]))
     header = json.loads(base64.urlsafe_b64decode(value["protected"] + "=="))
-    for coordinates in ({"x": b64u(bytes(32))}, {"y": b64u(bytes(31))}, {"crv": "P-192"}, {"kty": "RSA"}):
+    wrong: list[dict[str, object]] = [{"x": b64u(bytes(32))}, {"y": b64u(bytes(31))}]
+    wrong += [{"crv": "P-192"}, {"crv": []}, {"kty": "RSA"}]
+    for coordinates in wrong:
         epk = {**header["epk"], **coordinates}
         raw = json.dumps({**value, "protected": b64u({**header, "epk": epk})}).encode()
         with pytest.raises(MalformedImage):

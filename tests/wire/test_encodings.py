@@ -62,6 +62,8 @@ def test_canonical_json_parses_back_and_is_stable(value: object) -> None:
         ('{"b":{"a":1,"a":2}}', "same name"),
         ("[" * 65 + "]" * 65, "deeper"),
         ("NaN", "NaN"),
+        ("1e999", "range"),
+        ("-1e999", "range"),
         ('["\\ud800"]', "surrogate"),
         ('{"\\uDFFF":1}', "surrogate"),
         ("[1,]", "not JSON"),

@@ -206,7 +206,7 @@ def _read(body: bytes, kind: type[_T]) -> _T:
     try:
         strict_json.parse(body, max_size=8 * 1024 * 1024)
         return msgspec.json.decode(body, type=kind)
-    except (ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
+    except strict_json.UNREADABLE as error:
         raise MalformedRequest(f"the body cannot be read: {str(error)[:200]}", code="body_malformed") from error
 
 

@@ -34,6 +34,7 @@ from adyton.protocol.admin import (
 from adyton.protocol.release import Binding
 from adyton.protocol.resource import ResourcePath
 from adyton.rats.types import JsonValue
+from adyton.wire import strict_json
 
 _T = TypeVar("_T")
 
@@ -118,7 +119,7 @@ class Admin:
         reply = self._send(method, path, body)
         try:
             return msgspec.json.decode(reply.body, type=kind)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        except strict_json.UNREADABLE as error:
             raise Unavailable(
                 "the broker's answer cannot be read",
                 code="broker_answer",

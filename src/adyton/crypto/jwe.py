@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from adyton.crypto.jwk import CURVES, EC_ALGORITHM, RSA_ALGORITHM, TeeKey, ec_members
 from adyton.errors import MalformedRequest
-from adyton.wire import b64
+from adyton.wire import b64, strict_json
 
 PrivateKey: TypeAlias = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
@@ -94,7 +94,7 @@ def decrypt(key: PrivateKey, jwe: bytes) -> bytes:
             raise ValueError
         sealed = b64.decode_url(message.ciphertext) + tag
         return AESGCM(content_key).decrypt(iv, sealed, message.protected.encode("ascii"))
-    except (ValueError, msgspec.DecodeError, InvalidTag, keywrap.InvalidUnwrap, UnsupportedAlgorithm) as error:
+    except (*strict_json.UNREADABLE, InvalidTag, keywrap.InvalidUnwrap, UnsupportedAlgorithm) as error:
         raise MalformedRequest(
             "the encrypted answer does not open with this key",
             code="jwe_malformed",

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
 from adyton.crypto.jwk import ec_members
 from adyton.errors import SessionInvalid
-from adyton.wire import b64
+from adyton.wire import b64, strict_json
 
 MAX_TOKEN = 64 * 1024
 _ES256 = ec.ECDSA(hashes.SHA256())
@@ -92,7 +92,7 @@ def verify(token: str, keys: Mapping[str, ec.EllipticCurvePublicKey], *, now: fl
     """
     try:
         claims = _verified(token, keys)
-    except (ValueError, msgspec.DecodeError, InvalidSignature, RecursionError) as error:
+    except (*strict_json.UNREADABLE, InvalidSignature) as error:
         raise SessionInvalid("the token is not one of this broker's", code="token_invalid") from error
     expires, begins = claims.get("exp"), claims.get("nbf", 0)
     if not isinstance(expires, int) or not isinstance(begins, int) or not begins <= now < expires:

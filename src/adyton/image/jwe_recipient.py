@@ -127,7 +127,7 @@ def _wrap_key(content_key: bytes, recipient: PublicKey) -> dict[str, object]:
 
 def _unwrap_key(header: Mapping[str, object], wrapped: bytes, key: PrivateKey) -> bytes | None:
     """The content key, or ``None`` where ``key`` is not this recipient's."""
-    algorithm = header.get("alg")
+    algorithm = str(header.get("alg"))
     if algorithm in {RSA, RSA_256} and isinstance(key, RSAPrivateKey):
         digest = hashes.SHA1() if algorithm == RSA else hashes.SHA256()  # noqa: S303 -- as above
         try:
@@ -156,9 +156,9 @@ def _agree(private: EllipticCurvePrivateKey, peer: EllipticCurvePublicKey, party
 
 
 def _ephemeral(jwk: object) -> EllipticCurvePublicKey:
-    if not isinstance(jwk, dict) or jwk.get("kty") != "EC" or jwk.get("crv") not in _CURVES:
+    if not isinstance(jwk, dict) or jwk.get("kty") != "EC" or str(jwk.get("crv")) not in _CURVES:
         raise _malformed("the ephemeral key is not an EC key on a known curve")
-    curve = _CURVES[jwk["crv"]]
+    curve = _CURVES[str(jwk["crv"])]
     coordinates = [_decoded(jwk, name) for name in ("x", "y")]
     if any(len(value) != (curve.key_size + 7) // 8 for value in coordinates):
         raise _malformed("a coordinate of the ephemeral key has the wrong length")

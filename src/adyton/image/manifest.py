@@ -145,7 +145,7 @@ class _WireIndex(msgspec.Struct, rename="camel"):
 
 
 _KNOWN = {
-    name.lower(): name
+    name.casefold(): name  # as Go folds: "ſ" is "s", the Kelvin sign is "k"
     for name in (
         *("schemaVersion", "mediaType", "config", "layers", "manifests", "annotations", "digest", "size", "platform"),
         *("subject", "artifactType", "urls", "data", "architecture", "os", "variant", "rootfs", "diff_ids"),
@@ -165,15 +165,13 @@ def parse(raw: bytes, media_type: str | None = None) -> Manifest | Index:
     is_index = "manifests" in document
     kinds = media_types.INDEXES if is_index else media_types.MANIFESTS
     stated = document.get("mediaType")
+    if not isinstance(stated, str | None):
+        raise _wrong("mediaType", "text", type(stated).__name__)
     if media_type is not None and media_type not in kinds:
         raise _wrong("mediaType", " or ".join(sorted(kinds)), media_type)
     if stated is not None and (stated not in kinds or media_type not in {None, stated}):
         raise _wrong("mediaType", media_type or " or ".join(sorted(kinds)), stated)
-    kind = (
-        media_type
-        or (stated if isinstance(stated, str) else None)
-        or (media_types.OCI_INDEX if is_index else media_types.OCI_MANIFEST)
-    )
+    kind = media_type or stated or (media_types.OCI_INDEX if is_index else media_types.OCI_MANIFEST)
     if is_index:
         index = _convert(document, _WireIndex, "index")
         _bound("manifests", len(index.manifests), MAX_MANIFESTS)
@@ -259,14 +257,14 @@ def _object(raw: bytes, limit: int, what: str) -> dict[str, object]:
 
 def _no_lookalikes(value: dict[str, object], what: str) -> None:
     for name, member in value.items():
-        if _KNOWN.get(name.lower(), name) != name:
+        if _KNOWN.get(name.casefold(), name) != name:
             raise MalformedImage(
                 f"the image's {what} has a member that is a known one in other letters",
                 code=f"{what}_ambiguous",
-                expected=_KNOWN[name.lower()],
+                expected=_KNOWN[name.casefold()],
                 got=name,
             )
-        if name in {"config", "rootfs"} and isinstance(member, dict) and what != "configuration":
+        if name in {"config", "rootfs", "platform"} and isinstance(member, dict) and what != "configuration":
             _no_lookalikes(member, what)
         if name in {"layers", "manifests"} and isinstance(member, list):
             for entry in member:

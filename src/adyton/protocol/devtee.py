@@ -17,6 +17,7 @@ from typing import TypeAlias, TypeVar
 import msgspec
 
 from adyton.errors import MalformedRequest
+from adyton.wire import strict_json
 
 MAX_FRAME = 8 * 1024 * 1024
 HEADER = struct.Struct(">I")
@@ -258,5 +259,5 @@ def decode(decoder: msgspec.json.Decoder[_T], body: bytes) -> _T:
     """One message of the kinds that ``decoder`` knows; ``MalformedRequest`` for anything else."""
     try:
         return decoder.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except strict_json.UNREADABLE as error:
         raise MalformedRequest("not a message of the development TEE's protocol", code="frame_malformed") from error

@@ -22,6 +22,7 @@ from adyton import __version__
 from adyton.errors import SessionInvalid
 from adyton.rats.result import ELEMENTS, Appraisal, AttestationResult, Tier, TrustVector
 from adyton.rats.types import JsonValue, RootKind
+from adyton.wire import strict_json
 
 PROFILE = "tag:github.com,2024:confidential-containers/Trustee"
 EVIDENCE = "ear.veraison.annotated-evidence"
@@ -131,7 +132,7 @@ def parse(body: bytes) -> TokenClaims:
     """Read a payload whose origin has been checked; ``SessionInvalid`` if it is not an EAR with a ``cpu0``."""
     try:
         raw: Any = _DECODE(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except strict_json.UNREADABLE as error:
         raise _invalid("payload") from error
     return read(raw)
 

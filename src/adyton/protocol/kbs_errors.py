@@ -10,6 +10,8 @@ from enum import Enum
 
 import msgspec
 
+from adyton.wire import strict_json
+
 PREFIX = "https://github.com/confidential-containers/kbs/errors/"
 MAX_DETAIL = 500
 
@@ -59,7 +61,7 @@ def decode(body: bytes) -> ErrorBody | None:
     """The error in an answer, its detail made printable and cut; ``None`` if the body is not of this form."""
     try:
         error = _DECODER.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except strict_json.UNREADABLE:
         return None
     detail = "".join(char if char.isprintable() else " " for char in error.detail[:MAX_DETAIL])
     return ErrorBody(error.type, detail)

@@ -131,7 +131,7 @@ def parse_request(body: bytes) -> Request:
     _unambiguous(body)
     try:
         return _REQUEST.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except strict_json.UNREADABLE as error:
         raise _malformed(error) from error
 
 
@@ -168,7 +168,7 @@ def parse_attestation(body: bytes) -> Attestation:
     try:
         read = _ATTESTATION.decode(body)
         primary = bytes(read.tee_evidence.primary_evidence)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except strict_json.UNREADABLE as error:
         raise _malformed(error) from error
     _unambiguous(_without(body, primary))
     if len(read.runtime_data.nonce) > MAX_NONCE:
@@ -198,7 +198,7 @@ def parse_challenge(body: bytes) -> tuple[str, str]:
     """The nonce's text and the hash algorithm of a challenge."""
     try:
         answer = _CHALLENGE.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except strict_json.UNREADABLE as error:
         raise _malformed(error) from error
     extra = answer.extra_params
     chosen = extra.get("selected-hash-algorithm") if isinstance(extra, dict) else None
@@ -225,7 +225,7 @@ def parse_token(body: bytes) -> str:
     """The token in the answer to ``/attest``."""
     try:
         return _TOKEN.decode(body).token
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except strict_json.UNREADABLE as error:
         raise _malformed(error) from error
 
 

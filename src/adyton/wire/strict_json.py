@@ -10,6 +10,9 @@ import json
 import re
 
 MAX_DEPTH = 64
+# What a decoder raises on a stranger's bytes: msgspec's errors and bad UTF-8 are ``ValueError``, brackets without end are
+# ``RecursionError``. Whoever decodes such bytes catches both.
+UNREADABLE = (ValueError, RecursionError)
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
@@ -43,7 +46,9 @@ def parse(data: bytes | str, *, max_size: int, max_depth: int = MAX_DEPTH) -> ob
     if raw.count(b"[") + raw.count(b"{") > max_depth and depth(raw) > max_depth:
         raise ValueError(f"nested deeper than {max_depth}")
     try:
-        value: object = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
+        value: object = json.loads(
+            raw.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite
+        )
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise ValueError("not JSON") from error
     if _SURROGATE.search(raw):
@@ -59,6 +64,13 @@ def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
     if len(result) != len(pairs):
         raise ValueError("an object has two members of the same name")
     return result
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if abs(number) == float("inf"):  # 1e999: no constant, and read as one all the same
+        raise ValueError("a number is out of range")
+    return number
 
 
 def _no_constant(name: str) -> object:

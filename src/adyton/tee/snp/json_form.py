@@ -17,6 +17,7 @@ import msgspec
 from adyton.errors import MalformedEvidence
 from adyton.rats.types import JsonValue
 from adyton.tee.snp.abi import ECDSA_P384_SHA384, VERSIONS, GuestPolicy, KeyInfo, PlatformInfo, SnpReport, Tcb
+from adyton.wire import strict_json
 
 MAX_SIZE = 256 * 1024
 MAX_CERTIFICATES = 8
@@ -124,7 +125,7 @@ def parse(data: bytes) -> JsonEvidence:
     try:
         report_text, chain_text = _split_compact(data) or _split(data)
         fields = _REPORT.decode(report_text)
-    except (msgspec.DecodeError, RecursionError, ValueError) as error:
+    except strict_json.UNREADABLE as error:
         raise _malformed(str(error)[:200]) from error
     # No member twice, at the price of counting quotation marks: every member is known and none has a string for its
     # value, so each mark belongs to a name. More of them than decoded members: one came twice, the last was taken.
@@ -241,7 +242,7 @@ def _certificates(text: bytes) -> list[tuple[str, bytes]]:
     try:
         chain = _CERTIFICATES.decode(text) or []
         certificates = [(entry.cert_type, bytes(entry.data)) for entry in chain]
-    except (msgspec.DecodeError, RecursionError, ValueError, OverflowError) as error:
+    except (*strict_json.UNREADABLE, OverflowError) as error:
         raise _malformed("cert_chain cannot be read") from error
     if len(certificates) > MAX_CERTIFICATES:
         raise _malformed(f"more than {MAX_CERTIFICATES} certificates")

@@ -212,7 +212,8 @@ class Connection(asyncio.Protocol):
         length = self._headers.get(b"content-length", b"0")
         if length.isdigit() and int(length[:20]) > self._worker.limits.max_body:
             self._refuse("body")
-        elif self._headers.get(b"expect", b"").lower() == b"100-continue" and self._transport is not None:
+            return
+        if self._headers.get(b"expect", b"").lower() == b"100-continue" and self._transport is not None:
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         self._wait(self._worker.limits.body_seconds)
 

@@ -122,6 +122,7 @@ def launch(tmp_path: Path, layer: Path) -> Iterator[Launch]:
         layers: tuple[Path, ...] = (),
         slow: Path | None = None,
         encrypted: bool = False,
+        stop_signal: str = "",
         runtimes: Mapping[str, Path] | None = None,
         **members: Any,
     ) -> Instance:
@@ -145,7 +146,12 @@ def launch(tmp_path: Path, layer: Path) -> Iterator[Launch]:
             stdout=standard[1],
             stderr=standard[2],
             pass_fds=[saved],
-            env={**os.environ, "SLOW": str(slow or ""), "ENCRYPTED": "1" if encrypted else ""},
+            env={
+                **os.environ,
+                "SLOW": str(slow or ""),
+                "ENCRYPTED": "1" if encrypted else "",
+                "STOP_SIGNAL": stop_signal,
+            },
         )
         os.close(saved)
         theirs.close()

@@ -13,18 +13,25 @@ from pathlib import Path
 from adyton.agent import kernel
 from adyton.agent.life import Layout, live, prepare_process
 from adyton.agent.rootfs import Layers
+from adyton.agent.supervisor import stop_signal
 
 channel = socket.socket(fileno=int(sys.argv[1]))
 base, layers = Path(sys.argv[2]), tuple(Path(layer) for layer in sys.argv[3:])
 kernel.mount("tmpfs", str(base / "private"), "tmpfs", kernel.MS_NOSUID, "size=64m,mode=700")
 prepare_process()
-layout = Layout(guest=base / "guest", store=base / "store", private=base / "private", state=base / "private" / "oci")
+layout = Layout(
+    guest=base / "guest",
+    store=base / "store",
+    private=base / "private",
+    volumes=base / "volumes",
+    state=base / "private" / "oci",
+)
 
 
 def obtain(*_: object) -> Layers:
     if slow := os.environ["SLOW"]:
         Path(slow).read_bytes()  # a pipe that nobody writes to: a pull that hangs
-    return Layers(layers, encrypted=bool(os.environ["ENCRYPTED"]))
+    return Layers(layers, bool(os.environ["ENCRYPTED"]), stop_signal(os.environ["STOP_SIGNAL"]))
 
 
 os._exit(live(channel, layout, obtain))

@@ -316,15 +316,27 @@ def test_signals_reach_the_workload(launch: Any, number: int) -> None:
     assert (out, instance.status()) == ((b"", 137) if number == signal.SIGKILL else (b"got\n", 5))
 
 
-def test_a_signal_before_the_workload_runs_ends_the_instance(launch: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("named", "status"), [("", 5), ("SIGUSR1", 6), ("nonsense", 5)])
+def test_a_stop_is_the_signal_that_the_image_names(launch: Any, named: str, status: int) -> None:
+    trap = "trap 'exit 5' TERM; trap 'exit 6' USR1; echo ready; while :; do sleep 0.05; done"
+    instance = launch("sh", "-c", trap, stop_signal=named)
+    assert instance.process.stdout.readline() == b"ready\n"
+    instance.send(devtee.Signal(devtee.STOP))
+    instance.wait()
+    assert instance.status() == status
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, devtee.STOP])
+def test_a_signal_before_the_workload_runs_ends_the_instance(launch: Any, tmp_path: Path, number: int) -> None:
     fifo = tmp_path / "never"
     os.mkfifo(fifo)
     instance = launch("echo", "ran", slow=fifo)
     instance.event(devtee.Phase)
     time.sleep(0.3)
-    instance.send(devtee.Signal(signal.SIGINT))
+    instance.send(devtee.Signal(int(number)))
     out, _ = instance.wait()
-    assert (out, instance.status(), instance.process.returncode) == (b"", 130, 130)
+    status = 128 + (number or signal.SIGTERM)
+    assert (out, instance.status(), instance.process.returncode) == (b"", status, status)
 
 
 def test_orphans_are_reaped_and_die_with_the_workload(launch: Any) -> None:

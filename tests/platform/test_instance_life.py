@@ -25,7 +25,7 @@ while True:
     message = host.receive()
     if isinstance(message, devtee.Signal):
         host.say(message.number)
-        if message.number == 15: break
+        if message.number == devtee.STOP: break
 """
 DEAF = """
 host.send(devtee.Running([]))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from adyton.agent.channel import Channel
 from adyton.agent.life import Layout, Phases
 from adyton.agent.rootfs import Layers
+from adyton.agent.supervisor import stop_signal
 from adyton.errors import ConfigError, NotFound
 from adyton.image.pull import pull
 from adyton.image.store import Store
@@ -38,7 +39,7 @@ def obtain(document: WorkloadDocument, start: Start, channel: Channel, layout: L
     finally:
         source.close()
         keys.close()
-    return Layers(pulled.lower_dirs, pulled.encrypted)
+    return Layers(pulled.lower_dirs, pulled.encrypted, stop_signal(pulled.config.run.stop_signal))
 
 
 def _keys(run: Run, source: AttestedKeys) -> ImageKeys:

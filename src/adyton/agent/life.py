@@ -36,6 +36,7 @@ class Layout:
     guest: Path = Path("/guest")
     store: Path = Path("/store")
     private: Path = Path("/private")
+    volumes: Path = Path("/volumes")
     state: Path = Path("/run/oci")
 
     @property
@@ -164,7 +165,7 @@ def _serve(channel: Channel, start: Start, layout: Layout, supervisor: Superviso
     for failure in runtime.failures:
         phases.notice(f"the next OCI runtime was taken: {failure}")
     try:
-        supervisor.attach(pid, console.resize)
+        supervisor.attach(pid, console.resize, layers.stop_signal)
         console.connect()
         published = _publish(forwarder, pid, start, host_network=host_network)
         channel.send(Running(published))

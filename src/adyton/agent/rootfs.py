@@ -7,6 +7,7 @@ by short names, since a mount's options are one page and an image may have hundr
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +18,11 @@ from adyton.errors import PlatformError
 
 @dataclass(frozen=True, slots=True)
 class Layers:
-    """An image's layers as directories, top first, and whether any of them was encrypted."""
+    """An image's layers as directories, top first, whether any of them was encrypted, and the signal that stops it."""
 
     directories: tuple[Path, ...]
     encrypted: bool
+    stop_signal: int = signal.SIGTERM
 
 
 def compose(lower_dirs: Sequence[Path], bundle: Path) -> Path:

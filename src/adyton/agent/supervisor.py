@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import threading
 from collections.abc import Callable
 from types import FrameType
 
 from adyton.agent.channel import Event
-from adyton.protocol.devtee import Resize, Signal
+from adyton.protocol.devtee import STOP, Resize, Signal
 
 _ENDING = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGKILL}
+_REAL_TIME = re.compile(r"(RTMIN|RTMAX)([+-]\d{1,2})\Z", re.ASCII)
 
 
 class Supervisor:
@@ -29,6 +31,7 @@ class Supervisor:
         self._ended = False
         self._resize: Callable[[int, int], None] | None = None
         self._size: Resize | None = None
+        self._stop_signal = int(signal.SIGTERM)
         for number in _ENDING - {signal.SIGKILL}:
             signal.signal(number, self._on_signal)
 
@@ -45,6 +48,8 @@ class Supervisor:
 
     def deliver(self, number: int) -> None:
         """Send the workload a signal; before it runs, end the instance if the signal says so."""
+        if number == STOP:
+            number = self._stop_signal
         with self._lock:
             if self._ended:
                 return
@@ -55,9 +60,10 @@ class Supervisor:
         if number in _ENDING:
             self._leave(128 + number)
 
-    def attach(self, pid: int, resize: Callable[[int, int], None]) -> None:
-        """The workload runs; what was asked of its terminal meanwhile is done now."""
+    def attach(self, pid: int, resize: Callable[[int, int], None], stop: int = signal.SIGTERM) -> None:
+        """The workload runs; what was asked of its terminal meanwhile is done now. ``stop``: what ``STOP`` means to it."""
         with self._lock:
+            self._stop_signal = stop
             self._pidfd = os.pidfd_open(pid)
             self._resize = resize
             size = self._size
@@ -80,3 +86,16 @@ class Supervisor:
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         self.deliver(number)
+
+
+def stop_signal(text: str | None) -> int:
+    """The number of a signal as image configurations spell it (``SIGUSR1``, ``USR1``, ``10``, ``SIGRTMIN+3``); else TERM."""
+    name = (text or "").upper().removeprefix("SIG")
+    if found := _REAL_TIME.match(name):
+        base, distance = found.groups()
+        number = signal.SIGRTMIN + int(distance) if base == "RTMIN" else signal.SIGRTMAX + int(distance)
+    elif name.isascii() and name.isdigit():
+        number = int(name[:4])
+    else:
+        number = getattr(signal, f"SIG{name}", 0) if name.isalnum() else 0
+    return int(number) if number in signal.valid_signals() else int(signal.SIGTERM)

@@ -93,7 +93,7 @@ def logs(follow: bool, name: str) -> None:
 @click.option("-t", "--time", "timeout", type=click.FloatRange(min=0), default=10.0, show_default=True, help="Seconds.")
 @click.argument("names", nargs=-1, required=True)
 def stop(timeout: float, names: tuple[str, ...]) -> None:
-    """Ask workloads to end (TERM), and after a time end them (KILL)."""
+    """Ask workloads to end (the image's stop signal, else TERM), and after a time end them (KILL)."""
     from adyton.runtime import instances
 
     _each(names, reach, lambda control, name: instances.stop(control, name, timeout))

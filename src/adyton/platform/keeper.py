@@ -101,11 +101,11 @@ class Keeper:
         return row
 
     async def stop(self, row: Row, patience: float) -> None:
-        """TERM to the workload, after ``patience`` seconds KILL; returns when the instance is over."""
+        """The image's stop signal to the workload, after ``patience`` seconds KILL; returns when the instance is over."""
         live = self.table.live.get(row.instance.id)
         if live is None:
             return
-        for number, seconds in ((15, max(patience, 0.0)), (9, _KILL_PATIENCE)):
+        for number, seconds in ((devtee.STOP, max(patience, 0.0)), (9, _KILL_PATIENCE)):
             with contextlib.suppress(Unavailable, TimeoutError):
                 await asyncio.wait_for(live.channel.send(Signal(number)), 1.0)
             with contextlib.suppress(TimeoutError):

@@ -21,6 +21,7 @@ from adyton.wire import strict_json
 
 MAX_FRAME = 8 * 1024 * 1024
 HEADER = struct.Struct(">I")
+STOP = 0  # in ``Signal``: the signal that the image wants to be asked to end by
 
 
 class Publish(msgspec.Struct, frozen=True):
@@ -59,7 +60,7 @@ class Run(msgspec.Struct, frozen=True, tag=True):
 
 
 class Signal(msgspec.Struct, frozen=True, tag=True):
-    """Send the workload's first process a signal."""
+    """Send the workload's first process a signal, ``STOP`` for the image's own."""
 
     number: int
 
@@ -91,7 +92,7 @@ class Logs(msgspec.Struct, frozen=True, tag=True):
 
 
 class Stop(msgspec.Struct, frozen=True, tag=True):
-    """TERM, then after ``timeout`` seconds KILL."""
+    """The image's stop signal (TERM if it names none), then after ``timeout`` seconds KILL."""
 
     instance: str
     timeout: float = 10.0

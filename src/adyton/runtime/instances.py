@@ -30,7 +30,7 @@ def logs(control: Control, instance: str, *, follow: bool) -> Iterator[devtee.Ou
 
 
 def stop(control: Control, instance: str, timeout: float) -> None:
-    """TERM, then after ``timeout`` seconds KILL; returns when it has ended."""
+    """The image's stop signal, then after ``timeout`` seconds KILL; returns when it has ended."""
     _done(control.ask(devtee.Stop(instance, timeout)))
 
 

@@ -69,6 +69,13 @@ def pax(*pairs: tuple[bytes, bytes], flag: bytes = b"x") -> bytes:
     return header(b"pax", size=b"%011o\0" % len(body), flag=flag) + blocks(body)
 
 
+def old_sparse(length: int) -> bytes:
+    """An old GNU sparse header of one extent at 0 that is the whole file."""
+    extents = bytes(386 - 345) + b"%011o\0%011o\0" % (0, length)
+    prefix = extents.ljust(483 - 345, b"\0") + b"%011o\0" % length
+    return header(b"s", size=b"%011o\0" % length, flag=b"S", magic=b"ustar  \0", prefix=prefix)
+
+
 END = bytes(1024)
 
 
@@ -147,6 +154,8 @@ BROKEN = {
     + header(size=b"%011o\0" % 512)
     + blocks(b"99999999\n0\n")
     + END,
+    "old sparse of two lengths": pax((b"size", b"1024")) + old_sparse(512) + END + END,
+    "old sparse, shorter the other time": pax((b"size", b"10")) + old_sparse(512) + END + END,
     "sparse on a directory": pax((b"GNU.sparse.size", b"0")) + header(flag=b"5") + END,
 }
 

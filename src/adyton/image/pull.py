@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import io
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,6 +27,7 @@ from adyton.image import limits as bounds
 from adyton.image import manifest as manifests
 from adyton.image.limits import Limits
 from adyton.image.manifest import Descriptor, ImageConfig, Manifest
+from adyton.image.overlay import is_opaque
 from adyton.image.source import ImageSource, read_blob
 from adyton.image.store import Store
 from adyton.rats.ports import Progress
@@ -74,9 +75,20 @@ def pull(  # noqa: PLR0917 - the agent's one call, in the order of a sentence
         jobs = _jobs(work, manifest, config, keys, private if encrypted else None)
         ready = work.run([job for job, path in zip(jobs, there, strict=True) if path is None], workers)
         there = [path or next(ready) for path in there]
-    # A layer that comes twice counts where it lies highest; overlay refuses one directory in two places.
-    lower = tuple(dict.fromkeys(path for path in reversed(there) if path is not None))
-    return PulledImage(config, manifest, lower, encrypted)
+    return PulledImage(config, manifest, _stacked(path for path in reversed(there) if path is not None), encrypted)
+
+
+def _stacked(top_first: Iterable[Path]) -> tuple[Path, ...]:
+    """What overlay is to be given: it refuses one directory twice, and does not heed an opaque mark on a layer's root.
+
+    A layer that comes twice counts where it lies highest; below a layer that hides all that is below it, nothing does.
+    """
+    layers: dict[Path, None] = {}
+    for layer in top_first:
+        layers[layer] = None
+        if is_opaque(layer):
+            break
+    return tuple(layers)
 
 
 def fetch(source: ImageSource, digest: Digest, store: Store, progress: Progress | None = None) -> Manifest:

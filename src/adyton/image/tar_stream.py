@@ -212,6 +212,8 @@ class TarReader:
         gid = decimal(pax[b"gid"], "gid", MAX_ID) if pax.get(b"gid") else entry.gid
         xattrs = tuple(sorted((key[len(_XATTR) :], value) for key, value in pax.items() if key.startswith(_XATTR)))
         hole_map = entry.sparse
+        if hole_map is not None and size != entry.size:
+            raise malformed("a sparse file of two lengths", name=name, expected=entry.size, got=size)
         if any(key.startswith(b"GNU.sparse.") for key in pax):
             if entry.kind is not Kind.FILE or hole_map is not None:
                 raise malformed("a sparse map on something that is not a file", name=name)

@@ -13,6 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 from adyton.image import disk
+from adyton.image.overlay import OPAQUE, is_whiteout
 from adyton.image.tar_header import malformed
 
 KEPT = 96
@@ -30,7 +31,7 @@ class Tree:
         """A descriptor of the directory ``path``, valid until the next call; missing ones are made with ``make``.
 
         A component that is a symbolic link or not a directory is ``MalformedImage``; a missing one without ``make``
-        is ``FileNotFoundError``.
+        is ``FileNotFoundError``. With ``make`` a whiteout becomes an opaque directory: hidden below, and made anew.
         """
         if not path:
             return self._root
@@ -71,13 +72,21 @@ class Tree:
             if not make:
                 raise
         except OSError as error:
-            if error.errno in {errno.ENOTDIR, errno.ELOOP}:
+            if error.errno not in {errno.ENOTDIR, errno.ELOOP}:
+                raise
+            if not make or not is_whiteout(os.stat(name, dir_fd=parent, follow_symlinks=False)):
                 raise malformed(
                     "an entry lies below something that is not a directory; links are never followed",
                     name=path,
                     code="tar_through_link",
                 ) from error
-            raise
+            os.unlink(name, dir_fd=parent)
+            made = self._new(parent, name, path)
+            os.setxattr(made, OPAQUE, b"y")
+            return made
+        return self._new(parent, name, path)
+
+    def _new(self, parent: int, name: bytes, path: bytes) -> int:
         self._made(path)
         os.mkdir(name, 0o755, dir_fd=parent)
         made = disk.open_directory(name, parent)

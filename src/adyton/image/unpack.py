@@ -22,17 +22,16 @@ from adyton.errors import MalformedImage
 from adyton.image import disk
 from adyton.image import limits as bounds
 from adyton.image.limits import Limits
+from adyton.image.overlay import NO_DEVICE, OPAQUE, is_whiteout
 from adyton.image.tar_header import MAX_SIZE, Kind, TarEntry, malformed, printable
 from adyton.image.tar_stream import TarReader
 from adyton.image.tree import Tree
 
-OPAQUE = b"trusted.overlay.opaque"
 _WHITEOUT = b".wh."
 _AUFS = b".wh..wh."
 _OPAQUE_MARK = b".wh..wh..opq"
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _OVERLAYS_OWN = (b"trusted.", b"user.overlay.")
-_NO_DEVICE = os.makedev(0, 0)
 _NOT_NAMES = frozenset({b"", b".", b".."})
 _COMPONENT = 255
 
@@ -192,7 +191,7 @@ class _Unpacker:
                 if not stat.S_ISDIR(there.st_mode):
                     self.tree.replace(directory, base, path)
                     os.mkdir(base, 0o755, dir_fd=directory)
-                    if _is_whiteout(there):  # hidden below and made anew: nothing of the lower one shows through
+                    if is_whiteout(there):  # hidden below and made anew: nothing of the lower one shows through
                         self._opaque(path)
         self._directories[path] = entry
 
@@ -277,7 +276,7 @@ class _Unpacker:
             raise malformed("a whiteout of nothing, of the directory itself or of its parent", name=entry.name)
         directory = self.tree.directory(parent)
         try:
-            os.mknod(hidden, stat.S_IFCHR, _NO_DEVICE, dir_fd=directory)
+            os.mknod(hidden, stat.S_IFCHR, NO_DEVICE, dir_fd=directory)
         except FileExistsError:
             # What the same layer brings stays (layer.md); of a directory, only what the lower layers had is hidden.
             if stat.S_ISDIR(os.stat(hidden, dir_fd=directory, follow_symlinks=False).st_mode):
@@ -347,10 +346,6 @@ def _joined(parent: bytes, base: bytes) -> bytes:
 def _hidden(parent: bytes) -> bool:
     """Whether a directory's path has a whiteout's name in it."""
     return parent.startswith(_WHITEOUT) or b"/.wh." in parent
-
-
-def _is_whiteout(there: os.stat_result) -> bool:
-    return stat.S_ISCHR(there.st_mode) and there.st_rdev == _NO_DEVICE
 
 
 def _has_default_acl(directory: int) -> bool:

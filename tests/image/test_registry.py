@@ -26,6 +26,7 @@ from adyton.image.reference import ImageReference
 from adyton.image.registry import Registry, RegistryOptions
 from adyton.image.registry_auth import Credentials, challenges
 from adyton.image.registry_blob import RegistryBlob
+from adyton.image.registry_http import Origin
 from adyton.image.registry_image import RegistrySink
 from adyton.image.source import CheckedBlob
 from adyton.image.transports import open_sink, open_source
@@ -442,8 +443,32 @@ def test_plain_http_is_for_loopback_or_when_asked() -> None:
     assert http.base("registry.example:5000") == "http://registry.example:5000"
     assert http.base("registry.example") == "https://registry.example"
     assert http.base("127.0.0.1.registry.example") == "https://127.0.0.1.registry.example"
-    assert not http.may_be_plain("127.0.0.1.registry.example")
-    assert http.may_be_plain("[::1]:80")
+    assert not http.may_be_plain(Origin("http", "127.0.0.1.registry.example", 80))
+    assert http.may_be_plain(Origin("http", "::1", 80))
+
+
+@pytest.mark.parametrize("name", ["registry.example:80", "Registry.Example", "REGISTRY.example:5000"])
+def test_a_host_is_the_same_in_any_spelling(name: str) -> None:
+    http = Registry(RegistryOptions(plain_http=frozenset({name}))).http
+    begun = f"{http.base(name)}/v2/app/blobs/uploads/"
+    assert http.next_url(begun, "/v2/app/blobs/uploads/1").endswith("/1")
+    with pytest.raises(Unavailable):
+        http.next_url(begun, "http://registry.example:81/v2/")
+
+
+def test_errors_show_no_signatures_and_no_passwords() -> None:
+    http = Registry().http
+    for location in (
+        "http://user:hunter2@registry.example/x",
+        "ftp://storage.example/blob?signature=hunter2",
+        "http://storage.example/blob?signature=hunter2",
+        "http://storage.example#hunter2",
+        "//user:hunter2@storage.example",
+        "https://user:hunter2@storage.example?x/",
+    ):
+        with pytest.raises(Unavailable) as caught:
+            http.next_url("https://registry.example/", location)
+        assert "hunter2" not in str(caught.value.as_dict())
 
 
 # --- logging in -----------------------------------------------------------------------------------------------------

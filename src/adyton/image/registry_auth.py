@@ -17,7 +17,7 @@ from urllib.parse import urlencode, urlsplit
 import msgspec
 
 from adyton.errors import ConfigError, NotPermitted, Unavailable
-from adyton.image.registry_http import Http, Origin, Reply, safe_url
+from adyton.image.registry_http import Http, Origin, Reply, safe_url, shown
 from adyton.wire import b64, strict_json
 
 MAX_AUTH_JSON = 1024 * 1024
@@ -200,13 +200,13 @@ class Authorizer:
     def _check_realm(self, url: str, realm: str) -> None:
         parts = safe_url(realm)
         secure = urlsplit(url).scheme == "https"
-        if parts.scheme == "http" and (secure or not self.http.may_be_plain(Origin.of(parts).netloc)):
+        if parts.scheme == "http" and (secure or not self.http.may_be_plain(Origin.of(parts))):
             raise Unavailable(
                 "the registry sends credentials to an address without TLS; nothing was sent",
                 code="registry_realm",
                 field="realm",
                 expected="https",
-                got=realm[:200],
+                got=shown(realm),
                 spec=_SPEC,
             )
 

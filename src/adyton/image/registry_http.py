@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import ipaddress
+import re
 import ssl
 import threading
 import time
@@ -41,6 +42,11 @@ class Origin:
     def of(cls, url: SplitResult) -> Origin:
         """The origin of a URL that ``safe_url`` let through."""
         return cls(url.scheme, url.hostname or "", url.port or (443 if url.scheme == "https" else 80))
+
+    @classmethod
+    def named(cls, scheme: str, host: str) -> Origin:
+        """The origin that ``host[:port]``, as written in references, has with ``scheme``; in one spelling."""
+        return cls.of(safe_url(f"{scheme}://{host}"))
 
     @property
     def netloc(self) -> str:
@@ -108,13 +114,13 @@ class Reply:
                         f"the registry's answer is larger than {limit} bytes",
                         code="answer_too_large",
                         expected=limit,
-                        got=self.url[:200],
+                        got=shown(self.url),
                     )
                 if time.monotonic() > deadline:
-                    raise Unavailable("the registry's answer took too long", code="registry_slow", got=self.url[:200])
+                    raise Unavailable("the registry's answer took too long", code="registry_slow", got=shown(self.url))
             if self.length is not None and len(body) < self.length:
                 raise Unavailable(
-                    "the connection broke in the middle of an answer", code="registry_broken", got=self.url[:200]
+                    "the connection broke in the middle of an answer", code="registry_broken", got=shown(self.url)
                 )
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise broken(self.url, error) from error
@@ -178,7 +184,7 @@ class Http:
                 raise Unavailable(
                     "the registry encodes its answer although it was asked not to",
                     code="registry_encoding",
-                    got=url[:200],
+                    got=shown(url),
                 )
             return reply
 
@@ -193,7 +199,7 @@ class Http:
                 return reply
             reply.close()
             url = self.next_url(url, location)
-        raise Unavailable("the registry redirects without end", code="registry_redirects", got=url[:200])
+        raise Unavailable("the registry redirects without end", code="registry_redirects", got=shown(url))
 
     def next_url(self, url: str, location: str) -> str:
         """Where ``location`` leads from ``url``; https never leads to http, and http only where it may be used."""
@@ -202,18 +208,17 @@ class Http:
         except ValueError:
             target = ""
         parts = safe_url(target)
-        if parts.scheme == "http" and (
-            urlsplit(url).scheme == "https" or not self.may_be_plain(Origin.of(parts).netloc)
-        ):
+        if parts.scheme == "http" and (urlsplit(url).scheme == "https" or not self.may_be_plain(Origin.of(parts))):
             raise Unavailable(
-                "the registry leads to an address without TLS", code="registry_downgrade", got=target[:200],
+                "the registry leads to an address without TLS", code="registry_downgrade", got=shown(target),
                 hint="if that is meant, allow plain HTTP for its host with --plain-http",
             )  # fmt: skip
         return target
 
-    def may_be_plain(self, netloc: str) -> bool:
-        """Whether plain HTTP to this ``host[:port]`` is allowed: named, or loopback."""
-        return netloc in self.options.plain_http | self.options.unverified_tls or is_loopback(netloc)
+    def may_be_plain(self, origin: Origin) -> bool:
+        """Whether plain HTTP to this origin is allowed: named, or loopback."""
+        named = self.options.plain_http | self.options.unverified_tls
+        return origin in {Origin.named("http", host) for host in named} or is_loopback(origin.netloc)
 
     def give_back(self, origin: Origin, connection: http.client.HTTPConnection, *, reusable: bool) -> None:
         """Keep an idle connection for the next request, or close it."""
@@ -241,10 +246,10 @@ class Http:
                 return idle.pop(), True
         if origin.scheme == "http":
             return http.client.HTTPConnection(origin.host, origin.port, timeout=CONNECT_TIMEOUT), False
-        context = self._context(origin.netloc)
+        context = self._context(origin)
         return http.client.HTTPSConnection(origin.host, origin.port, timeout=CONNECT_TIMEOUT, context=context), False
 
-    def _context(self, netloc: str) -> ssl.SSLContext:
+    def _context(self, origin: Origin) -> ssl.SSLContext:
         context = ssl.create_default_context()
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         if self.options.ca_pem:
@@ -254,7 +259,7 @@ class Http:
                 raise ConfigError(
                     "the registry's CA file holds no certificate", code="ca_invalid", field="ca"
                 ) from error
-        if netloc in self.options.unverified_tls:
+        if origin in {Origin.named("https", host) for host in self.options.unverified_tls}:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
         return context
@@ -265,8 +270,7 @@ class Http:
         if host not in self.options.unverified_tls and not is_loopback(host):
             return "https"
         try:
-            origin = Origin.of(safe_url(f"https://{host}"))
-            connection, _ = self._connection(origin)
+            connection, _ = self._connection(Origin.named("https", host))
             with contextlib.closing(connection):
                 connection.connect()
         except ssl.SSLCertVerificationError as error:
@@ -297,8 +301,15 @@ def safe_url(url: str) -> SplitResult:
     except ValueError:
         good = False
     if not good:
-        raise Unavailable("the registry names an address that cannot be used", code="registry_url", got=url[:200])
+        raise Unavailable("the registry names an address that cannot be used", code="registry_url", got=shown(url))
     return parts
+
+
+def shown(url: str) -> str:
+    """A URL as an error may show it: without user, query and fragment, where signatures and tokens are."""
+    scheme, colon, rest = url.partition("://")
+    authority, slash, path = re.split(r"[?#]", rest, maxsplit=1)[0].partition("/")
+    return f"{scheme}{colon}{authority.rpartition('@')[2]}{slash}{path}"[:200] if colon else url.partition("?")[0][:200]
 
 
 def is_loopback(netloc: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 import zlib
@@ -20,7 +21,7 @@ from adyton.crypto import jwe
 from adyton.crypto.aead import KeyRing
 from adyton.crypto.jwt import Signer
 from adyton.devtee.root import DevelopmentRoot
-from adyton.errors import ReleaseRefused, SessionInvalid
+from adyton.errors import NotFound, ReleaseRefused, SessionInvalid
 from adyton.protocol.release import Binding
 from adyton.protocol.resource import ResourcePath
 from adyton.protocol.workload import WorkloadDocument
@@ -69,10 +70,11 @@ def test_claims_of_any_size_keep_the_cookie_small(size: int, dense: bool) -> Non
     claims = (RING.keys[b"ring"] * 2000 if not dense else bytes(zlib.crc32(b"%d" % i) % 251 for i in range(size)))[
         :size
     ]
-    value, shelve = session.attested(RING, "a", NOW + 300, "snp", TEE_KEY, 7, claims)
+    value, digest, shelve = session.attested(RING, "a", NOW + 300, "snp", TEE_KEY, 7, claims)
     assert len(value) <= session.MAX_COOKIE
     opened = session.open_(RING, "a", value, NOW)
     assert isinstance(opened, Attested)
+    assert opened.digest == digest == hashlib.sha256(claims).digest()
     assert session.claims(opened, claims if shelve else None) == claims
     if shelve:
         with pytest.raises(SessionInvalid):
@@ -113,6 +115,21 @@ def test_the_cookie_before_attestation_gives_nothing(broker: rig.RunningBroker) 
     with rig.raw(broker) as client:
         client.ask("POST", "/kbs/v0/auth", '{"version":"0.4.0","tee":"snp","extra-params":""}')
         assert client.ask("GET", RESOURCE)[0] == 401
+
+
+def test_a_session_holds_where_nothing_is_remembered(broker: rig.RunningBroker, root: DevelopmentRoot) -> None:
+    with rig.raw(broker) as client:
+        _, key = client.handshake(rig.attester(root), rig.document())
+        here = client.ask("GET", RESOURCE)
+        broker.kill()  # another process, which has only the cookie
+    with rig.raw(broker) as again:
+        again.jar = client.jar
+        there = again.ask("GET", RESOURCE)
+    assert (here[0], there[0]) == (200, 200)
+    assert jwe.decrypt(key, here[1]) == jwe.decrypt(key, there[1]) == rig.SECRET
+    with broker.admin() as admin:
+        before, after = (entry["row"] for entry in admin.audit(limit=2))
+    assert before == after  # the same was decided, by the same facts
 
 
 def test_another_tenants_cookie_and_token(broker: rig.RunningBroker, root: DevelopmentRoot) -> None:
@@ -203,12 +220,31 @@ def test_refusals_tell_the_stranger_little_and_the_owner_why(
 
 @settings(max_examples=20, deadline=None)
 @given(path=st.text(alphabet="abcdefghij", min_size=1, max_size=8))
-def test_absent_and_not_permitted_look_the_same(broker: rig.RunningBroker, root: DevelopmentRoot, path: str) -> None:
+def test_who_is_not_accepted_cannot_tell_absent_from_not_permitted(
+    broker: rig.RunningBroker, root: DevelopmentRoot, path: str
+) -> None:
     with broker.admin() as admin:
         admin.set_resource(ResourcePath("hidden", "key", "nobody"), b"x", Binding())
     with rig.raw(broker) as client:
-        client.handshake(rig.attester(root), rig.document(), ec.generate_private_key(ec.SECP256R1()))
-        absent = client.ask("GET", f"/kbs/v0/resource/absent/key/{path}")[:2]
-        hidden = client.ask("GET", "/kbs/v0/resource/hidden/key/nobody")[:2]
-    assert absent == hidden
+        unknown = rig.attester(root, measurement=bytes(48))
+        client.handshake(unknown, rig.document(), ec.generate_private_key(ec.SECP256R1()))
+        absent = client.ask("GET", f"/kbs/v0/resource/absent/key/{path}")
+        hidden = client.ask("GET", "/kbs/v0/resource/hidden/key/nobody")
+    assert absent[:2] == hidden[:2]
     assert absent[0] == 403
+    assert absent[2].keys() == hidden[2].keys()
+
+
+def test_who_is_accepted_is_told_that_a_resource_is_absent(broker: rig.RunningBroker, root: DevelopmentRoot) -> None:
+    with rig.raw(broker) as client:
+        client.handshake(rig.attester(root), rig.document(), ec.generate_private_key(ec.SECP256R1()))
+        status, body, _ = client.ask("GET", "/kbs/v0/resource/absent/key/one")
+        assert status == 404
+        assert set(json.loads(body)) == {"type", "detail"}
+        assert client.ask("GET", "/kbs/v0/resource/hidden/key/nobody")[0] == 403
+    with Session(broker.address(), rig.attester(root), rig.document().raw) as session, pytest.raises(NotFound):
+        session.resource(ResourcePath("absent", "key", "one"))
+    with broker.admin() as admin:
+        row = admin.audit(limit=1)[0]["row"]
+    assert (row["action"], row["decision"], row["resource"]) == ("release", "refused", "kbs:///absent/key/one")
+    assert row["reasons"][0].startswith("resource_absent")

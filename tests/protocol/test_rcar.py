@@ -92,18 +92,47 @@ def test_attest_wrong_types(body: dict[str, object]) -> None:
         read(body)
 
 
+@pytest.mark.parametrize("compact", [False, True])
 @pytest.mark.parametrize("long", [False, True])
 @pytest.mark.parametrize("where", ["runtime-data", "nonce", "x", "additional_evidence", "primary_evidence"])
-def test_two_members_of_one_name_are_refused(where: str, long: bool) -> None:
+def test_two_members_of_one_name_are_refused(where: str, long: bool, compact: bool) -> None:
     evidence = {"a": ["y" * 2000] if long else 1}
-    text = json.dumps(attest(**{"tee-evidence": {"primary_evidence": evidence, "additional_evidence": ""}}))
+    parts = attest(**{"tee-evidence": {"primary_evidence": evidence, "additional_evidence": ""}})
+    text = json.dumps(parts, separators=(",", ":") if compact else None)
     rcar.parse_attestation(text.encode())
     start = text.index(f'"{where}":')
-    _, end = json.JSONDecoder().raw_decode(text, start + len(where) + 4)
-    doubled = text[:start] + text[start:end] + ", " + text[start:]
+    _, end = json.JSONDecoder().raw_decode(text, start + len(where) + (3 if compact else 4))
+    doubled = text[:start] + text[start:end] + ("," if compact else ", ") + text[start:]
     assert json.loads(doubled) == json.loads(text)
     with pytest.raises(MalformedRequest):
         rcar.parse_attestation(doubled.encode())
+
+
+@pytest.mark.parametrize(
+    "member",
+    [
+        '"zz":{"a":1,"a":2}',
+        '"zz":' + "[" * 70 + "]" * 70,
+        '"zz":"\\ud800"',
+        '"zz":NaN',
+    ],
+)
+def test_what_is_odd_is_refused_in_the_spelling_of_cocos_guest_too(member: str) -> None:
+    good = rcar.attestation_body(NONCE, KEY, {"q": [1, 2]}, b"x")
+    assert rcar.parse_attestation(good).primary == b'{"q":[1,2]}'
+    odd = good.replace(b'"tee-pubkey":{', b'"tee-pubkey":{' + member.encode() + b",")
+    assert odd != good
+    with pytest.raises(MalformedRequest):
+        rcar.parse_attestation(odd)
+
+
+def test_a_remembered_request_is_the_same_and_a_refusal_is_not_remembered() -> None:
+    for _ in range(2):
+        assert rcar.parse_request(rcar.request_body("snp")).tee == "snp"
+        with pytest.raises(MalformedRequest):
+            rcar.parse_request(b'{"version":"0.4.0","tee":"snp","tee":"tdx","extra-params":""}')
+        with pytest.raises(MalformedRequest):
+            rcar.choose_hash(b'{"supported-hash-algorithms":["md5"]}')
 
 
 def test_evidence_is_kept_byte_for_byte() -> None:

@@ -15,27 +15,15 @@ from adyton.broker import session
 from adyton.broker.answer import Answer
 from adyton.broker.audit import Auditor
 from adyton.broker.handshake import Handshake, handle
+from adyton.broker.holders import Holder
 from adyton.broker.keys import BrokerKeys
 from adyton.broker.release import Releaser
 from adyton.broker.session import Attested
 from adyton.crypto import jwe, jwk, jwt
-from adyton.crypto.jwk import TeeKey
 from adyton.errors import AdytonError, MalformedRequest, NotFound, ReleaseRefused, SessionInvalid
 from adyton.protocol import ear
-from adyton.protocol.ear import TokenClaims
 from adyton.protocol.resource import ResourcePath
 from adyton.stores.sqlite import Store
-
-MAX_KNOWN = 4096
-
-
-@dataclass(frozen=True, slots=True)
-class Holder:
-    """Whoever asks: the key to encrypt to, the claims to decide by, and the generation that they were made under."""
-
-    key: TeeKey
-    claims: TokenClaims
-    generation: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +43,6 @@ class Delivery:
         self._releaser = releaser
         self._auditor = auditor
         self._handshake = handshake
-        self._known: dict[bytes, Holder] = {}
 
     def holder(
         self, keys: BrokerKeys, tenant: str, cookie: bytes | None, authorization: bytes | None, now: float
@@ -76,13 +63,12 @@ class Delivery:
 
     def _attested(self, tenant: str, opened: Attested, now: float) -> Holder:
         """Read the claims behind a cookie; those that this worker has read lately are known by their digest."""
-        known = self._known.get(opened.digest)
+        holders = self._handshake.holders
+        known = holders.get(opened.digest)
         if known is None:
             body = session.claims(opened, self._handshake.shelved(tenant, opened, now))
             known = Holder(jwk.parse(opened.key), ear.parse(body), opened.generation)
-            if len(self._known) >= MAX_KNOWN:
-                self._known.clear()
-            self._known[opened.digest] = known
+            holders.put(opened.digest, known)
         return known
 
     def _bearer(self, keys: BrokerKeys, tenant: str, authorization: bytes, now: float) -> Holder:

@@ -20,6 +20,7 @@ from adyton.broker.answer import Answer
 from adyton.broker.appraiser import Appraiser
 from adyton.broker.audit import Auditor
 from adyton.broker.endorsements import Endorsements
+from adyton.broker.holders import Holder, Holders
 from adyton.broker.keys import BrokerKeys
 from adyton.broker.session import Attested, Challenged
 from adyton.crypto.aead import random_bytes
@@ -39,7 +40,7 @@ from adyton.protocol.initdata import InitData
 from adyton.rats import binding
 from adyton.rats.types import Revocation, TrustAnchors, VerifiedEvidence
 from adyton.stores.sqlite import Store
-from adyton.wire import strict_json
+from adyton.wire import b64, strict_json
 
 # Length of the field that holds the init data's digest, by TEE; a TEE that is not here is not verified here.
 INIT_DATA_FIELD = {"snp": 32}
@@ -76,6 +77,7 @@ class Handshake:
         self._session_seconds = session_seconds
         self._token_seconds = token_seconds
         self._secure = secure
+        self.holders = Holders()
 
     def begin(self, keys: BrokerKeys, tenant: str, body: bytes, now: float) -> Answer:
         """``POST /auth``: a nonce, and the cookie that remembers it."""
@@ -98,11 +100,11 @@ class Handshake:
         except (AdytonError, ValueError) as error:
             raise NotPermitted("no hash algorithm in common", code="hash_unsupported") from error
         nonce = random_bytes(32)
-        answer = rcar.challenge(nonce, algorithm)
         expires = int(now) + self._session_seconds
-        challenged = Challenged(expires, request.tee, rcar.parse_challenge(answer)[0], algorithm)
-        value = session.seal(keys.cookies, tenant, challenged)
-        return Answer(200, answer, cookie=session.set_cookie(value, expires, secure=self._secure))
+        value = session.seal(keys.cookies, tenant, Challenged(expires, request.tee, b64.encode(nonce), algorithm))
+        return Answer(
+            200, rcar.challenge(nonce, algorithm), cookie=session.set_cookie(value, expires, secure=self._secure)
+        )
 
     async def attest(
         self, keys: BrokerKeys, tenant: str, cookie: bytes | None, body: bytes, now: float, *, peer: str
@@ -128,20 +130,18 @@ class Handshake:
         verified = self._verify(opened, request, document, at)
         result = await self._appraiser.appraise(tenant, [verified], request.runtime_data_claims, document, at)
         ends = int(min(now + self._token_seconds, result.expires.timestamp()))
-        claims = _ENCODER.encode(
-            {
-                **ear.claims(result, issued=at, expires=datetime.fromtimestamp(ends, UTC)),
-                "adyton": {"tenant": tenant, "generation": result.generation},
-            }
-        )
+        payload = ear.claims(result, issued=at, expires=datetime.fromtimestamp(ends, UTC))
+        payload["adyton"] = {"tenant": tenant, "generation": result.generation}
+        claims = _ENCODER.encode(payload)
         expires = min(opened.expires, ends)
-        value, shelve = session.attested(
+        value, digest, shelve = session.attested(
             keys.cookies, tenant, expires, opened.tee, dict(request.key.members), result.generation, claims
         )
         if shelve:
             self._store.claims.put(tenant, claims, datetime.fromtimestamp(expires, UTC), at)
         body = rcar.token_body(keys.signer.sign(claims))
         await self._auditor.attested(tenant, result, at, request_id=handle(request.key), peer=peer)
+        self.holders.put(digest, Holder(request.key, ear.read(payload), result.generation))
         return Answer(200, body, cookie=session.set_cookie(value, expires, secure=self._secure))
 
     def _verify(

@@ -6,14 +6,15 @@ open. It is never a bearer secret: whoever steals one gets answers encrypted to 
 
 ``kbs-session-id=<base64url>; Expires=…`` has no ``Path``: clients then use the path of the request up to its last
 slash, ``/kbs/v0`` below whatever base URL they know the broker by (kbs-protocol 1.3). At most ``MAX_COOKIE``
-characters: claims that make it longer are deflated, and kept in the store by digest if that is not enough.
+characters: claims that make it longer are compressed, and kept in the store by digest if that is not enough.
 """
 
 from __future__ import annotations
 
 import hashlib
-import zlib
+import sys
 from email.utils import formatdate
+from functools import lru_cache
 from typing import TypeAlias
 
 import msgspec
@@ -22,10 +23,15 @@ from adyton.crypto.aead import OVERHEAD, KeyRing
 from adyton.errors import SessionInvalid
 from adyton.wire import b64
 
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
 NAME = b"kbs-session-id"
 MAX_COOKIE = 3000
 MAX_CLAIMS = 256 * 1024
-_WINDOW, _MEMORY = 11, 4  # a quarter of the default's memory: clearing that costs more than deflating 2 kB
+_COMPRESSOR = zstd.ZstdCompressor(level=1)  # used over and over: making one costs more than 3 kB of claims
 _CONTEXT = b"adyton session 1\0"
 
 
@@ -42,7 +48,7 @@ class Attested(msgspec.Struct, frozen=True, array_like=True, tag="a"):
     """After ``/attest``. ``claims`` is the token's payload, or empty when the store has it under ``digest``.
 
     ``generation`` is the tenant's when the evidence was appraised: a change of policies or reference values since then
-    ends the session. ``deflated`` tells how ``claims`` is written.
+    ends the session. ``compressed`` tells how ``claims`` is written.
     """
 
     expires: int
@@ -51,7 +57,7 @@ class Attested(msgspec.Struct, frozen=True, array_like=True, tag="a"):
     generation: int
     digest: bytes
     claims: bytes
-    deflated: bool
+    compressed: bool
 
 
 Session: TypeAlias = Challenged | Attested
@@ -84,23 +90,22 @@ def open_(ring: KeyRing, tenant: str, value: bytes, now: float) -> Session:
 
 def attested(  # noqa: PLR0917 -- one value each
     ring: KeyRing, tenant: str, expires: int, tee: str, key: dict[str, str], generation: int, claims: bytes
-) -> tuple[bytes, bool]:
-    """The cookie's value after ``/attest``, and whether ``claims`` must be kept in the store for it."""
+) -> tuple[bytes, bytes, bool]:
+    """The cookie's value after ``/attest``, the digest of ``claims``, and whether the store must keep them for it."""
     digest = hashlib.sha256(claims).digest()
-    for form in ("plain", "deflated", "shelved"):
-        kept = claims if form == "plain" else _deflate(claims) if form == "deflated" else b""
+    for form in ("plain", "compressed", "shelved"):
+        kept = claims if form == "plain" else _compress(claims) if form == "compressed" else b""
         if (len(kept) + OVERHEAD) * 4 // 3 > MAX_COOKIE:
             continue
-        session = Attested(expires, tee, key, generation, digest, kept, form == "deflated")
+        session = Attested(expires, tee, key, generation, digest, kept, form == "compressed")
         value = seal(ring, tenant, session)
         if len(value) <= MAX_COOKIE:
-            return value, not kept
+            return value, digest, not kept
     raise ValueError("a TEE's key alone does not fill a cookie")
 
 
-def _deflate(claims: bytes) -> bytes:
-    deflater = zlib.compressobj(1, zlib.DEFLATED, -_WINDOW, _MEMORY)
-    return deflater.compress(claims) + deflater.flush()
+def _compress(claims: bytes) -> bytes:
+    return _COMPRESSOR.compress(claims, zstd.ZstdCompressor.FLUSH_FRAME)
 
 
 def claims(session: Attested, shelved: bytes | None) -> bytes:
@@ -109,7 +114,9 @@ def claims(session: Attested, shelved: bytes | None) -> bytes:
         if shelved is None:
             raise SessionInvalid("the session's claims are no longer kept", code="session_expired", hint="attest again")
         return shelved
-    return zlib.decompressobj(-_WINDOW).decompress(session.claims, MAX_CLAIMS) if session.deflated else session.claims
+    if not session.compressed:
+        return session.claims
+    return zstd.ZstdDecompressor().decompress(session.claims, MAX_CLAIMS)
 
 
 def value_of(header: bytes) -> bytes | None:
@@ -123,5 +130,9 @@ def value_of(header: bytes) -> bytes | None:
 
 def set_cookie(value: bytes, expires: int, *, secure: bool) -> bytes:
     """The ``Set-Cookie`` header's value. ``Secure`` only over TLS: a client on loopback would not send it back."""
-    date = formatdate(expires, usegmt=True).encode("ascii")
-    return b"%b=%b; Expires=%b; HttpOnly%b" % (NAME, value, date, b"; Secure" if secure else b"")
+    return b"%b=%b; Expires=%b; HttpOnly%b" % (NAME, value, _date(expires), b"; Secure" if secure else b"")
+
+
+@lru_cache(maxsize=64)  # many sessions begin in one second
+def _date(seconds: int) -> bytes:
+    return formatdate(seconds, usegmt=True).encode("ascii")

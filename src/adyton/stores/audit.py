@@ -4,7 +4,8 @@ Each row is one JSON object that holds the digest of the row before it; a row's 
 that was changed, taken out or put in shows (``verify``), and whoever wrote down the last digest can tell that the end
 was cut off. Rows are not secret and not sealed: an auditor checks them without a key.
 
-Group commit: rows that arrive together share one transaction, so many decisions cost one wait for the disk.
+Group commit: rows that arrive together share one transaction, so many decisions cost one wait for the disk. While the
+loop is busy with requests whose rows come next, a commit waits for those, at most ``GATHER_SECONDS``.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ from adyton.errors import AdytonError, Unavailable
 from adyton.stores.database import Database
 
 SLOW_SECONDS = 0.001
+GATHER_SECONDS = 0.005
+GATHER_ROWS = 64
+GATHER_TURNS = 2
 _START = b"\0" * 32
 _AVERAGE = 0.1
 
@@ -104,8 +108,17 @@ class AuditLog:
         if self._flushing is not loop:  # nothing is under way, or it was in a loop that has ended since
             self._pending = self._pending[-1:]
             self._flushing = loop
-            loop.call_soon(self._flush, loop)  # after whatever else became ready in this turn of the loop
+            loop.call_soon(self._gather, loop, loop.time() + GATHER_SECONDS, 0, 0)
         return await done
+
+    def _gather(self, loop: asyncio.AbstractEventLoop, until: float, before: int, idle: int) -> None:
+        """Commit once two turns of the loop have brought no row: one reads requests, the next one handles them."""
+        rows = len(self._pending)
+        idle = idle + 1 if rows == before else 0
+        if idle >= GATHER_TURNS or rows >= GATHER_ROWS or loop.time() >= until:
+            self._flush(loop)
+        else:
+            loop.call_soon(self._gather, loop, until, rows, idle)
 
     def _flush(self, loop: asyncio.AbstractEventLoop) -> None:
         batch, self._pending = self._pending, []
@@ -137,7 +150,7 @@ class AuditLog:
             else:
                 item.done.set_result(outcome[index])
         if self._pending:
-            loop.call_soon(self._flush, loop)
+            loop.call_soon(self._gather, loop, loop.time() + GATHER_SECONDS, 0, 0)
         else:
             self._flushing = None
 
@@ -152,7 +165,8 @@ class AuditLog:
                         "SELECT sequence, digest FROM audit WHERE tenant=? ORDER BY sequence DESC LIMIT 1", (tenant,)
                     ).fetchone() or (0, _START)
                 number = head[0] + 1
-                body = _ENCODE(AuditEntry(tenant, number, now.astimezone(UTC), head[1].hex(), row))
+                at = now if now.tzinfo is UTC else now.astimezone(UTC)
+                body = _ENCODE(AuditEntry(tenant, number, at, head[1].hex(), row))
                 digest = hashlib.sha256(body).digest()
                 transaction.execute(
                     "INSERT INTO audit VALUES (?,?,?,?,?)", (tenant, number, now.timestamp(), body, digest)

@@ -1,0 +1,42 @@
+"""Who holds a session: what is known behind its cookie, read once per worker.
+
+A function of the claims' digest, which the sealed cookie carries, so it never grows stale: whether it still counts
+(expiry, generation) is decided by the cookie and the store at each request. Another worker, or this one after a restart,
+reads the same from the cookie or the store.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from adyton.crypto.jwk import TeeKey
+from adyton.protocol.ear import TokenClaims
+
+MAX_KNOWN = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Whoever asks: the key to encrypt to, the claims to decide by, and the generation that they were made under."""
+
+    key: TeeKey
+    claims: TokenClaims
+    generation: int
+
+
+class Holders:
+    """Holders by the digest of their claims, the oldest forgotten first."""
+
+    def __init__(self, size: int = MAX_KNOWN) -> None:
+        self._size = size
+        self._known: dict[bytes, Holder] = {}
+
+    def get(self, digest: bytes) -> Holder | None:
+        """Who that is, if it is known here."""
+        return self._known.get(digest)
+
+    def put(self, digest: bytes, holder: Holder) -> None:
+        """Remember."""
+        if len(self._known) >= self._size:
+            del self._known[next(iter(self._known))]
+        self._known[digest] = holder

@@ -12,8 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from adyton.appraisal.rego_check import AcceptedPolicy, check
+from adyton.broker import rego
 from adyton.broker.rego import ABSENT, RegoEngine, Results, prepare
-from adyton.errors import MalformedRequest, PolicyInvalid, TooLarge
+from adyton.errors import MalformedRequest, PlatformError, PolicyInvalid, TooLarge, Unavailable
 from adyton.rats.types import JsonValue
 
 HEAD = "package policy\nimport rego.v1\n"
@@ -39,6 +40,36 @@ def ask(
 ) -> JsonValue:
     found = engine.evaluate(check(HEAD + body), RULES, document, {"reference": references or {}})["trust_claims"]
     return "ABSENT" if found is ABSENT else found  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize(
+    ("start", "code", "said"),
+    [
+        ("import sys; sys.exit(1)", "policy_engine_unfit", "status 1"),
+        ("import os; os.abort()", "policy_engine_unfit", "SIGABRT"),
+        (
+            "import sys; sys.path[:] = sys.argv[2:]; sys.modules['regopy'] = None; "
+            + "from adyton.broker.rego_worker import main; main(1 << 28)",
+            "policy_engine_unfit",
+            "regopy",
+        ),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", "policy_engine_down", "killed"),
+    ],
+)
+def test_an_engine_that_cannot_start_is_the_operators_trouble(
+    monkeypatch: pytest.MonkeyPatch, start: str, code: str, said: str
+) -> None:
+    monkeypatch.setattr(rego, "_START", start)
+    engine = RegoEngine()
+    with pytest.raises((PlatformError, Unavailable)) as caught:
+        works(engine)
+    engine.close()
+    assert caught.value.code == code and said in caught.value.message and caught.value.hint
+
+
+def test_a_missing_library_is_named() -> None:
+    error = rego._unfit("libatomic.so.1: cannot open shared object file: No such file or directory")
+    assert "libatomic.so.1" in error.message and "libatomic1" in str(error.hint)
 
 
 def works(engine: RegoEngine) -> bool:

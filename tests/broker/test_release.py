@@ -11,11 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adyton.appraisal import policies
+from adyton.broker import rego
 from adyton.broker.policies import RESOURCE_POLICY, PolicyBook
 from adyton.broker.rego import RegoEngine
 from adyton.broker.release import Permit, Releaser
 from adyton.config import Environment
-from adyton.errors import PolicyInvalid, ReleaseRefused
+from adyton.errors import NotFound, PlatformError, PolicyInvalid, ReleaseRefused
 from adyton.protocol import ear
 from adyton.protocol.release import Binding
 from adyton.protocol.resource import ResourcePath
@@ -124,7 +125,6 @@ MINE = Binding(workloads=[f"sha256:{DOCUMENT}"])
 
 def test_what_is_bound_to_nobody_is_released_to_nobody(desk: Desk) -> None:
     assert desk.refused(Binding()) == ["not_bound"]
-    assert desk.refused(None) == ["not_bound"]
 
 
 @pytest.mark.parametrize(
@@ -289,6 +289,73 @@ def test_a_change_while_a_policy_is_asked_ends_the_decision(desk: Desk) -> None:
     with pytest.raises(ReleaseRefused) as caught:
         asyncio.run(run())
     assert [reason.partition(":")[0] for reason in caught.value.reasons] == ["changed_meanwhile"]
+
+
+@pytest.mark.parametrize("change", ["delete", "bind", "replace"])
+def test_a_resource_that_changes_while_a_policy_is_asked_is_not_released(desk: Desk, change: str) -> None:
+    text = HEAD + f"allow := count(numbers.range(1, 1000{len(change)})) > 0"  # not one that is remembered
+    releaser = Releaser(desk.book, desk.engine, environment=Environment.PRODUCTION)
+    desk.store.resources.set("default", PATH, b"secret", Binding(policy=text), NOW)
+    stored = desk.store.resources.get("default", PATH)
+
+    async def run() -> None:
+        deciding = asyncio.create_task(releaser.decide("default", token(), PATH, stored, NOW))
+        await asyncio.sleep(0)
+        match change:  # acknowledged when it returns
+            case "delete":
+                desk.store.resources.delete("default", PATH)
+            case "bind":
+                desk.store.resources.bind("default", PATH, Binding(), NOW)
+            case _:
+                desk.store.resources.set("default", PATH, b"another", Binding(policy=text), NOW)
+        await deciding
+
+    with pytest.raises(ReleaseRefused) as caught:
+        asyncio.run(run())
+    assert [reason.partition(":")[0] for reason in caught.value.reasons] == ["changed_meanwhile"]
+
+
+def test_claims_of_another_generation_decide_nothing(desk: Desk) -> None:
+    claims = token()
+    generation = desk.store.generation("default")
+    for said, fits in ((generation, True), (generation - 1, False), (generation + 1, False)):
+        raw = {**claims.raw, "adyton": {"tenant": "default", "generation": said}}
+        if fits:
+            assert desk.decide(ANY, ear.read(raw)).by
+        else:
+            assert desk.refused(ANY, ear.read(raw)) == ["changed_meanwhile"]
+
+
+# --- what is not there
+
+
+def test_absence_is_told_to_accepted_attesters_only(desk: Desk) -> None:
+    with pytest.raises(NotFound) as absent:
+        desk.decide(None)
+    assert absent.value.code == "resource_absent"
+    assert desk.refused(None, token({**AFFIRMED, "hardware": 97})) == ["hardware_not_accepted", "not_bound"]
+    assert desk.refused(None, token(DEVELOPMENT, root="custom"))[0] == "root_not_trusted"
+    assert desk.refused(None, now=NOW + timedelta(seconds=300)) == ["token_expired", "not_bound"]
+
+
+def test_absence_is_told_only_where_the_resource_policy_allows_the_path(desk: Desk) -> None:
+    body = 'default allow := false\nallow if data["resource-path"][0] == "models"'
+    desk.book.set("default", "resource", RESOURCE_POLICY, HEAD + body, NOW)
+    with pytest.raises(NotFound):
+        desk.decide(None)
+    body = 'default allow := false\nallow if data["resource-path"][0] == "others"'
+    desk.book.set("default", "resource", RESOURCE_POLICY, HEAD + body, NOW)
+    assert desk.refused(None) == ["resource_policy", "not_bound"]
+
+
+def test_an_engine_that_is_down_is_trouble_and_no_refusal(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rego, "_START", "import sys; sys.exit(1)")
+    desk.book = PolicyBook(desk.store, broken := RegoEngine())
+    desk.engine = broken
+    with pytest.raises(PlatformError) as caught:
+        desk.decide(Binding(policy=HEAD + "allow := true"))
+    assert caught.value.code == "policy_engine_unfit"
+    broken.close()
 
 
 def test_cocos_affirming_policy_works(desk: Desk) -> None:

@@ -19,9 +19,11 @@ from adyton.appraisal import policies as defaults
 from adyton.appraisal.rego_check import ATTESTATION_DATA, RESOURCE_DATA, AcceptedPolicy, check
 from adyton.broker.rego import Memory, RegoEngine
 from adyton.errors import MalformedRequest, PolicyInvalid
+from adyton.protocol.resource import ResourcePath
 from adyton.rats.types import JsonValue
 from adyton.stores.policies import PolicyKind, StoredPolicy
 from adyton.stores.references import Snapshot
+from adyton.stores.resources import StoredResource
 from adyton.stores.sqlite import Store
 
 RESOURCE_POLICY = "resource-policy"
@@ -112,6 +114,11 @@ class PolicyBook:
         )
         self._views.put(tenant, view)
         return view
+
+    def changed(self, tenant: str, path: ResourcePath, resource: StoredResource | None) -> bool:
+        """Whether the resource is no longer the one that was read: set, bound or deleted since."""
+        known = resource.info.version if resource is not None else None
+        return self._store.resources.version(tenant, path) != known
 
     def attestation(self, view: TenantView, tee_class: str) -> AcceptedPolicy:
         """The policy for evidence of this class; ``PolicyInvalid`` where neither tenant nor Adyton has one."""

@@ -1,8 +1,8 @@
 """Evaluating Rego: in a process of its own, within bounds, and never twice for the same question.
 
 The engine (Microsoft's rego-cpp) is neither pure nor bounded, so it runs in ``rego_worker`` with an empty environment,
-a limit of memory and 100 ms of CPU time. Whatever goes wrong there, the answer is ``PolicyInvalid`` and the next
-evaluation finds a fresh process. Only policies that ``appraisal.rego_check`` accepted get that far.
+a limit of memory and 100 ms of CPU time. Whatever a policy breaks there, the answer is ``PolicyInvalid`` and the next
+evaluation finds a fresh process; a process that cannot start at all is ``PlatformError``, the operator's to mend. Only policies that ``appraisal.rego_check`` accepted get that far.
 
 ``evaluate`` is for threads, ``evaluate_async`` for an event loop, which is not held up meanwhile.
 """
@@ -27,7 +27,7 @@ from typing import Any, Final, Generic, TypeVar
 import msgspec
 
 from adyton.appraisal.rego_check import MAX_DEPTH, AcceptedPolicy, Path
-from adyton.errors import AdytonError, MalformedRequest, PolicyInvalid, TooLarge, Unavailable
+from adyton.errors import AdytonError, MalformedRequest, PlatformError, PolicyInvalid, TooLarge, Unavailable
 from adyton.rats.types import JsonValue
 
 CPU_SECONDS = 0.1
@@ -213,7 +213,9 @@ class _Worker:
 
     def ask(self, request: Mapping[str, object]) -> dict[str, Any]:
         """One request and its reply; raises if the process does not live to answer in time."""
-        deadline = time.monotonic() + WALL_SECONDS + (START_SECONDS if self._fresh else 0)
+        if self._fresh:
+            self._greet()
+        deadline = time.monotonic() + WALL_SECONDS
         body = msgspec.json.encode(request)
         try:
             self._write(_HEADER.pack(len(body)) + body, deadline)
@@ -223,8 +225,23 @@ class _Worker:
             reply: dict[str, Any] = msgspec.json.decode(self._read(length, deadline))
         except (EOFError, BrokenPipeError):
             raise _died(self._process.wait()) from None
-        self._fresh = False
         return reply
+
+    def _greet(self) -> None:
+        """Wait until the process says that it can work; ``PlatformError`` if it cannot, on this machine."""
+        deadline = time.monotonic() + START_SECONDS
+        try:
+            (length,) = _HEADER.unpack(self._read(_HEADER.size, deadline))
+            said: dict[str, Any] = msgspec.json.decode(self._read(min(length, MAX_REPLY), deadline))
+        except EOFError:
+            raise _never_started(self._process.wait()) from None
+        except PolicyInvalid:  # the deadline's
+            raise Unavailable(
+                "the policy engine does not start in time", code="policy_engine_down", hint="is the machine overloaded?"
+            ) from None
+        if "unfit" in said:
+            raise _unfit(str(said["unfit"]))
+        self._fresh = False
 
     def kill(self) -> None:
         self._process.kill()
@@ -357,6 +374,25 @@ def _deadline() -> PolicyInvalid:
         expected=f"{round(CPU_SECONDS * 1000)} ms",
         spec="contracts 5",
         hint="it loops, or computes far more than a decision needs",
+    )
+
+
+def _never_started(status: int) -> AdytonError:
+    if status in {-signal.SIGKILL, -signal.SIGTERM}:
+        return _died(status)
+    ended = f"signal {signal.Signals(-status).name}" if status < 0 else f"status {status}"
+    return _unfit(f"its process ended with {ended} before it was ready; what it said is in the log above")
+
+
+def _unfit(detail: str) -> PlatformError:
+    library, missing, _ = detail.partition(": cannot open shared object file")
+    if missing:
+        package = " (Debian: apt install libatomic1)" if library.startswith("libatomic") else ""
+        hint = f"install the package that has {library}{package}"
+    else:
+        hint = "install Adyton anew: its dependency regopy does not load"
+    return PlatformError(
+        f"the policy engine cannot run on this machine: {detail[:300]}", code="policy_engine_unfit", hint=hint
     )
 
 

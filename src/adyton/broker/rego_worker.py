@@ -6,7 +6,7 @@ big-endian length, then JSON. A request names a program by its key; ``text`` com
     {"key", "text" | null, "rules": [...], "input": ..., "cpu_ms": n}  ->  {"rules": {rule: text of the result}}
                                                                        |   {"error": code, "detail": text}
 
-After any other error the parent ends the process, since the engine does not always survive its own errors. A program
+Its first frame says whether it can work at all: ``{"ready": true}``, or ``{"unfit": text}`` and it ends. After any other error the parent ends the process, since the engine does not always survive its own errors. A program
 that is not known any more is answered with ``unknown_program``, and the parent sends it again. The time an
 evaluation may take is CPU time of this process, kept by the kernel (ITIMER_PROF), which kills it when it is over.
 """
@@ -38,7 +38,11 @@ def main(memory: int) -> None:
     for descriptor in (0, 1, 2):  # the engine prints what it finds wrong, policies' text included
         os.dup2(quiet, descriptor)
     os.close(quiet)
-    from regopy import Interpreter  # maps its library before the limits are set
+    try:
+        from regopy import Interpreter  # maps its library before the limits are set
+    except (ImportError, OSError) as error:  # such as a shared library that this machine lacks
+        _send(replies, {"unfit": str(error)[:500]})
+        return
 
     # The engine's allocator reserves hundreds of gigabytes of addresses on loading, so the limit is relative.
     limit = _mapped() + memory
@@ -53,6 +57,7 @@ def main(memory: int) -> None:
             os.setuid(NOBODY)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's Ctrl-C is for the broker
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
+    _send(replies, {"ready": True})
     _serve(Interpreter, requests, replies)
 
 
@@ -65,10 +70,13 @@ def _serve(interpreter: Any, requests: BinaryIO, replies: BinaryIO) -> None:
     programs: OrderedDict[str, _Program] = OrderedDict()
     while len(header := requests.read(4)) == 4:
         request = msgspec.json.decode(requests.read(_HEADER.unpack(header)[0]))
-        reply = _answer(interpreter, programs, request)
-        body = msgspec.json.encode(reply)
-        replies.write(_HEADER.pack(len(body)) + body)
-        replies.flush()
+        _send(replies, _answer(interpreter, programs, request))
+
+
+def _send(replies: BinaryIO, message: dict[str, Any]) -> None:
+    body = msgspec.json.encode(message)
+    replies.write(_HEADER.pack(len(body)) + body)
+    replies.flush()
 
 
 class _Program:

@@ -24,13 +24,16 @@ from adyton.appraisal.rego_check import RESOURCE_DATA
 from adyton.broker.policies import RESOURCE_RULES, PolicyBook, TenantView
 from adyton.broker.rego import RegoEngine
 from adyton.config import Environment
-from adyton.errors import AdytonError, ReleaseRefused
+from adyton.errors import AdytonError, NotFound, OperatorError, ReleaseRefused, Unavailable
 from adyton.protocol.ear import Submodule, TokenClaims
 from adyton.protocol.release import Binding, WorkloadIdentity
 from adyton.protocol.resource import ResourcePath
 from adyton.rats.result import DEVELOPMENT_HARDWARE, Tier
 from adyton.rats.types import JsonValue, RootKind
 from adyton.stores.resources import StoredResource
+
+_UNBOUND = "not_bound: no resource that anybody is bound to"
+_CHANGED = "changed_meanwhile: policies, reference values or the resource changed during this decision; ask again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +71,14 @@ class Releaser:
     ) -> Permit:
         """The permit, or ``ReleaseRefused`` with every reason. ``resource`` ``None``: there is none at ``path``.
 
-        An absent resource is refused like an unbound one: who may not have it may not learn whether it exists.
+        That it is absent (``NotFound``) is told to an attester whose status is accepted here and whom the tenant's
+        resource policy, if there is one, allows the path. Anybody else is refused as for an unbound resource.
         """
         view = self._book.view(tenant, now)
         reasons = self.status_reasons(claims)
+        own = claims.raw.get("adyton")
+        if isinstance(own, dict) and own.get("generation") != view.generation:  # changed since the caller looked
+            reasons.append(_CHANGED)
         if claims.expires <= now.timestamp():
             reasons.append("token_expired: the attestation result has expired")
         data: dict[str, JsonValue] = {
@@ -80,16 +87,18 @@ class Releaser:
             "query": dict(query or {}),
         }
         by = ""
-        if resource is None:
-            reasons.append("not_bound: no resource that anybody is bound to")
-        else:
+        if resource is not None:
             by, why_not = await self._bound(view, claims, resource.binding, data)
             reasons += why_not
         if view.resource is not None and not await self._allows(view.resource, view, claims, data):
             reasons.append("resource_policy: the tenant's resource policy does not allow it")
         asked = view.resource is not None or (resource is not None and resource.binding.policy is not None)
-        if asked and self._book.view(tenant, now) is not view:
-            reasons.append("changed_meanwhile: policies or reference values changed during this decision; ask again")
+        if asked and (self._book.view(tenant, now) is not view or self._book.changed(tenant, path, resource)):
+            reasons.append(_CHANGED)
+        if resource is None:
+            if not reasons:
+                raise NotFound("there is no such resource", code="resource_absent", field="resource", got=path.uri)
+            reasons.append(_UNBOUND)
         if reasons or not by:
             raise ReleaseRefused(
                 "the resource is not released to this attester",
@@ -126,7 +135,7 @@ class Releaser:
         if binding.any_workload_i_accept:
             return "any_workload_i_accept", []
         if binding.is_empty:
-            return "", ["not_bound: no resource that anybody is bound to"]
+            return "", [_UNBOUND]
         primary = claims.primary
         reasons = []
         known = measurement_accepted(primary.tee, primary.measurement, view.references)
@@ -159,6 +168,8 @@ class Releaser:
         try:
             policy = self._book.accept(text, RESOURCE_DATA)
             results = await self._engine.evaluate_async(policy, RESOURCE_RULES, claims.raw, {**view.data, **data}, key)
+        except (OperatorError, Unavailable):  # our trouble, not a verdict
+            raise
         except AdytonError as error:
             raise ReleaseRefused(
                 "the policy for this resource cannot be evaluated",

@@ -107,6 +107,11 @@ class Resources:
             value,
         )
 
+    def version(self, tenant: str, path: ResourcePath) -> int | None:
+        """The version that was last acknowledged, or ``None`` if there is no such resource. Never used twice."""
+        rows = self._database.read("SELECT version FROM resources WHERE tenant=? AND path=?", (tenant, str(path)))
+        return int(rows[0][0]) if rows else None
+
     def list(self, tenant: str) -> list[ResourceInfo]:
         """All of a tenant's resources by path, without their values."""
         found = []

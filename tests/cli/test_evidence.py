@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -233,7 +233,11 @@ def test_vectors_that_differ_are_one(cli: Cli, vectors: Path, tmp_path: Path) ->
     wrong_outcome = {**case, "id": "wrong-outcome", "expected": {"outcome": "invalid", "failure": "x", "note": "y"}}
     no_file = {**case, "id": "no-file", "files": {**case["files"], "report": "nowhere.bin"}}
     foreign = {**case, "id": "foreign", "tee": "abacus", "kind": "abacus-report"}
-    cases = [case, wrong_claim, wrong_outcome, no_file, foreign]
+    list_role = {**case, "id": "list-role", "files": {**case["files"], "report": ["a", "b"]}}
+    no_role = {**case, "id": "no-role", "files": {}}
+    no_time = {**case, "id": "no-time", "reference_time": "when it suits"}
+    no_key = {**case, "id": "no-key", "files": {**case["files"], "endorsement_key": case["files"]["report"]}}
+    cases = [case, wrong_claim, wrong_outcome, no_file, foreign, no_role, no_time, no_key, list_role]
     path = tmp_path / "manifest.json"
     path.write_text(json.dumps({**manifest, "cases": cases}))
     status, out, _ = cli("evidence", "vectors", path, "--json")
@@ -245,8 +249,13 @@ def test_vectors_that_differ_are_one(cli: Cli, vectors: Path, tmp_path: Path) ->
         ["expected.outcome"],
         ["files.report"],
         ["expected.outcome"],
+        ["case"],
+        ["case"],
+        lines[7]["differs"],
+        ["files.report"],
     ]
-    assert lines[-1] == {"cases": 5, "ok": 1, "differ": 4, "not_supported": 1}
+    assert "expected.outcome" in lines[7]["differs"]
+    assert lines[-1] == {"cases": 9, "ok": 1, "differ": 8, "not_supported": 1}
     status, out, _ = cli("evidence", "vectors", path)
     assert status == 1
     assert "abacus abacus-report is not supported" in out
@@ -259,6 +268,9 @@ def test_vectors_that_differ_are_one(cli: Cli, vectors: Path, tmp_path: Path) ->
     assert cli("evidence", "vectors", path, "--tee", "nothing")[0] == 3
 
 
+CASE = {"id": "x", "tee": "snp", "kind": "crl", "files": {}, "expected": {}}
+
+
 @pytest.mark.parametrize(
     "content",
     [
@@ -267,6 +279,13 @@ def test_vectors_that_differ_are_one(cli: Cli, vectors: Path, tmp_path: Path) ->
         "{}",
         '{"schema": "evidence-vectors/2", "cases": []}',
         '{"schema": "evidence-vectors/1", "cases": [{}]}',
+        *(
+            json.dumps({"schema": "evidence-vectors/1", "cases": [{**CASE, **wrong}]})
+            for wrong in cast(
+                "list[dict[str, object]]", [{"id": 7}, {"files": []}, {"expected": "valid"}, {"claims": []}]
+            )
+        ),
+        json.dumps({"schema": "evidence-vectors/1", "files": [], "cases": [CASE]}),
     ],
 )
 def test_what_is_no_manifest_is_three(cli: Cli, tmp_path: Path, content: str) -> None:

@@ -93,9 +93,11 @@ def run(manifest: Mapping[str, Any], folder: Path, entry: Mapping[str, Any]) -> 
     for role, name in entry["files"].items():
         try:
             files[role] = (folder / name).read_bytes()
-        except OSError as error:
-            return Outcome(entry, {"outcome": "unreadable", "file": name, "reason": error.strerror}, [f"files.{role}"])
-        listed = manifest.get("files", {}).get(name, {}).get("sha256")
+        except (OSError, ValueError, TypeError) as error:  # no text, or a NUL byte in it
+            reason = error.strerror if isinstance(error, OSError) else "not a file's name"
+            return Outcome(entry, {"outcome": "unreadable", "file": name, "reason": reason}, [f"files.{role}"])
+        entry_of_file = manifest.get("files", {}).get(name)
+        listed = entry_of_file.get("sha256") if isinstance(entry_of_file, dict) else None
         if listed is not None and hashlib.sha256(files[role]).hexdigest() != listed:
             return Outcome(entry, {"outcome": "changed", "file": name}, [f"files.{role}"])
     case = Case(entry, files)
@@ -106,6 +108,8 @@ def run(manifest: Mapping[str, Any], folder: Path, entry: Mapping[str, Any]) -> 
         got.members["outcome"] = "unsupported" if isinstance(error, UnsupportedEvidence) else "invalid"
         got.members["failure"] = error.code
         got.members["failure_detail"] = error.message
+    except (LookupError, TypeError, ValueError) as error:  # the case lacks what its kind needs, or has it wrong
+        return Outcome(entry, {"outcome": "malformed case", "reason": f"{type(error).__name__}: {error}"}, ["case"])
     return _compare(case, got)
 
 

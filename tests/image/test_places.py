@@ -17,7 +17,9 @@ from adyton.image.archive import ArchiveSource
 from adyton.image.blob_file import FileBlobWriter, open_blob_file, read_file
 from adyton.image.dir_layout import DirectorySink, DirectorySource
 from adyton.image.oci_layout import LayoutSink, LayoutSource
+from adyton.image.reference import ImageReference
 from adyton.image.source import read_blob
+from adyton.image.transports import open_sink
 from adyton.rats.types import Digest
 
 ONE, TWO = image([layer({"a": b"one"})]), image([layer({"a": b"two"})])
@@ -188,6 +190,31 @@ def test_directories(tmp_path: Path) -> None:
     (tmp_path / "image" / f"{TWO.digest.hex}.manifest.json").write_bytes(ONE.raw)
     with pytest.raises(MalformedImage):
         source.manifest(TWO.digest)
+
+
+def test_a_directory_holds_one_image_and_nothing_of_the_one_before(tmp_path: Path) -> None:
+    place = tmp_path / "image"
+    for built in (ONE, TWO):
+        sink = DirectorySink(place)
+        for digest, blob in built.blobs.items():
+            writer = sink.start_blob()
+            writer.write(blob)
+            writer.commit(digest)
+        (place / "signature-1").write_bytes(b"of the one before")
+        (place / "notes.txt").write_text("the owner's")
+        sink.put_manifest(built.raw, built.media_type)
+    left = {path.name for path in place.iterdir()}
+    blobs = {digest.hex for digest in TWO.blobs if digest != TWO.digest}
+    assert left - {TWO.digest.hex} == {"manifest.json", "version", "notes.txt"} | blobs
+
+
+def test_a_directory_is_not_written_while_it_is_read(tmp_path: Path) -> None:
+    DirectorySink(tmp_path / "image").put_manifest(ONE.raw, ONE.media_type)
+    (tmp_path / "link").symlink_to("image")
+    with pytest.raises(ConfigError) as caught:
+        open_sink(ImageReference.parse(f"dir:{tmp_path}/link"), None, ImageReference.parse(f"dir:{tmp_path}/image"))
+    assert caught.value.code == "destination_is_source"
+    assert DirectorySource(tmp_path / "image").manifest().digest == ONE.digest
 
 
 def test_entries_of_others_in_an_index_stay_as_they_are(tmp_path: Path) -> None:

@@ -1,16 +1,23 @@
-"""``dir:PATH``: skopeo's plain directory. ``manifest.json``, ``version``, and each blob under its digest's hex."""
+"""``dir:PATH``: skopeo's plain directory. ``manifest.json``, ``version``, and each blob under its digest's hex.
+
+It holds one image. Writing another one removes what belonged to the one before: whoever encrypts into a directory that
+held the plain image would hand the plain layers on beside the encrypted ones.
+"""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from adyton.errors import ConfigError, NotFound
+from adyton.image import manifest as manifests
 from adyton.image.blob_file import FileBlobWriter, SliceReader, file_errors, open_blob_file, read_file, write_file
-from adyton.image.manifest import MAX_MANIFEST
+from adyton.image.manifest import MAX_MANIFEST, Index
 from adyton.image.oci_layout import checked_manifest
 from adyton.image.source import RawManifest
 from adyton.rats.types import Digest
 
+_OF_AN_IMAGE = re.compile(r"(?:[0-9a-f]{64}|[0-9a-f]{96}|[0-9a-f]{128})(?:\.manifest\.json)?\Z|signature-[0-9]+\Z")
 VERSION = b"Directory Transport Version: 1.1\n"
 
 
@@ -67,7 +74,18 @@ class DirectorySink:
     def put_manifest(self, raw: bytes, media_type: str) -> Digest:
         """As ``ImageSink``."""
         write_file(self._path / "manifest.json", raw)
+        self._remove_others(raw)
         return Digest.of(raw)
+
+    def _remove_others(self, raw: bytes) -> None:
+        """Remove blobs, manifests and signatures that the image just written does not need."""
+        image = manifests.parse(raw)
+        entries = image.manifests if isinstance(image, Index) else (image.config, *image.layers)
+        needed = {entry.digest.hex for entry in entries}
+        with file_errors(self._path):
+            for path in list(self._path.iterdir()):
+                if _OF_AN_IMAGE.match(path.name) and path.name.partition(".")[0] not in needed:
+                    path.unlink()
 
     def close(self) -> None:
         """Nothing is held."""

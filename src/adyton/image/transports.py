@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from adyton.errors import ConfigError
 from adyton.image.archive import ArchiveSink, ArchiveSource
 from adyton.image.dir_layout import DirectorySink, DirectorySource
 from adyton.image.oci_layout import LayoutSink, LayoutSource
@@ -37,4 +38,12 @@ def open_sink(
         return LayoutSink(path, reference.tag)
     if reference.transport is Transport.ARCHIVE:
         return ArchiveSink(path, reference.tag)
+    if source is not None and source.transport is reference.transport and Path(source.path).resolve() == path.resolve():
+        raise ConfigError(
+            "an image cannot be written into the directory that it is read from",
+            code="destination_is_source",
+            field="DST",
+            got=str(path),
+            hint="name another directory",
+        )
     return DirectorySink(path)

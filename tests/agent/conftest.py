@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -112,6 +113,7 @@ Launch = Callable[..., Instance]
 def launch(tmp_path: Path, layer: Path) -> Iterator[Launch]:
     """Start an agent; keyword arguments of the document and of ``Run`` are told apart by name."""
     running: list[Instance] = []
+    short = Path(tempfile.mkdtemp(prefix="ady"))  # a socket's path has at most 107 bytes
 
     def start(
         *command: str,
@@ -128,7 +130,7 @@ def launch(tmp_path: Path, layer: Path) -> Iterator[Launch]:
     ) -> Instance:
         members.setdefault("logs", "host")
         document = workload.write(workload.Workload(image=IMAGE, command=list(command), **members))
-        base = tmp_path / f"instance-{len(running)}"
+        base = short / str(len(running))
         for name in ("private", "store", "guest/bin", "guest/share/containers"):
             (base / name).mkdir(parents=True)
         for name, program in (runtimes or {"runc": RUNC}).items():
@@ -151,6 +153,7 @@ def launch(tmp_path: Path, layer: Path) -> Iterator[Launch]:
                 "SLOW": str(slow or ""),
                 "ENCRYPTED": "1" if encrypted else "",
                 "STOP_SIGNAL": stop_signal,
+                "VOLUMES": str(tmp_path),
             },
         )
         os.close(saved)
@@ -172,3 +175,4 @@ def launch(tmp_path: Path, layer: Path) -> Iterator[Launch]:
         for group in Path("/sys/fs/cgroup").glob(f"**/adyton/{instance.name}"):
             group.rmdir()  # as the platform does
         instance.channel.close()
+    shutil.rmtree(short)

@@ -23,11 +23,13 @@ test: setup-dev ## the tests that CI runs
 test-all: setup-dev ## every test; fails where the evidence vectors are missing
 	@ADYTON_ALL=1 $(VENV)/python -m pytest
 
-check: setup-dev ## format, lint, types, import contracts, unit tests
-	@$(VENV)/ruff format --check src tests bench fuzz
-	@$(VENV)/ruff check src tests bench fuzz
+lint: setup-dev ## format, lint, types, import contracts
+	@$(VENV)/ruff format --check src tests bench fuzz scripts
+	@$(VENV)/ruff check src tests bench fuzz scripts
 	@$(VENV)/mypy
 	@$(VENV)/lint-imports
+
+check: lint ## what every commit passes: lint, and the tests that need no root
 	@$(VENV)/python -m pytest -q -m 'not slow and not root' -n 2 --dist loadgroup
 
 format: setup-dev ## put the code into its format
@@ -44,4 +46,4 @@ lock: setup-dev ## pin the dependencies anew
 	@cd requirements && for kind in run dev; do uv pip compile -q --universal --python-version 3.11 --generate-hashes \
 		--only-binary :all: --no-emit-index-url --no-header --upgrade $$kind.in -o $$kind.txt || exit 1; done
 
-.PHONY: help setup setup-dev guest demo test test-all check format bench fuzz lock
+.PHONY: help setup setup-dev guest demo test test-all lint check format bench fuzz lock

@@ -42,9 +42,18 @@ def render() -> str:
         context = click.Context(command, info_name=path)
         usage = " ".join(command.collect_usage_pieces(context))
         lines += [f"## `{path}`", "", f"`{path} {usage}`", "", _cell(command.help or ""), ""]
-        rows = [record for parameter in command.get_params(context) if (record := parameter.get_help_record(context)) and "--help" not in record[0]]
+        rows = [
+            record
+            for parameter in command.get_params(context)
+            if (record := parameter.get_help_record(context)) and "--help" not in record[0]
+        ]
         if rows:
-            lines += ["| option | meaning |", "|---|---|", *(f"| `{_cell(left)}` | {_cell(right)} |" for left, right in rows), ""]
+            lines += [
+                "| option | meaning |",
+                "|---|---|",
+                *(f"| `{_cell(left)}` | {_cell(right)} |" for left, right in rows),
+                "",
+            ]
     return "\n".join(lines)
 
 

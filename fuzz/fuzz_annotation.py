@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import sys
 
 import atheris
@@ -42,14 +43,29 @@ def altered(original: bytes, provider: atheris.FuzzedDataProvider) -> bytes:
     return bytes(data)
 
 
+def odd_header(provider: atheris.FuzzedDataProvider) -> bytes:
+    """The JWE with a value of another type somewhere in its protected header, where bytes are hidden in base64."""
+    document = json.loads(JWE)
+    header = json.loads(b64.decode_url(document["protected"]))
+    place = provider.PickValueInList([header, header["epk"], document])
+    place[provider.PickValueInList(sorted(place))] = provider.PickValueInList(
+        [[], {}, None, 1, 1e9, True, "", "x", [{}]]
+    )
+    if place is not document:
+        document["protected"] = b64.encode_url(json.dumps(header).encode())
+    return json.dumps(document).encode()
+
+
 def one(data: bytes) -> None:
     provider = atheris.FuzzedDataProvider(data)
-    choice = provider.ConsumeIntInRange(0, 3)
+    choice = provider.ConsumeIntInRange(0, 4)
     annotations = {ocicrypt.PUBLIC_OPTIONS: ocicrypt.public_options(bytes(32))}
     if choice == 0:
         annotations[ocicrypt.KEYS + "provider.attestation-agent"] = b64.encode(altered(PACKET, provider))
     elif choice == 1:
         annotations[ocicrypt.KEYS + "jwe"] = b64.encode(altered(JWE, provider))
+    elif choice == 4:
+        annotations[ocicrypt.KEYS + "jwe"] = b64.encode(odd_header(provider))
     elif choice == 2:
         annotations[ocicrypt.KEYS + "jwe"] = provider.ConsumeUnicode(200)
     else:

@@ -23,6 +23,7 @@ SEEDS = [
     json.dumps(value).encode()
     for value in (
         {"schemaVersion": 2, "config": CONFIG, "layers": [LAYER]},
+        {"mediaType": None, "schemaVersion": 2, "config": CONFIG, "layers": [LAYER]},
         {"schemaVersion": 2, "config": CONFIG, "layers": [LAYER], **IMAGE},
         {"schemaVersion": 2, "manifests": [{**LAYER, "platform": PLATFORM}]},
     )

@@ -194,9 +194,9 @@ def test_unknown_members() -> None:
     ids=range(10),
 )
 def test_hostile_documents_are_refused_at_once(data: bytes) -> None:
-    start = time.perf_counter()
+    start = time.thread_time()
     malformed(data)
-    assert time.perf_counter() - start < 0.1
+    assert time.thread_time() - start < 0.1
 
 
 def test_size_is_limited() -> None:
@@ -224,9 +224,9 @@ def test_every_prefix_is_malformed_and_fast() -> None:
     text = json.dumps(body(5)).encode()
     slowest = 0.0
     for length in range(0, len(text), 7):
-        start = time.perf_counter()
+        start = time.thread_time()
         malformed(text[:length])
-        slowest = max(slowest, time.perf_counter() - start)
+        slowest = max(slowest, time.thread_time() - start)
     assert slowest < 0.1  # 10 ms on a quiet machine
 
 

@@ -46,6 +46,12 @@ TABLE = f'image = "{IMAGE}"\ncommand = ["/bin/true"]\n'
         ({"mounts": [Mount(path="data", kind="host")]}, "mounts"),
         ({"mounts": [Mount(path="/a/..", kind="host")]}, "mounts"),
         ({"mounts": [Mount(path="/a\0", kind="host")]}, "mounts"),
+        ({"mounts": [Mount(path="/", kind="volume")]}, "mounts"),
+        ({"mounts": [Mount(path="//a", kind="volume")]}, "mounts"),
+        ({"mounts": [Mount(path="/a/", kind="volume")]}, "mounts"),
+        ({"mounts": [Mount(path="/a/./b", kind="volume")]}, "mounts"),
+        ({"mounts": [Mount(path="/proc", kind="volume")]}, "mounts"),
+        ({"mounts": [Mount(path="/proc/1", kind="volume")]}, "mounts"),
         ({"mounts": [Mount(path="/a", kind="host"), Mount(path="/a", kind="tmpfs")]}, "mounts"),
         ({"env": {"1A": "x"}}, "env"),
         ({"env": {"": "x"}}, "env"),
@@ -158,6 +164,7 @@ names = st.from_regex(re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,8}"), fullmatch=Tru
 paths = st.lists(text.filter(lambda part: "/" not in part and part != ".."), max_size=3).map(
     lambda parts: "/" + "/".join(parts)
 )
+mount_points = paths.map(workload.normal_path).filter(lambda path: path != "/" and path.split("/")[1] != "proc")
 documents = st.builds(
     Workload,
     image=st.binary(min_size=32, max_size=32).map(lambda digest: f"sha256:{digest.hex()}"),
@@ -167,7 +174,10 @@ documents = st.builds(
     env=st.dictionaries(names, text | text.map(re.escape).map(EnvPattern), max_size=4),
     mounts=st.lists(
         st.builds(
-            Mount, path=paths, kind=st.sampled_from(["tmpfs", "volume", "host"]), mode=st.sampled_from(["ro", "rw"])
+            Mount,
+            path=mount_points,
+            kind=st.sampled_from(["tmpfs", "volume", "host"]),
+            mode=st.sampled_from(["ro", "rw"]),
         ),
         max_size=3,
         unique_by=lambda mount: mount.path,

@@ -50,6 +50,13 @@ def test_entry_point_and_command(image: ImageConfig, given: dict[str, Any], expe
     assert written(image, **given).command == expected
 
 
+@pytest.mark.parametrize("spelled", ["/v/", "//v", "/./v"])
+def test_one_place_spelled_in_two_ways_is_one_mount(spelled: str) -> None:
+    image = config(cmd=["a"], volumes={spelled: {}})
+    assert written(image).mounts == [Mount("/v", "volume")]
+    assert written(image, volumes=(Volume("/h", "/v"),)).mounts == [Mount("/v", "host")]
+
+
 def test_the_image_speaks_where_the_options_do_not() -> None:
     image = config(cmd=["a"], env=["A=1", "B=2", "odd", "=x"], working_dir="/w", user="app", volumes={"/v": {}})
     workload = written(image, env={"B": "3"})

@@ -135,6 +135,11 @@ def check(workload: Workload) -> None:
     for name, path in [("cwd", workload.cwd), *(("mounts", mount.path) for mount in workload.mounts)]:
         if not path.startswith("/") or "\0" in path or ".." in path.split("/"):
             raise _invalid(name, "an absolute path without '..'", path)
+    for mount in workload.mounts:
+        if mount.path != normal_path(mount.path) or mount.path == "/" or mount.path.split("/")[1] == "proc":
+            raise _invalid(
+                "mounts", "a path below / and not below /proc, without '.', empty parts and a last '/'", mount.path
+            )
     if len({mount.path for mount in workload.mounts}) != len(workload.mounts):
         raise _invalid("mounts", "each path once", [mount.path for mount in workload.mounts])
     for name, value in workload.env.items():
@@ -155,6 +160,11 @@ def check(workload: Workload) -> None:
         raise _invalid("ports", "network = 'bridge' or 'host' when ports are published", workload.network)
     if workload.broker is not None:
         _check_broker(workload.broker)
+
+
+def normal_path(path: str) -> str:
+    """An absolute path without ``.`` and empty parts: one spelling for one place."""
+    return "/" + "/".join(part for part in path.split("/") if part not in {"", "."})
 
 
 def _check_broker(broker: Broker) -> None:

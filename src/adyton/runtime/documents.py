@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from adyton.errors import DocumentInvalid
 from adyton.image.manifest import ImageConfig
-from adyton.protocol.workload import Broker, EnvPattern, Mount, Port, Workload, allowed_env
+from adyton.protocol.workload import Broker, EnvPattern, Mount, Port, Workload, allowed_env, normal_path
 from adyton.rats.types import Digest
 from adyton.runtime.options import RunOptions
 
@@ -31,7 +31,8 @@ def from_image(
     ``DocumentInvalid`` if neither the image nor the options say what to run.
     """
     allowed = sorted({*ports, *(item.container_port for item in options.publish)})
-    mounts = {path: Mount(path=path, kind="volume") for path in sorted(config.run.volumes or {})}
+    declared = {normal_path(path) if path.startswith("/") else path for path in config.run.volumes or {}}
+    mounts = {path: Mount(path=path, kind="volume") for path in sorted(declared)}
     mounts |= {path: Mount(path=path, kind="tmpfs") for path in options.tmpfs}
     for volume in options.volumes:
         mounts[volume.path] = Mount(path=volume.path, kind="host" if volume.is_host else "volume", mode=volume.mode)

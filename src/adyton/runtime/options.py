@@ -11,6 +11,7 @@ from typing import Literal, cast
 
 from adyton.errors import ConfigError
 from adyton.protocol.devtee import Publish
+from adyton.protocol.workload import normal_path
 
 Network = Literal["none", "host", "bridge"]
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,62}\Z")
@@ -144,7 +145,7 @@ def entrypoint(text: str) -> tuple[str, ...]:
 def _absolute(option: str, path: str, text: str) -> str:
     if not path.startswith("/") or ".." in path.split("/"):
         raise _invalid(option, "an absolute path in the workload, without '..'", text)
-    return path.rstrip("/") or "/"
+    return normal_path(path)
 
 
 def _port(digits: str, text: str, *, zero: bool = False) -> int:

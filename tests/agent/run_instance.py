@@ -23,7 +23,7 @@ layout = Layout(
     guest=base / "guest",
     store=base / "store",
     private=base / "private",
-    volumes=base / "volumes",
+    volumes=Path(os.environ["VOLUMES"]),
     state=base / "private" / "oci",
 )
 

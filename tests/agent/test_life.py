@@ -41,6 +41,7 @@ def test_foreign_document_is_not_run(launch: Any) -> None:
         ({}, {"volumes": {"/data": "/etc"}}, {}, "not_in_document"),
         ({"mounts": [workload.Mount(path="/t", kind="tmpfs")]}, {}, {"/t": "/etc"}, "not_in_document"),
         ({"mounts": [host("/data")]}, {}, {}, "volume_missing"),
+        ({"mounts": [host("/data")]}, {}, {"/data": "/private"}, "volume_place"),
         ({}, {"terminal": True}, {}, "not_in_document"),
         ({"network": "bridge"}, {"publish": [devtee.Publish(80)]}, {}, "not_in_document"),
         ({"env": {"A": workload.EnvPattern("[0-9]+")}}, {"env": {"A": "1x"}}, {}, "env_not_allowed"),
@@ -106,6 +107,18 @@ def test_a_hostile_etc_leads_nowhere(launch: Any, tmp_path: Path) -> None:
     instance = launch("id", "-u", layers=(top,), user="root")
     instance.wait()
     assert instance.failure()["code"] == "user_unknown"
+
+
+@pytest.mark.parametrize("number", ["9" * 5000, "\u00b2", "-1", ""])
+def test_numbers_in_etc_that_are_none_are_passed_over(launch: Any, tmp_path: Path, number: str) -> None:
+    top = tmp_path / "top"
+    (top / "etc").mkdir(parents=True)
+    lines = f"odd:x:{number}:0::/:\nodder:x:7:{number}::/:\napp:x:1000:1001::/:\n"
+    (top / "etc" / "passwd").write_text(lines)
+    (top / "etc" / "group").write_text(f"odd:x:{number}:app\napp:x:1001:\n")
+    instance = launch("sh", "-c", "id -u; id -g; id -G", layers=(top,), user="1000")
+    out, _ = instance.wait()
+    assert out == b"1000\n1001\n1001\n", instance.events
 
 
 # What must run, as podman runs it

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import resource
 import socket
 import threading
 import time
@@ -28,8 +30,11 @@ def forwarded(handler: Handler) -> Iterator[int]:
             while True:
                 try:
                     connection, _ = server.accept()
-                except OSError:
-                    return
+                except OSError as error:
+                    if error.errno != errno.EMFILE:
+                        return
+                    time.sleep(0.05)
+                    continue
                 threading.Thread(target=serve, args=(connection,), daemon=True).start()
 
         def serve(connection: socket.socket) -> None:
@@ -107,6 +112,42 @@ def test_many_connections() -> None:
         assert [everything(client) for client in clients] == [b"%d" % number for number in range(100)]
         for client in clients:
             client.close()
+
+
+def test_more_connections_than_descriptors_wait_and_are_served() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with forwarded(echo) as port, contextlib.ExitStack() as held:
+        idle = [held.enter_context(socket.create_connection(("127.0.0.1", port), 10)) for _ in range(5)]
+        for connection in idle:  # both ends of each are open now
+            connection.sendall(b"x")
+            assert connection.recv(1) == b"x"
+        late = [held.enter_context(socket.socket()) for _ in range(4)]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (late[-1].fileno() + 8, hard))
+        filled: list[int] = []
+        try:
+            with contextlib.suppress(OSError):
+                while True:
+                    filled.append(os.open(os.devnull, os.O_RDONLY))
+            os.close(filled.pop())  # one is free for a connection that needs two
+            for connection in late:
+                connection.settimeout(10)
+                connection.connect(("127.0.0.1", port))
+            time.sleep(0.3)
+            began = time.process_time()
+            time.sleep(0.3)
+            assert time.process_time() - began < 0.1  # it waits, it does not spin
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            for descriptor in filled:
+                os.close(descriptor)
+        for connection in idle:
+            connection.close()
+        with socket.create_connection(("127.0.0.1", port), 10) as another:
+            another.sendall(b"still here")
+            assert another.recv(10) == b"still here"
+        for connection in late:
+            connection.sendall(b"y")
+            assert connection.recv(1) == b"y"
 
 
 def test_a_vanished_client_does_not_hold_the_server_up() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hmac
 import os
+from pathlib import Path
 
 from adyton.attesters.devtee import ReportChannel
 from adyton.errors import BindingMismatch, DocumentInvalid, MalformedEvidence, Unavailable
@@ -15,11 +16,11 @@ from adyton.protocol.devtee import Start
 from adyton.protocol.workload import Workload, WorkloadDocument, parse
 
 
-def accept(start: Start, channel: ReportChannel) -> WorkloadDocument:
-    """The checked document. ``DocumentInvalid`` or ``BindingMismatch`` says why it is not run."""
+def accept(start: Start, channel: ReportChannel, volumes: Path) -> WorkloadDocument:
+    """The checked document; ``volumes``: where the launcher puts what the operator offers. ``DocumentInvalid`` or ``BindingMismatch`` says why it is not run."""
     document = parse(start.document.encode("utf-8"))
     _check_host_data(document, channel)
-    check_offer(document.workload, start)
+    check_offer(document.workload, start, volumes)
     return document
 
 
@@ -46,13 +47,22 @@ def _check_host_data(document: WorkloadDocument, channel: ReportChannel) -> None
         )
 
 
-def check_offer(workload: Workload, start: Start) -> None:
+def check_offer(workload: Workload, start: Start, volumes: Path) -> None:
     """Refuse an operator's offer that the document does not allow, and a missing one that it needs."""
     run = start.run
     mounts = {mount.path: mount for mount in workload.mounts}
     for path in {**run.volumes, **start.volumes}:
         if path not in mounts or mounts[path].kind == "tmpfs":
             raise refusal("mounts", f"no volume at {path}", path)
+    for path, place in start.volumes.items():
+        if Path(place).parent != volumes or Path(place).name in {"", "..", "."}:
+            raise DocumentInvalid(
+                "the platform names a place that is none of the operator's volumes",
+                code="volume_place",
+                field=path,
+                expected=f"a name below {volumes}",
+                got=place[:200],
+            )
     for mount in workload.mounts:
         if mount.kind == "host" and mount.path not in start.volumes:
             raise DocumentInvalid(

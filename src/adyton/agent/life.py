@@ -116,7 +116,7 @@ def _serve(channel: Channel, start: Start, layout: Layout, supervisor: Superviso
         raise MalformedRequest("an instance has a name that cannot be one", code="frame_malformed", field="instance")
     phases = Phases(channel)
     phases.enter("document")
-    checked = document.accept(start, channel)
+    checked = document.accept(start, channel, layout.volumes)
     workload, run = checked.workload, start.run
     env = allowed_env(workload, run.env)
     forwarder = Forwarder(run.publish if workload.network == "bridge" else [])

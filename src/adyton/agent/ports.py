@@ -7,11 +7,13 @@ threads may differ in theirs.
 
 from __future__ import annotations
 
+import errno
 import os
 import selectors
 import socket
 import struct
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -20,6 +22,7 @@ from adyton.errors import PlatformError
 from adyton.protocol.devtee import Publish
 
 _BUFFER = 1 << 18
+_PATIENCE = 0.1  # seconds between two looks whether descriptors are free again
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER with no wait: closing sends RST, as a closed port would
 
 
@@ -41,6 +44,7 @@ class Forwarder:
     def __init__(self, publish: Sequence[Publish]) -> None:
         self._listeners: list[tuple[socket.socket, int]] = []
         self._selector = selectors.DefaultSelector()
+        self._paused = 0.0  # until when
         self.published: list[Publish] = []
         try:
             for item in publish:
@@ -80,29 +84,49 @@ class Forwarder:
             listener.close()
 
     def _loop(self) -> None:
-        for listener, port in self._listeners:
-            self._selector.register(listener, selectors.EVENT_READ, port)
+        self._resume()
         while True:
-            for key, events in self._selector.select():
+            for key, events in self._selector.select(_PATIENCE if self._paused else None):
                 if isinstance(key.data, int):
                     self._accept(key.fileobj, key.data)
                 elif key.data.socket.fileno() >= 0:
                     self._step(key.data, events)
+            if self._paused and time.monotonic() >= self._paused:
+                self._resume()
+
+    def _pause(self) -> None:
+        """No descriptor is left: who comes now waits in the listeners' queues."""
+        self._paused = time.monotonic() + _PATIENCE
+        for listener, _ in self._listeners:
+            if listener.fileno() in self._selector.get_map():
+                self._selector.unregister(listener)
+
+    def _resume(self) -> None:
+        self._paused = 0.0
+        for listener, port in self._listeners:
+            if listener.fileno() >= 0:  # closed: the workload has ended
+                self._selector.register(listener, selectors.EVENT_READ, port)
 
     def _accept(self, listener: object, port: int) -> None:
         assert isinstance(listener, socket.socket)  # noqa: S101 -- only sockets are registered
         try:
-            outer_socket, _ = listener.accept()
+            inner_socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         except OSError:
+            self._pause()
             return
-        outer_socket.setblocking(False)
-        inner_socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        inner_socket.setblocking(False)
+        try:  # second, so that nobody is accepted who has to be sent away
+            outer_socket, _ = listener.accept()
+        except OSError as error:
+            inner_socket.close()
+            if error.errno in {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}:
+                self._pause()
+            return
         outer, inner = _End(outer_socket), _End(inner_socket, connecting=True)
         outer.peer, inner.peer = inner, outer
-        for end in (outer, inner):
-            end.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
+            for end in (outer, inner):
+                end.socket.setblocking(False)
+                end.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             inner_socket.connect_ex(("127.0.0.1", port))
             self._selector.register(inner_socket, selectors.EVENT_WRITE, inner)
         except OSError:

@@ -34,8 +34,8 @@ def resolve(root: int, text: str) -> User:
     Supplementary groups are those that list the user, unless a group was given. ``DocumentInvalid`` for unknown names.
     """
     wanted, colon, wanted_group = text.partition(":")
-    users = [entry for entry in _entries(root, "/etc/passwd", 7) if entry[2].isascii() and entry[2].isdigit()]
-    groups = [entry for entry in _entries(root, "/etc/group", 4) if entry[2].isascii() and entry[2].isdigit()]
+    users = [entry for entry in _entries(root, "/etc/passwd", 7) if _is_number(entry[2]) and _is_number(entry[3])]
+    groups = [entry for entry in _entries(root, "/etc/group", 4) if _is_number(entry[2])]
     wanted = wanted or "0"
     entry = next((user for user in users if user[0] == wanted), None)
     if entry is None and _is_number(wanted):
@@ -43,7 +43,7 @@ def resolve(root: int, text: str) -> User:
     if entry is None and not _is_number(wanted):
         raise _unknown("user", wanted)
     uid = int(entry[2]) if entry is not None else int(wanted)
-    gid = int(entry[3]) if entry is not None and entry[3].isdigit() else 0
+    gid = int(entry[3]) if entry is not None else 0
     extra: tuple[int, ...] = ()
     if colon and wanted_group:
         gid = _group(groups, wanted_group)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 from pathlib import Path
 
 from adyton.platform.logbook import Logbook, Reader, remove
@@ -46,6 +47,37 @@ def test_at_most_twice_the_limit_is_kept_the_latest(tmp_path: Path) -> None:
     assert {output.stream for output in kept} == {"stdout"}
     remove(path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_loses_pieces_and_no_more(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    async def work() -> None:
+        book = Logbook(path)
+        ends = book.open_streams()
+        for data, size in ((b"first", hard), (b"x" * 1000, 100), (b"last", hard)):
+            version = book.version
+            resource.setrlimit(
+                resource.RLIMIT_FSIZE, (size, hard)
+            )  # Python has the signal ignored: EFBIG, or half a write
+            os.write(ends[0], data)
+            await book.wait(version)
+        for end in ends:
+            os.close(end)
+        await book.ended.wait()
+
+    try:
+        asyncio.run(work())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [output.data for output in Reader(path).more()] == [b"first", b"last"]
+
+
+def test_what_is_no_logbook_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.write_bytes(b"\x01\0\0\0\x01a" + b"\x07\0\0\0\x01b")
+    assert [output.data for output in Reader(path).more()] == [b"a"]
 
 
 def test_a_record_that_is_being_written_waits(tmp_path: Path) -> None:

@@ -60,9 +60,12 @@ class Logbook:
             self.close()
 
     def _append(self, stream: int, data: bytes) -> None:
+        record = _HEADER.pack(stream, len(data)) + data
         try:
-            os.write(self._file, _HEADER.pack(stream, len(data)) + data)
-            if os.fstat(self._file).st_size > self._limit:
+            size = os.fstat(self._file).st_size
+            if os.write(self._file, record) < len(record):
+                os.ftruncate(self._file, size)  # half a record would make nonsense of every later one
+            elif size + len(record) > self._limit:
                 self._path.rename(f"{self._path}.1")
                 os.close(self._file)
                 self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
@@ -118,6 +121,8 @@ class Reader:
             file.seek(start)
             while len(header := file.read(_HEADER.size)) == _HEADER.size:
                 stream, length = _HEADER.unpack(header)
+                if stream not in _STREAMS:
+                    break  # damaged from here on
                 data = file.read(length)
                 if len(data) < length:
                     break  # being written right now

@@ -32,6 +32,9 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["NOT-A-NAME"], "image_reference_invalid"),
         (["--pull", "never", "localhost:1/unknown"], "image_unknown"),
         (["oci:/does/not/exist"], "error: "),
+        (["oci:/x", "\udcff"], "not_text"),
+        (["-e", "A=\udcff", "oci:/x"], "not_text"),
+        (["-v", "/\udcff:/x", "oci:/x"], "not_text"),
     ],
 )
 def test_whatever_adyton_cannot_do_is_125(
@@ -46,7 +49,7 @@ def test_whatever_adyton_cannot_do_is_125(
 
 def test_no_service_no_instances(capsys: pytest.CaptureFixture[str], home: Path) -> None:
     assert run(adyton, ["ps", "--json"]) == 0
-    assert capsys.readouterr().out == "[]\n"
+    assert capsys.readouterr().out == ""
     assert run(adyton, ["stop", "nobody"]) == 1
     assert "platform_absent" in capsys.readouterr().err
     assert not (home / "run").exists()

@@ -21,8 +21,12 @@ pytestmark = [pytest.mark.root, pytest.mark.xdist_group("runtime")]
 @pytest.fixture(autouse=True)
 def nothing_left(adyton: Any) -> Any:
     yield
-    for row in json.loads(adyton("ps", "-a", "--json").stdout or b"[]"):
+    for row in rows(adyton, "-a"):
         adyton("rm", "-f", row["id"])
+
+
+def rows(adyton: Any, *options: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in adyton("ps", "--json", *options).stdout.splitlines()]
 
 
 def plain(result: subprocess.CompletedProcess[bytes]) -> bytes:
@@ -154,7 +158,7 @@ def test_a_caller_that_leaves_takes_its_instance_along(adyton: Any, image: str) 
     process.kill()
     process.communicate()
     for _ in range(100):
-        if not json.loads(adyton("ps", "--json").stdout):
+        if not rows(adyton):
             return
         time.sleep(0.05)
     raise AssertionError("it still runs")
@@ -165,7 +169,7 @@ def test_detached(adyton: Any, image: str) -> None:
     started = adyton("run", "-d", "--name", "service", image, "sh", "-c", script)
     assert started.returncode == 0, started.stderr
     identity = started.stdout.decode().strip()
-    (row,) = json.loads(adyton("ps", "--json").stdout)
+    (row,) = rows(adyton)
     assert (row["id"], row["name"], row["state"], row["command"][:2]) == (identity, "service", "running", ["sh", "-c"])
     assert b"service" in adyton("ps").stdout
     follower = adyton.start("logs", "-f", "service")
@@ -176,11 +180,11 @@ def test_detached(adyton: Any, image: str) -> None:
     assert rest == b"stopping\n"
     logs = adyton("logs", identity[:12])
     assert (logs.stdout, logs.stderr) == (b"out\nstopping\n", b"err\n")
-    assert json.loads(adyton("ps", "--json").stdout) == []
-    (row,) = json.loads(adyton("ps", "-a", "--json").stdout)
+    assert rows(adyton) == []
+    (row,) = rows(adyton, "-a")
     assert (row["state"], row["status"]) == ("exited", 3)
     assert adyton("rm", "service").returncode == 0
-    assert json.loads(adyton("ps", "-a", "--json").stdout) == []
+    assert rows(adyton, "-a") == []
 
 
 def test_terminal(adyton: Any, image: str) -> None:
@@ -222,7 +226,7 @@ def test_published_ports(adyton: Any, image: str) -> None:
     script = "echo hello > index.html; httpd -f -p 8080"
     started = adyton("run", "-d", "--name", "web", "-u", "0", "-p", "8080", image, "sh", "-c", script)
     assert started.returncode == 0, started.stderr
-    (row,) = json.loads(adyton("ps", "--json").stdout)
+    (row,) = rows(adyton)
     (published,) = row["published"]
     assert (published["container_port"], published["host_address"]) == (8080, "127.0.0.1")
     answer = b""

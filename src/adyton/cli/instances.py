@@ -51,7 +51,8 @@ def ps(everything: bool, as_json: bool) -> None:
     if as_json:
         import msgspec
 
-        output.print_json(msgspec.to_builtins(rows))
+        for row in rows:
+            output.print_json(msgspec.to_builtins(row))
         return
     output.print_table(
         ("id", "name", "image", "command", "created", "state", "ports"),

@@ -66,7 +66,7 @@ def run(command: click.Command, arguments: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left; so do we, silently
         return 141
     except Exception as error:  # noqa: BLE001 -- the last door: a defect of ours is said as one, without a traceback
-        return _failed(_defect(error), asked)
+        return _failed(defect(error), asked)
     return 0
 
 
@@ -77,7 +77,8 @@ def _failed(error: AdytonError, asked: _Asked) -> int:
     return exit_status(error)
 
 
-def _defect(error: Exception) -> AdytonError:
+def defect(error: Exception) -> AdytonError:
+    """What nobody expected, as one error; its class says where to look."""
     if os.environ.get("ADYTON_TRACEBACK"):
         import traceback
 

@@ -50,6 +50,11 @@ class RunCommand(click.Command):
         except click.UsageError as error:
             error.show()
             raise output.Exit(FAILED) from error
+        except (click.ClickException, click.exceptions.Exit, click.Abort, output.Exit, BrokenPipeError):
+            raise
+        except Exception as error:
+            output.print_error(output.defect(error))  # with the status 1 it would be taken for the workload's
+            raise output.Exit(FAILED) from error
 
 
 @click.command(cls=RunCommand, context_settings={"allow_interspersed_args": False})

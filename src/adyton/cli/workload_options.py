@@ -57,10 +57,15 @@ def run_options(given: dict[str, Any]) -> RunOptions:
     """The strings that click gives as checked options."""
     from adyton.runtime import options
 
+    for name, value in given.items():
+        for word in value if isinstance(value, tuple) else (value,):
+            _check_text(name, word)
     env: dict[str, str] = {}
     for file in given.get("env_file", ()):
         env |= options.env_file(read_text(Path(file)), os.environ)
     env |= options.env(given["env"], os.environ)
+    for name, value in env.items():
+        _check_text(f"env.{name}", value)
     return options.RunOptions(
         image=given["image"],
         command=given["command"],
@@ -79,6 +84,20 @@ def run_options(given: dict[str, Any]) -> RunOptions:
         name=options.name(given["name"]) if given.get("name") else "",
         debug=given["debug"],
     )
+
+
+def _check_text(field: str, word: object) -> None:
+    """A document is UTF-8 text, and so is all that it says."""
+    try:
+        if isinstance(word, str):
+            word.encode()
+    except UnicodeEncodeError as error:
+        raise ConfigError(
+            "an argument is not UTF-8 text, which is all that a workload document can say",
+            code="not_text",
+            field=field,
+            got=ascii(word)[:80],
+        ) from error
 
 
 def registry_access(given: dict[str, Any]) -> Access:

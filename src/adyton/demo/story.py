@@ -128,10 +128,7 @@ def _run_and_ask(stage: Stage, document: Path, image: SampleImage) -> None:
     )
 
 
-def _published_port(
-    rows: Sequence[Mapping[str, Sequence[Mapping[str, int]]]] | Mapping[str, Sequence[Mapping[str, int]]],
-) -> int:
-    row = rows if isinstance(rows, Mapping) else rows[0]
+def _published_port(row: Mapping[str, Sequence[Mapping[str, int]]]) -> int:
     return row["published"][0]["host_port"]
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from adyton.errors import ConfigError
+from adyton.protocol.loopback import is_loopback
 
 _PIN = re.compile(r"sha256:[0-9a-f]{64}\Z")
 _TENANT = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\Z")
@@ -57,16 +57,6 @@ class BrokerAddress:
         """Path prefix of everything at this broker for this tenant, without a slash at its end."""
         path = urlsplit(self.url).path.rstrip("/")
         return path if self.tenant == "default" else f"{path}/t/{self.tenant}"
-
-
-def is_loopback(host: str) -> bool:
-    """Whether ``host`` (a name or an address, without brackets) can only be this machine."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _wrong(field: str, expected: str, got: str) -> ConfigError:

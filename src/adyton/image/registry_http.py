@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import ipaddress
 import re
 import ssl
 import threading
@@ -20,6 +19,7 @@ from urllib.parse import SplitResult, urljoin, urlsplit
 
 from adyton import __version__
 from adyton.errors import ConfigError, MalformedImage, Unavailable
+from adyton.protocol.loopback import is_loopback
 
 CONNECT_TIMEOUT = 10.0
 TIMEOUT = 30.0
@@ -218,7 +218,7 @@ class Http:
     def may_be_plain(self, origin: Origin) -> bool:
         """Whether plain HTTP to this origin is allowed: named, or loopback."""
         named = self.options.plain_http | self.options.unverified_tls
-        return origin in {Origin.named("http", host) for host in named} or is_loopback(origin.netloc)
+        return origin in {Origin.named("http", host) for host in named} or is_loopback(origin.host)
 
     def give_back(self, origin: Origin, connection: http.client.HTTPConnection, *, reusable: bool) -> None:
         """Keep an idle connection for the next request, or close it."""
@@ -267,7 +267,7 @@ class Http:
     def _choose_scheme(self, host: str) -> str:
         if host in self.options.plain_http:
             return "http"
-        if host not in self.options.unverified_tls and not is_loopback(host):
+        if host not in self.options.unverified_tls and not is_loopback(Origin.named("https", host).host):
             return "https"
         try:
             connection, _ = self._connection(Origin.named("https", host))
@@ -310,17 +310,6 @@ def shown(url: str) -> str:
     scheme, colon, rest = url.partition("://")
     authority, slash, path = re.split(r"[?#]", rest, maxsplit=1)[0].partition("/")
     return f"{scheme}{colon}{authority.rpartition('@')[2]}{slash}{path}"[:200] if colon else url.partition("?")[0][:200]
-
-
-def is_loopback(netloc: str) -> bool:
-    """Whether ``host[:port]`` is this machine: ``localhost``, 127.0.0.0/8 or ``::1``."""
-    host = urlsplit(f"//{netloc}").hostname or ""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def broken(url: str, error: Exception) -> Unavailable | ConfigError:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from adyton.appraisal import requirements
 from adyton.appraisal.requirements import SnpRequirements
 from adyton.broker.appraiser import Appraiser
 from adyton.broker.policies import PolicyBook
@@ -271,13 +272,29 @@ def test_a_requirement_that_is_not_met_condemns_whatever_the_policy_says(
 
 def test_a_tenant_can_list_other_vmpls_and_versions_by_name(bench: Bench) -> None:
     bench.publish(REFERENCES)
-    bench.appraiser = Appraiser(
-        bench.book,
-        bench.engine,
-        snp={"default": SnpRequirements(frozenset({1}), frozenset({2})), "none": SnpRequirements(frozenset())},
-    )
+    for text in (
+        "",
+        "{}x",
+        '{"vmpls": []}',
+        '{"vmpls": [4]}',
+        '{"report_versions": [1]}',
+        '{"vmpl": [1]}',
+        '{"vmpls": [true]}',
+    ):
+        with pytest.raises(PolicyInvalid) as caught:
+            bench.book.set("default", "requirements", "snp", text, NOW)
+        assert caught.value.code == "requirements_invalid"
+    with pytest.raises(MalformedRequest):
+        bench.book.set("default", "requirements", "tdx", "{}", NOW)
+    vmpl1_version2 = requirements.written(SnpRequirements(frozenset({1}), frozenset({2})))
+    bench.book.set("default", "requirements", "snp", vmpl1_version2, NOW)
     assert bench.appraise(replace(EVIDENCE, claims={"vmpl": 1, "report_version": 2})).status is Tier.AFFIRMING
     assert bench.appraise().status is Tier.CONTRAINDICATED
+    bench.book.set("default", "requirements", "snp", '{"vmpls": [0, 1]}', NOW)
+    assert bench.appraise().status is Tier.AFFIRMING
+    assert bench.appraise(replace(EVIDENCE, claims={"vmpl": 1, "report_version": 2})).status is Tier.CONTRAINDICATED
+    bench.store.policies.delete("default", "requirements", "snp")
+    assert bench.appraise(replace(EVIDENCE, claims={"vmpl": 1, "report_version": 3})).status is Tier.CONTRAINDICATED
 
 
 # --- results of policies

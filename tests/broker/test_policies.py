@@ -88,3 +88,20 @@ def test_several_loops_one_after_another_use_one_engine(engine: RegoEngine, stor
         return (await engine.evaluate_async(accepted, ("allow",), {}, {}))["allow"]
 
     assert [asyncio.run(ask()) for _ in range(3)] == [True, True, True]
+
+
+def test_what_no_longer_compiles_is_named(store: Store, engine: RegoEngine) -> None:
+    book = PolicyBook(store, engine)
+    assert not book.broken()
+    book.set("fine", "attestation", "default_cpu", HEAD + "trust_claims := {}", NOW)
+    book.set("fine", "resource", "resource-policy", HEAD + "allow := true", NOW)
+    assert not book.broken()
+    store.policies.set("one", "attestation", "default_cpu", HEAD + "trust_claims := opa.runtime()", NOW)
+    store.policies.set("two", "resource", "resource-policy", HEAD + "allow := input.[", NOW)
+    store.policies.set("three", "requirements", "snp", "rubbish", NOW)
+    store.policies.set("three", "attestation", "nobody-asks-it", "rubbish", NOW)
+    assert [error.field for error in book.broken()] == [
+        "attestation policy default_cpu of tenant one",
+        "requirements policy snp of tenant three",
+        "resource policy resource-policy of tenant two",
+    ]

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,8 @@ from adyton.errors import ConfigError, ReleaseRefused
 from adyton.protocol import rcar
 from adyton.protocol.release import Binding
 from adyton.protocol.resource import ResourcePath
+from adyton.stores import rootkey
+from adyton.stores.sqlite import Store
 
 RESOURCE = "/kbs/v0/resource/default/key/1"
 KEY = ResourcePath("default", "key", "1")
@@ -191,6 +194,51 @@ def test_development_roots_only_where_they_may_be(tmp_path: Path) -> None:
 )
 def test_wrong_settings_stop_the_start(tmp_path: Path, arguments: tuple[str, ...], said: str) -> None:
     assert said in refused_start(tmp_path, *arguments)
+
+
+def test_a_policy_that_no_longer_compiles_stops_the_start(tmp_path: Path, root: DevelopmentRoot) -> None:
+    directory = tmp_path / "data"
+    running = rig.started(directory, root)
+    running.publish()
+    running.publish("broken")
+    running.stop()
+    key, _ = rootkey.load_or_create(directory / "root.key")
+    now = datetime.fromtimestamp(time.time(), UTC)
+    store = Store.open(directory, root_key=key, now=now)  # as an older version, with another allow-list, left it
+    store.policies.set("broken", "attestation", "default_cpu", "package policy\nx := opa.runtime()", now)
+    store.close()
+    said = refused_start(tmp_path, "--listen", "127.0.0.1:0")
+    assert "policy_stored_invalid" in said
+    assert "attestation policy default_cpu of tenant broken" in said
+    assert "--keep-broken-policies" in said
+    running.arguments = (*running.arguments, "--keep-broken-policies")
+    running.start()
+    try:
+        assert "tenant broken" in running.log()
+        with running.session(rig.attester(root)) as session:
+            assert session.token()
+        with running.session(rig.attester(root), tenant="broken") as session, pytest.raises(ReleaseRefused):
+            session.token()
+        with running.admin("broken") as admin:
+            admin.delete_policy("attestation", "default_cpu")
+        with running.session(rig.attester(root), tenant="broken") as session:
+            assert session.token()
+    finally:
+        running.stop()
+
+
+def test_an_engine_that_cannot_run_stops_the_start(tmp_path: Path) -> None:
+    program = """
+import sys
+from adyton.broker import rego
+rego._START = rego._START.replace("from adyton", "sys.modules['regopy'] = None; from adyton", 1)
+from adyton.cli import main
+main(sys.argv[1:])
+"""
+    command = ["broker", "serve", "--data", str(tmp_path / "data"), "--listen", "127.0.0.1:0"]
+    result = subprocess.run([sys.executable, "-c", program, *command], capture_output=True, text=True, timeout=30)
+    assert result.returncode == 1
+    assert "policy_engine_unfit" in result.stderr and "hint" in result.stderr
 
 
 def test_endorsements_are_read_again(tmp_path: Path, root: DevelopmentRoot) -> None:

@@ -112,6 +112,18 @@ def test_policies(home: Path, tmp_path: Path) -> None:
     assert "http.send" in refused.stderr
 
 
+def test_requirements_of_snp_evidence(home: Path) -> None:
+    shown = json.loads(ok(home, "policy", "snp", "--vmpl", "0", "--vmpl", "1", "--json"))
+    assert (shown["kind"], shown["id"]) == ("requirements", "snp")
+    assert json.loads(ok(home, "policy", "show", "requirements")) == {"vmpls": [0, 1], "report_versions": [3, 4, 5]}
+    row = json.loads(ok(home, "audit", "list", "--json", "--limit", "1"))
+    assert (row["action"], row["resource"]) == ("policy.set", "requirements/snp")
+    for wrong in (("--vmpl", "4"), ("--report-version", "1"), ()):
+        assert adyton(home, "policy", "snp", *wrong).returncode == 3
+    ok(home, "policy", "delete", "requirements")
+    assert adyton(home, "policy", "show", "requirements").returncode == 1
+
+
 def test_the_record(home: Path) -> None:
     ok(home, "resource", "set", "kbs:///audit/key/1", "--file", "-", stdin=SECRET)
     row = json.loads(ok(home, "audit", "list", "--json", "--limit", "1"))

@@ -1,7 +1,8 @@
 """What evidence must satisfy before any policy is asked (contracts, 3): no policy can waive it.
 
 SEV-SNP: the report was asked for at VMPL 0, by the most privileged software of the guest, and is of version 3 or later,
-which says on what processor it was made. A tenant that runs otherwise lists what it accepts, by name.
+which says on what processor it was made. A tenant that runs otherwise lists what it accepts, by name: a document
+``{"vmpls": [0, 1], "report_versions": [3, 4, 5]}``, kept beside its policies; a member left out keeps its default.
 """
 
 from __future__ import annotations
@@ -10,10 +11,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import cast
 
+import msgspec
+
+from adyton.errors import PolicyInvalid
 from adyton.rats.result import Mismatch
 from adyton.rats.types import JsonValue
 
-LATEST_REPORT = 5
+FIRST_REPORT, LATEST_REPORT = 2, 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +29,46 @@ class SnpRequirements:
 
 
 DEFAULT = SnpRequirements()
+
+
+class _Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    vmpls: tuple[int, ...] = tuple(sorted(DEFAULT.vmpls))
+    report_versions: tuple[int, ...] = tuple(sorted(DEFAULT.report_versions))
+
+
+_DECODER = msgspec.json.Decoder(_Document)
+
+
+def parse(text: str) -> SnpRequirements:
+    """The requirements that a tenant's document says; ``PolicyInvalid`` for anything that is not such a document."""
+    try:
+        document = _DECODER.decode(text)
+    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as error:
+        raise _invalid("document", '{"vmpls": [0], "report_versions": [3, 4, 5]}', str(error)[:120]) from error
+    vmpls, versions = frozenset(document.vmpls), frozenset(document.report_versions)
+    if not vmpls or not vmpls <= set(range(4)):
+        raise _invalid("vmpls", "one or more of 0 to 3", sorted(vmpls)[:10])
+    if not versions or not versions <= set(range(FIRST_REPORT, LATEST_REPORT + 1)):
+        raise _invalid("report_versions", f"one or more of {FIRST_REPORT} to {LATEST_REPORT}", sorted(versions)[:10])
+    return SnpRequirements(vmpls, versions)
+
+
+def written(requirements: SnpRequirements) -> str:
+    """The document that ``parse`` reads."""
+    document = _Document(tuple(sorted(requirements.vmpls)), tuple(sorted(requirements.report_versions)))
+    return msgspec.json.encode(document).decode()
+
+
+def _invalid(field: str, expected: str, got: object) -> PolicyInvalid:
+    return PolicyInvalid(
+        "these requirements of SEV-SNP evidence cannot be kept",
+        code="requirements_invalid",
+        field=field,
+        expected=expected,
+        got=got,
+        spec="contracts 3",
+        hint="adyton policy snp --vmpl N --report-version N writes them",
+    )
 
 
 def unmet(tee: str, claims: Mapping[str, JsonValue], snp: SnpRequirements = DEFAULT) -> tuple[Mismatch, ...]:

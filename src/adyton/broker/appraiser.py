@@ -17,7 +17,6 @@ from datetime import datetime
 from adyton.appraisal import explain, requirements, vector
 from adyton.appraisal.policies import DEFAULT_ID
 from adyton.appraisal.rego_check import AcceptedPolicy
-from adyton.appraisal.requirements import SnpRequirements
 from adyton.broker.policies import ATTESTATION_RULES, PolicyBook, TenantView
 from adyton.broker.rego import Absent, Memory, RegoEngine
 from adyton.errors import BindingMismatch
@@ -33,14 +32,11 @@ _ADDITIONAL = "additional-evidence"
 
 
 class Appraiser:
-    """``snp`` holds, by tenant, what that tenant accepts beyond the default."""
+    """Appraises for one worker."""
 
-    def __init__(
-        self, book: PolicyBook, engine: RegoEngine, *, snp: Mapping[str, SnpRequirements] | None = None
-    ) -> None:
+    def __init__(self, book: PolicyBook, engine: RegoEngine) -> None:
         self._book = book
         self._engine = engine
-        self._snp = dict(snp or {})
         # What is found again and again in a fleet: each is a function of its key alone, so it never grows stale.
         self._concluded = Memory[tuple[TrustVector, tuple[vector.Extension, ...]]]()
         self._explained = Memory[tuple[Mismatch, ...]]()
@@ -96,7 +92,7 @@ class Appraiser:
             extra, extended = _value(results["extensions"])
             concluded = vector.from_rules(claimed, present=present), vector.extensions(extra, present=extended)
             self._concluded.put(key, concluded)
-        failed = requirements.unmet(item.tee, item.claims, self._snp.get(tenant, requirements.DEFAULT))
+        failed = requirements.unmet(item.tee, item.claims, view.snp)
         measurement = item.coco_claims.get("measurement")
         return Appraisal(
             name=name,

@@ -16,7 +16,9 @@ from datetime import datetime
 import msgspec
 
 from adyton.appraisal import policies as defaults
+from adyton.appraisal import requirements
 from adyton.appraisal.rego_check import ATTESTATION_DATA, RESOURCE_DATA, AcceptedPolicy, check
+from adyton.appraisal.requirements import SnpRequirements
 from adyton.broker.rego import Memory, RegoEngine
 from adyton.errors import MalformedRequest, PolicyInvalid
 from adyton.protocol.resource import ResourcePath
@@ -27,11 +29,14 @@ from adyton.stores.resources import StoredResource
 from adyton.stores.sqlite import Store
 
 RESOURCE_POLICY = "resource-policy"
+SNP_REQUIREMENTS = "snp"
 ATTESTATION_RULES = ("trust_claims", "extensions")
 RESOURCE_RULES = ("allow",)
 MAX_ACCEPTED = 256
 MAX_VIEWS = 1024
 _SORTED = msgspec.json.Encoder(order="sorted")
+_KINDS: tuple[PolicyKind, ...] = ("attestation", "resource", "requirements")
+_USED = frozenset({*(f"{defaults.DEFAULT_ID}_{name}" for name in ("cpu", "gpu")), RESOURCE_POLICY, SNP_REQUIREMENTS})
 _ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,127}\Z")
 
 
@@ -47,6 +52,7 @@ class TenantView:
     references: Snapshot
     attestation: Mapping[str, str]
     resource: str | None
+    snp: SnpRequirements
     data: Mapping[str, JsonValue]
     data_key: str
 
@@ -69,15 +75,50 @@ class PolicyBook:
         """Set a policy if it may be evaluated and compiles; else ``PolicyInvalid``, and the old one stays.
 
         Of kind ``attestation``, ``default_<class>`` (``default_cpu``) is the one that appraises; others are kept only.
-        Of kind ``resource``, ``resource-policy`` is asked for every release.
+        Of kind ``resource``, ``resource-policy`` is asked for every release. Of kind ``requirements``, ``snp`` is what
+        SEV-SNP evidence must satisfy before any policy is asked.
         """
         if not _ID.match(policy_id):
             raise MalformedRequest(
                 "a policy's id has letters, digits, '_', '-' and inner '.'", code="policy_id_invalid", field="policy_id"
             )
-        accepted = self.accept(text, RESOURCE_DATA if kind == "resource" else ATTESTATION_DATA)
-        self._engine.compile(accepted, RESOURCE_RULES if kind == "resource" else ATTESTATION_RULES)
+        if kind == "requirements" and policy_id != SNP_REQUIREMENTS:
+            raise MalformedRequest(
+                "requirements exist for SEV-SNP only",
+                code="policy_id_invalid",
+                field="policy_id",
+                expected=SNP_REQUIREMENTS,
+                got=policy_id,
+            )
+        self._judge(kind, text)
         return self._store.policies.set(tenant, kind, policy_id, text, now)
+
+    def _judge(self, kind: PolicyKind, text: str) -> None:
+        if kind == "requirements":
+            requirements.parse(text)
+        elif kind == "resource":
+            self._engine.compile(self.accept(text, RESOURCE_DATA), RESOURCE_RULES)
+        else:
+            self._engine.compile(self.accept(text, ATTESTATION_DATA), ATTESTATION_RULES)
+
+    def broken(self) -> list[PolicyInvalid]:
+        """Which tenants' policies no longer compile, each named: another version of Adyton or its engine took them.
+
+        Compiles the built-in ones too; that those or the engine itself fail is raised.
+        """
+        for text in defaults.DEFAULTS.values():
+            self._judge("attestation", text)
+        found = []
+        for tenant in self._store.tenants():
+            policies = (policy for kind in _KINDS for policy in self._store.policies.list(tenant, kind))
+            for policy in policies:
+                if policy.id not in _USED:
+                    continue
+                try:
+                    self._judge(policy.kind, policy.text)
+                except PolicyInvalid as error:
+                    found.append(_broken(tenant, policy, error))
+        return found
 
     def check_binding_policy(self, text: str) -> None:
         """``PolicyInvalid`` unless ``text`` may be a binding's policy."""
@@ -104,11 +145,13 @@ class PolicyBook:
         texts = {f"{defaults.DEFAULT_ID}_{name}": text for name, text in defaults.DEFAULTS.items()}
         texts.update((policy.id, policy.text) for policy in self._store.policies.list(tenant, "attestation"))
         resource = self._store.policies.get(tenant, "resource", RESOURCE_POLICY)
+        snp = self._store.policies.get(tenant, "requirements", SNP_REQUIREMENTS)
         view = TenantView(
             generation=generation,
             references=references,
             attestation=texts,
             resource=resource.text if resource else None,
+            snp=requirements.parse(snp.text) if snp else requirements.DEFAULT,
             data={"reference": dict(references.values)},
             data_key=hashlib.sha256(_SORTED.encode(references.values)).hexdigest(),
         )
@@ -131,3 +174,14 @@ class PolicyBook:
                 hint=f"set one: adyton policy set attestation FILE --id {defaults.DEFAULT_ID}_{tee_class}",
             )
         return self.accept(text, ATTESTATION_DATA)
+
+
+def _broken(tenant: str, policy: StoredPolicy, error: PolicyInvalid) -> PolicyInvalid:
+    return PolicyInvalid(
+        f"a stored policy can no longer be used: {error.message}",
+        code="policy_stored_invalid",
+        field=f"{policy.kind} policy {policy.id} of tenant {tenant}",
+        got=error.code,
+        hint="start with --keep-broken-policies (that tenant gets nothing) and set or delete it, or run the version of "
+        "Adyton that took it",
+    )

@@ -24,6 +24,8 @@ from threading import Event
 import msgspec
 
 from adyton.broker import certificate
+from adyton.broker.policies import PolicyBook
+from adyton.broker.rego import RegoEngine
 from adyton.broker.settings import Settings, check
 from adyton.broker.worker import DRAIN_SECONDS, Program, Start, open_store, run
 from adyton.crypto.aead import random_bytes
@@ -77,6 +79,7 @@ def serve(settings: Settings, announce: Callable[[Listening], None]) -> None:
     """Run until SIGTERM or SIGINT. ``announce`` is called once connections are answered."""
     store = open_store(settings)
     try:
+        _check_policies(settings, store)
         listener = _listen(settings)
         with listener:
             listening = _describe(settings, listener)
@@ -88,6 +91,18 @@ def serve(settings: Settings, announce: Callable[[Listening], None]) -> None:
     finally:
         (settings.directory / DESCRIPTION).unlink(missing_ok=True)
         store.close()
+
+
+def _check_policies(settings: Settings, store: Store) -> None:
+    """See at start, not at the first request, that the policy engine works and takes every policy that is set."""
+    engine = RegoEngine()
+    try:
+        for error in PolicyBook(store, engine).broken():
+            if not settings.keep_broken_policies:
+                raise error
+            _LOG.warning("%s: %s [%s]", error.field, error.message, error.code)
+    finally:
+        engine.close()
 
 
 def _listen(settings: Settings) -> socket.socket:

@@ -19,6 +19,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Paths are absolute. ``certificate`` and ``private_key`` are PEM files, empty without TLS.
 
     ``development_roots``: fingerprints (SHA-256 of the root key's SPKI, hex) of roots without hardware behind them.
+    ``keep_broken_policies``: start although a tenant's policy no longer compiles; that tenant then gets nothing.
     ``tenant_hosts`` maps a configured host name to its tenant; everything else goes by the URL's path.
     Seconds and bytes throughout; ``max_in_flight`` and ``max_connections`` count per worker.
     """
@@ -34,6 +35,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tenant_hosts: dict[str, str] = {}
     root_key_file: str = ""
     admin_token_file: str = ""
+    keep_broken_policies: bool = False
     workers: int = 1
     session_seconds: int = 300
     token_seconds: int = 300

@@ -41,6 +41,11 @@ def broker() -> None:
 @click.option("--workers", type=int, default=1, show_default=True, help="Worker processes.")
 @click.option("--tenant-host", multiple=True, metavar="HOST=TENANT", help="A host name that is a tenant's.")
 @click.option("--root-key-file", type=click.Path(dir_okay=False, path_type=Path), help="32 bytes that seal the data.")
+@click.option(
+    "--keep-broken-policies",
+    is_flag=True,
+    help="Start although a stored policy no longer compiles; its tenant gets nothing until it is replaced.",
+)
 @click.option("--session-seconds", type=int, default=300, show_default=True, help="How long a session lasts.")
 @click.option("--token-seconds", type=int, default=300, show_default=True, help="How long a token is valid.")
 def serve(data: Path | None, listen: str, tls: bool | None, **options: Any) -> None:
@@ -67,6 +72,7 @@ def serve(data: Path | None, listen: str, tls: bool | None, **options: Any) -> N
         endorsements=[_absolute(path) for path in options["endorsements"]],
         tenant_hosts={name.lower(): tenant for name, _, tenant in hosts},
         root_key_file=_absolute(options["root_key_file"]),
+        keep_broken_policies=options["keep_broken_policies"],
         workers=options["workers"],
         session_seconds=options["session_seconds"],
         token_seconds=options["token_seconds"],

@@ -11,8 +11,11 @@ from adyton.cli.administering import broker_options, open_admin
 from adyton.cli.output import json_option, print_json, print_table, say
 from adyton.errors import ConfigError
 
-_KIND = click.Choice(["attestation", "resource"])
-_ID = click.option("--id", "policy_id", help="[default: default_cpu for attestation, resource-policy for resource]")
+_KIND = click.Choice(["attestation", "resource", "requirements"])
+_DEFAULTS = {"attestation": "default_cpu", "resource": "resource-policy", "requirements": "snp"}
+_ID = click.option(
+    "--id", "policy_id", help="[default: " + ", ".join(f"{name} for {kind}" for kind, name in _DEFAULTS.items()) + "]"
+)
 
 
 @click.group()
@@ -27,7 +30,7 @@ def policy() -> None:
 @broker_options
 @json_option
 def set_(kind: str, file: Path, policy_id: str | None, as_json: bool, **options: Any) -> None:
-    """Set the policy of KIND to the Rego in FILE. In force everywhere when this returns."""
+    """Set the policy of KIND to the Rego in FILE (requirements: JSON, see policy snp). In force everywhere when this returns."""
     from msgspec import to_builtins
 
     try:
@@ -40,6 +43,39 @@ def set_(kind: str, file: Path, policy_id: str | None, as_json: bool, **options:
         print_json(to_builtins(view))
     else:
         say(f"set {kind} policy {view.id}, sha256:{view.digest}")
+
+
+@policy.command()
+@click.option("--vmpl", "vmpls", type=click.IntRange(0, 3), multiple=True, help="Accept reports asked for at it.")
+@click.option("--report-version", "versions", type=click.IntRange(2, 5), multiple=True, help="Accept reports of it.")
+@broker_options
+@json_option
+def snp(vmpls: tuple[int, ...], versions: tuple[int, ...], as_json: bool, **options: Any) -> None:
+    """Say which SEV-SNP reports are looked at at all, before any policy: all that is accepted, by name.
+
+    Without this: VMPL 0 and report versions 3, 4 and 5. An option that is not given keeps that default; adyton policy
+    delete requirements goes back to it.
+    """
+    from msgspec import to_builtins
+
+    from adyton.appraisal import requirements
+    from adyton.appraisal.requirements import DEFAULT, SnpRequirements
+
+    if not vmpls and not versions:
+        raise click.UsageError("give --vmpl, --report-version or both")
+    accepted = SnpRequirements(frozenset(vmpls) or DEFAULT.vmpls, frozenset(versions) or DEFAULT.report_versions)
+    with open_admin(**options) as admin:
+        view = admin.set_policy("requirements", "snp", requirements.written(accepted))
+    if as_json:
+        print_json(to_builtins(view))
+        return
+    say(f"accepted: VMPL {_listed(accepted.vmpls)}; report versions {_listed(accepted.report_versions)}")
+    if 0 not in accepted.vmpls:
+        say("VMPL 0 is not among them: whoever asks at VMPL 0 is refused now")
+
+
+def _listed(numbers: frozenset[int]) -> str:
+    return ", ".join(str(number) for number in sorted(numbers))
 
 
 @policy.command("list")
@@ -88,4 +124,4 @@ def delete(kind: str, policy_id: str | None, **options: Any) -> None:
 
 
 def _default(kind: str) -> str:
-    return "default_cpu" if kind == "attestation" else "resource-policy"
+    return _DEFAULTS[kind]

@@ -11,7 +11,8 @@ import msgspec
 from adyton.protocol.release import Binding
 
 BASE = "/api/v0"
-POLICY_KINDS = ("attestation", "resource")
+POLICY_KINDS = ("attestation", "resource", "requirements")
+"""``requirements`` are no Rego: id ``snp`` is the JSON document of ``appraisal.requirements``."""
 
 
 class ResourceBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -32,7 +33,7 @@ class ResourceView(msgspec.Struct, frozen=True):
 
 
 class PolicyBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Set a policy: its Rego text."""
+    """Set a policy: its text, Rego or JSON by its kind."""
 
     text: str
 

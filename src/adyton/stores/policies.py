@@ -12,7 +12,7 @@ from adyton.stores import tenants
 from adyton.stores.database import Database, Row
 from adyton.stores.seal import Sealer
 
-PolicyKind: TypeAlias = Literal["attestation", "resource"]
+PolicyKind: TypeAlias = Literal["attestation", "resource", "requirements"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,6 +76,10 @@ class Store:
         rows = self._database.read("SELECT generation FROM tenants WHERE name=?", (tenant,))
         return int(rows[0][0]) if rows else 0
 
+    def tenants(self) -> list[str]:
+        """The names of the tenants that anything was ever set for: whose they are, never what."""
+        return [row[0] for row in self._database.read("SELECT name FROM tenants ORDER BY name")]
+
     def close(self) -> None:
         """Finish writing, close the file, let the lock go."""
         self.audit.close()

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from adyton.errors import BindingMismatch
 from adyton.rats import binding
 from adyton.rats.types import Digest, Nonce, ReportData
+from adyton.wire import jcs
 
 # The P-256 key of RFC 7515 A.3; check values of specs/kbs-protocol 1.5.
 KEY = {
@@ -24,6 +25,27 @@ DEVICE = "19a630d21977b83b1c45bff1aa391bd83375a9e24f11c6915fba17d41519e1aa78bece
 def test_check_values_of_the_protocol() -> None:
     assert binding.digest(binding.primary_object(NONCE, KEY)).hex() == PRIMARY
     assert binding.digest(binding.device_object(NONCE, KEY)).hex() == DEVICE
+
+
+@given(
+    nonce=st.text(),
+    additional=st.text(),
+    key=st.dictionaries(st.text(max_size=5) | st.sampled_from([*KEY, "\ue000", "\U00010000"]), st.text(max_size=20)),
+)
+def test_what_is_bound_is_canonical_whatever_it_holds(nonce: str, additional: str, key: dict[str, str]) -> None:
+    written = {"tee-pubkey": key, "nonce": nonce, "additional-evidence": additional}
+    assert binding.primary_object(nonce, key, additional) == jcs.canonical(written)
+
+
+@pytest.mark.parametrize("half", ["\ud800", "\udfff"])
+@pytest.mark.parametrize("where", ["nonce", "x", "additional"])
+def test_half_a_character_is_never_bound(half: str, where: str) -> None:
+    with pytest.raises(ValueError, match=r"surrogate|canonical"):
+        binding.primary_object(
+            half if where == "nonce" else NONCE,
+            {**KEY, "x": half} if where == "x" else KEY,
+            half if where == "additional" else "",
+        )
 
 
 def test_report_data_is_the_digest_and_zeros_and_is_compared_whole() -> None:

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from json.encoder import encode_basestring
 
 from adyton.errors import BindingMismatch
 from adyton.rats.types import ReportData
@@ -18,13 +19,18 @@ from adyton.wire import jcs
 
 HASHES = ("sha256", "sha384", "sha512")
 DEFAULT_HASH = "sha384"
+_text: Callable[[str], str] = encode_basestring  # RFC 8785 section 3.2.2.2, as ``jcs.canonical`` writes strings
 
 
 def primary_object(nonce: str, tee_public_key: Mapping[str, str], additional_evidence: str = "") -> bytes:
     """Canonical bytes that the primary evidence binds; ``nonce`` is the text of the challenge as it was sent."""
-    return jcs.canonical(
-        {"additional-evidence": additional_evidence, "nonce": nonce, "tee-pubkey": dict(tee_public_key)}
-    )
+    key = dict(tee_public_key)
+    if not "".join(key).isascii() or not set(map(type, key.values())) <= {str}:
+        return jcs.canonical({"additional-evidence": additional_evidence, "nonce": nonce, "tee-pubkey": key})
+    # The same bytes at a fifth of the price: the shape is known, and ASCII names sort alike in every encoding.
+    members = ",".join([f"{_text(name)}:{_text(key[name])}" for name in sorted(key)])
+    text = f'{{"additional-evidence":{_text(additional_evidence)},"nonce":{_text(nonce)},"tee-pubkey":{{{members}}}}}'
+    return text.encode("utf-8")
 
 
 def device_object(nonce: str, tee_public_key: Mapping[str, str]) -> bytes:

@@ -105,6 +105,9 @@ def test_fields() -> None:
         A_PEM.replace(b"=", b"", 1) if b"=" in A_PEM else A_PEM[:-30],
         A_PEM.replace(b"BEGIN CERTIFICATE", b"BEGIN X509 CRL"),
         A_PEM + b"-----BEGIN CERTIFICATE-----\nAAAA",
+        b"-----BEGIN CERTIFICATE-----" + b"\n" * 400_000,  # in time that grows with the length, not with its square
+        b"-----BEGIN CERTIFICATE-----" + b" " * 400_000,
+        b"-----BEGIN CERTIFICATE-----\n" * 14_000,
         b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n",
         b"-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n",
         bytes(MAX_SIZE + 1),

@@ -23,7 +23,7 @@ from adyton.errors import EndorsementMalformed
 from adyton.wire import b64, der
 
 MAX_SIZE = 4 * 1024 * 1024  # bytes of one blob; Intel's largest CRL is far below
-_PEM = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----\s*\n([A-Za-z0-9+/=\s]*?)-----END \1-----")
+_PEM = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----[ \t]*\r?\n([A-Za-z0-9+/=\s]*?)-----END \1-----")
 BASIC_CONSTRAINTS = "2.5.29.19"
 KEY_USAGE = "2.5.29.15"
 _ABSENT = (False, None)

@@ -112,7 +112,7 @@ def test_fields() -> None:
         b"-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n",
         bytes(MAX_SIZE + 1),
     ],
-    ids=range(16),
+    ids=range(19),
 )
 def test_what_is_neither(blob: bytes) -> None:
     with pytest.raises(EndorsementMalformed):

@@ -157,6 +157,20 @@ def test_archives_that_are_none(tmp_path: Path, content: bytes) -> None:
         ArchiveSource(path, None).manifest()
 
 
+@pytest.mark.parametrize("kind", [b"0", b"5", b"Q", b"x", b"L", b"S"])
+@pytest.mark.parametrize("size", [-(1 << 60), -1024, -512, -1, 1 << 33, 1 << 60, 1 << 80])
+def test_an_archive_whose_header_lies_about_a_length(tmp_path: Path, kind: bytes, size: int) -> None:
+    header = bytearray(tarfile.TarInfo("a").tobuf(tarfile.GNU_FORMAT))
+    header[124:136] = (0xFF if size < 0 else 0x80).to_bytes(1, "big") + size.to_bytes(11, "big", signed=True)
+    header[156:157] = kind
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    path = tmp_path / "a.tar"
+    path.write_bytes(bytes(header) + bytes(1024))
+    with pytest.raises(AdytonError):
+        ArchiveSource(path, None).manifest()
+
+
 def test_an_archive_that_is_cut_off(tmp_path: Path) -> None:
     path = archive(tmp_path / "a.tar", ONE)
     whole = path.read_bytes()

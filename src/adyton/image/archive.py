@@ -7,6 +7,7 @@ destination and makes the file in the end, under its name only when it is comple
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import shutil
 import tarfile
@@ -21,6 +22,7 @@ from adyton.image.source import RawManifest
 from adyton.rats.types import Digest
 
 MAX_MEMBERS = 65536
+MAX_HEADER = 1 << 20
 
 
 class ArchiveSource:
@@ -102,6 +104,16 @@ class ArchiveSink:
         shutil.rmtree(self._staging, ignore_errors=True)
 
 
+class _Headers(io.FileIO):
+    """The archive's file for ``tarfile``, which would make room for as much as a header says that it is long."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """As a file's; ``tarfile.ReadError`` for all of it and for more than ``MAX_HEADER`` bytes."""
+        if size is None or not 0 <= size <= MAX_HEADER:
+            raise tarfile.ReadError("a header of no sensible length")
+        return super().read(size)
+
+
 def _name(digest: Digest) -> str:
     return f"blobs/{digest.algorithm}/{digest.hex}"
 
@@ -111,18 +123,23 @@ def _members(path: Path) -> dict[str, tuple[int, int]]:
     members: dict[str, tuple[int, int]] = {}
     with contextlib.closing(open_blob_file(path)), file_errors(path):
         try:
-            with tarfile.open(path, "r:") as tar:
+            with _Headers(path) as file, tarfile.open(fileobj=file, mode="r:") as tar:
                 for count, member in enumerate(tar):
                     name = member.name.removeprefix("./")
-                    if count >= MAX_MEMBERS or (name in members and member.isreg()) or member.issparse():
+                    if (
+                        count >= MAX_MEMBERS
+                        or (name in members and member.isreg())
+                        or member.issparse()
+                        or member.size < 0
+                    ):
                         raise MalformedImage(
-                            "the archive has too many members, one twice, or a sparse one",
+                            "the archive has too many members, one twice, a sparse one, or one of no possible size",
                             code="archive_malformed",
                             got=name[:200],
                         )
                     if member.isreg():
                         members[name] = (member.offset_data, member.size)
-        except (tarfile.TarError, ValueError, EOFError, RecursionError) as error:
+        except (tarfile.TarError, ValueError, OverflowError, EOFError, RecursionError) as error:
             raise UnsupportedImage(
                 f"{path} is not an uncompressed tar file",
                 code="archive_unreadable",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -110,10 +111,15 @@ def test_a_policy_from_birth_to_death(broker: rig.RunningBroker, root: Developme
         admin.delete_resource(PATH)
 
 
+def _nested(depth: int) -> JsonValue:
+    return [_nested(depth - 1)] if depth else 1
+
+
 def test_reference_values(broker: rig.RunningBroker) -> None:
     published: dict[str, JsonValue] = {"a b/c%": [1, "x", None], "ü": True, "n": 0}
     refused: list[tuple[str, JsonValue, str | None]] = [
-        ("x", None, None), ("x", 1, "yesterday"), ("x", 1, "2001-01-01T00:00:00Z"), ("", 1, None)
+        ("x", None, None), ("x", 1, "yesterday"), ("x", 1, "2001-01-01T00:00:00Z"), ("", 1, None), ("x", 1 << 70, None),
+        ("x", 0.123456789, None), ("x", _nested(70), None),
     ]  # fmt: skip
     with broker.admin("references") as admin:
         for name, value in published.items():
@@ -212,11 +218,12 @@ def test_cocos_reference_values(broker: rig.RunningBroker) -> None:
     assert coco(broker, "GET", "/kbs/v0/reference-value/coco/x") == (200, b'["a"]')
     assert coco(broker, "GET", "/kbs/v0/reference-value/absent")[0] == 404
     bad: list[dict[str, object]] = [
-        message({}), message([1]), message({"a": 1}, "swid"), {"version": "0.2.0"}, {"payload": "!"}
+        message({}), message([1]), message({"good": 1, "bad": None}), message({"good": 1, "bad": 1 << 70}), message({"a": 1}, "swid"), {"version": "0.2.0"}, {"payload": "!"}
     ]  # fmt: skip
     for wrong in bad:
         assert coco(broker, "POST", "/kbs/v0/reference-value", wrong)[0] == 400
     with broker.admin() as admin:
+        assert "good" not in {view.name for view in admin.list_references()}  # all of a message or none of it
         admin.delete_reference("coco/x")
         admin.delete_reference("y")
 
@@ -228,6 +235,28 @@ def test_health_and_keys_are_open(broker: rig.RunningBroker) -> None:
         keys = json.loads(client.ask("GET", "/.well-known/jwks.json")[1])["keys"]
     assert [key["alg"] for key in keys] == ["ES256"]
     assert all("d" not in key for key in keys)
+
+
+def test_each_request_is_one_line_of_the_log(broker: rig.RunningBroker, root: DevelopmentRoot) -> None:
+    time.sleep(0.3)  # lines are written a moment after their answers
+    before = len(broker.log())
+    with rig.raw(broker) as client:
+        client.ask("GET", "/kbs/v0/resource/journal/key/1?token=hush")
+        client.ask("GET", "/t/one/api/v0/resources", headers={"Authorization": "Bearer " + "w" * 43})
+        client.ask("GET", "/healthz")
+    with Session(broker.address(), rig.attester(root), rig.document().raw) as session, pytest.raises(NotFound):
+        session.resource(ResourcePath("journal", "key", "1"))
+    time.sleep(0.3)
+    said = broker.log()[before:]
+    lines = [json.loads(line) for line in said.splitlines() if line.startswith("{")]
+    assert [(line["path"], line["status"], line["decision"], line["reason"]) for line in lines] == [
+        ("/kbs/v0/resource/journal/key/1", 401, "refused", "session_missing"),
+        ("/t/one/api/v0/resources", 401, "refused", "admin_token_refused"),
+        ("/kbs/v0/auth", 200, "allowed", ""),
+        ("/kbs/v0/attest", 200, "allowed", ""),
+        ("/kbs/v0/resource/journal/key/1", 404, "refused", "resource_absent"),
+    ]
+    assert "hush" not in said and "www" not in said
 
 
 def test_nothing_secret_is_in_the_log(broker: rig.RunningBroker) -> None:

@@ -319,7 +319,7 @@ def test_claims_of_another_generation_decide_nothing(desk: Desk) -> None:
     claims = token()
     generation = desk.store.generation("default")
     for said, fits in ((generation, True), (generation - 1, False), (generation + 1, False)):
-        raw = {**claims.raw, "adyton": {"tenant": "default", "generation": said}}
+        raw: dict[str, Any] = {**claims.raw, "adyton": {"tenant": "default", "generation": said}}
         if fits:
             assert desk.decide(ANY, ear.read(raw)).by
         else:

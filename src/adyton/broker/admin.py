@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TypeVar, cast
@@ -19,7 +20,8 @@ from adyton import __version__
 from adyton.broker import refusals
 from adyton.broker.answer import Answer
 from adyton.broker.policies import PolicyBook
-from adyton.errors import DocumentInvalid, MalformedRequest, NotFound, NotPermitted
+from adyton.broker.rego import prepare
+from adyton.errors import DocumentInvalid, MalformedRequest, NotFound, NotPermitted, TooLarge
 from adyton.protocol import release
 from adyton.protocol.admin import (
     POLICY_KINDS,
@@ -114,10 +116,10 @@ class Admin:
         tenant = asked.tenant
         match (asked.method, *rest):
             case ("GET",):
-                for info in self.store.resources.list(tenant):
-                    if info.path == path:
-                        return _json(_resource(info))
-                raise NotFound(f"there is no resource {path.uri}", code="resource_absent")
+                found = self.store.resources.get(tenant, path)
+                if found is None:
+                    raise NotFound(f"there is no resource {path.uri}", code="resource_absent")
+                return _json(_resource(found.info))
             case ("PUT",):
                 given = _read(asked.body, ResourceBody)
                 return self.set_resource(tenant, path, given.value, given.binding, asked.now)
@@ -129,9 +131,12 @@ class Admin:
                 return Answer(204, changes=(("resource.delete", path.uri),))
         return refusals.NO_METHOD
 
-    def set_resource(self, tenant: str, path: ResourcePath, value: bytes, binding: Binding, now: datetime) -> Answer:
-        """Register or replace, after the binding has been looked at."""
-        info = self.store.resources.set(tenant, path, value, self._checked(binding), now)
+    def set_resource(
+        self, tenant: str, path: ResourcePath, value: bytes, binding: Binding | None, now: datetime
+    ) -> Answer:
+        """Register or replace, after the binding has been looked at; ``None`` keeps the one that there is."""
+        checked = self._checked(binding) if binding is not None else None
+        info = self.store.resources.set(tenant, path, value, checked, now)
         return _json(_resource(info), ("resource.set", path.uri))
 
     def _checked(self, binding: Binding) -> Binding:
@@ -187,9 +192,18 @@ class Admin:
     def set_reference(
         self, tenant: str, name: str, value: JsonValue, expires: datetime | None, now: datetime
     ) -> Answer:
-        """Publish it."""
-        stored = self.store.references.set(tenant, name, value, expires, now)
+        """Publish one, if policies can be asked about it."""
+        _comparable({name: value})
+        (stored,) = self.store.references.set_all(tenant, {name: value}, expires, now)
         return _json(_reference(stored, now), ("reference.set", name))
+
+    def set_references(
+        self, tenant: str, values: Mapping[str, JsonValue], expires: datetime | None, now: datetime
+    ) -> Answer:
+        """Publish all or none of them."""
+        _comparable(values)
+        stored = self.store.references.set_all(tenant, values, expires, now)
+        return Answer(200, changes=tuple(("reference.set", one.name) for one in stored))
 
     def _audit(self, tenant: str, query: str) -> Answer:
         asked = dict(parse_qsl(query))
@@ -208,6 +222,20 @@ def _read(body: bytes, kind: type[_T]) -> _T:
         return msgspec.json.decode(body, type=kind)
     except strict_json.UNREADABLE as error:
         raise MalformedRequest(f"the body cannot be read: {str(error)[:200]}", code="body_malformed") from error
+
+
+def _comparable(values: Mapping[str, JsonValue]) -> None:
+    """Refuse a value that would make every appraisal of its tenant fail: too deep, or a number that is not comparable."""
+    for name, value in values.items():
+        try:
+            prepare({"reference": {name: value}})
+        except (MalformedRequest, TooLarge) as error:
+            raise DocumentInvalid(
+                f"a reference value that policies cannot compare: {error.message}",
+                code="reference_not_comparable",
+                field=name[:80],
+                hint="integers of 64 bits, decimals of at most six places, nested at most 62 deep",
+            ) from error
 
 
 def _time(text: str | None) -> datetime | None:

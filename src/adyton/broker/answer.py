@@ -1,7 +1,7 @@
 """An answer to one request, and the bytes it becomes.
 
 ``changes`` names what an administrator changed, for the audit log: (action, name). ``http.py`` writes them down before
-the answer leaves.
+the answer leaves. ``reason`` is the code of an error, for the operator's log line; it is not sent.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ class Answer:
     cookie: bytes = b""
     retry_after: int = 0
     changes: tuple[tuple[str, str], ...] = ()
+    reason: str = ""
 
     def render(self, *, keep_alive: bool = True, head_only: bool = False) -> bytes:
         """The whole message. Nothing of a key broker's is ever cached."""

@@ -16,7 +16,6 @@ from adyton.broker import refusals
 from adyton.broker.admin import Admin, Asked
 from adyton.broker.answer import Answer
 from adyton.errors import DocumentInvalid, MalformedRequest, NotFound, PolicyInvalid
-from adyton.protocol.release import Binding
 from adyton.protocol.resource import ResourcePath
 from adyton.rats.types import JsonValue
 from adyton.wire import b64, strict_json
@@ -68,10 +67,7 @@ class CocoAdmin:
                     raise NotFound("there is no such reference value", code="reference_absent")
                 return Answer(200, msgspec.json.encode(found.value))
             case ("POST", "resource", *rest):
-                path = ResourcePath(*rest)
-                stored = store.resources.get(tenant, path)
-                binding = stored.binding if stored is not None else Binding()
-                return _empty(self._admin.set_resource(tenant, path, asked.body, binding, now))
+                return _empty(self._admin.set_resource(tenant, ResourcePath(*rest), asked.body, None, now))
             case ("DELETE", "resource", *rest):
                 return _empty(self._admin.handle(asked, ("resources", *rest)))
         return refusals.NO_PLUGIN
@@ -97,10 +93,8 @@ class CocoAdmin:
             raise DocumentInvalid("the payload is not base64 of JSON", code="reference_message") from error
         if not isinstance(values, dict) or not values:
             raise DocumentInvalid("the payload is not an object of values", code="reference_message", field="payload")
-        changes: list[tuple[str, str]] = []
-        for name, value in cast("dict[str, JsonValue]", values).items():
-            changes += self._admin.set_reference(tenant, name, value, now + _DEFAULT_LIFE, now).changes
-        return Answer(200, changes=tuple(changes))
+        stored = self._admin.set_references(tenant, cast("dict[str, JsonValue]", values), now + _DEFAULT_LIFE, now)
+        return Answer(200, changes=stored.changes)
 
 
 def _object(body: bytes) -> dict[str, Any]:

@@ -5,7 +5,9 @@ A decision's answer exists only once its audit row is on the disk. If the row ca
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,6 +21,7 @@ from adyton.broker.coco_admin import CocoAdmin
 from adyton.broker.connection import HttpRequest
 from adyton.broker.delivery import Asking, Delivery
 from adyton.broker.handshake import Handshake
+from adyton.broker.journal import Journal
 from adyton.broker.keys import BrokerKeys
 from adyton.broker.paths import Route, route
 from adyton.broker.refusals import Stage
@@ -62,6 +65,7 @@ class Front:
         reload: Callable[[], None],
         tenant_hosts: Mapping[str, str],
         max_in_flight: int,
+        journal: Journal,
     ) -> None:
         self._handlers = handlers
         self._current = current
@@ -69,24 +73,37 @@ class Front:
         self._reload = reload
         self._tenant_hosts = tenant_hosts
         self._max_in_flight = max_in_flight
+        self._journal = journal
         self._coco = CocoAdmin(handlers.admin)
         self._in_flight = 0
 
     def __call__(self, request: HttpRequest) -> Answer | Awaitable[Answer]:
         """The answer, at once where nothing must be waited for."""
+        began = time.perf_counter()
+        answer = self._answer(request, began)
+        if isinstance(answer, Answer):
+            self._journal.request(request, answer, began)
+        return answer
+
+    def _answer(self, request: HttpRequest, began: float) -> Answer | Awaitable[Answer]:
         if request.method not in _METHODS:
             return refusals.NO_METHOD
         try:
             where = route(request.target, request.headers.get(b"host", b""), self._tenant_hosts)
         except MalformedRequest as error:
-            return refusals.plain(404, Variant.INVALID_REQUEST_PATH, error.message)
+            return refusals.plain(404, Variant.INVALID_REQUEST_PATH, error.message, error.code)
         if where.area == "top":
             return self._top(request.method, where)
         if self._in_flight >= self._max_in_flight:
             return refusals.OVERLOADED
         if where.area == "kbs" and where.parts == ("auth",) and request.method == "POST":
             return self._auth(where.tenant, request)
-        return self._counted(where, request)
+        return self._noted(where, request, began)
+
+    async def _noted(self, where: Route, request: HttpRequest, began: float) -> Answer:
+        answer = await self._counted(where, request)
+        self._journal.request(request, answer, began)
+        return answer
 
     async def _counted(self, where: Route, request: HttpRequest) -> Answer:
         self._in_flight += 1
@@ -97,7 +114,9 @@ class Front:
             return refusals.answer(Unavailable(error.message, code=error.code), Stage.RESOURCE)
         except Exception:  # noqa: BLE001 -- the connection must get an answer, and the stranger no traceback
             _LOG.exception("a handler failed")
-            return refusals.plain(500, Variant.PLUGIN_INTERNAL_ERROR, "the broker failed; its log has the cause")
+            return refusals.plain(
+                500, Variant.PLUGIN_INTERNAL_ERROR, "the broker failed; its log has the cause", "failed"
+            )
         finally:
             self._in_flight -= 1
 
@@ -124,7 +143,9 @@ class Front:
             return refusals.answer(error, Stage.HANDSHAKE)
         except Exception:  # noqa: BLE001 -- as in _counted
             _LOG.exception("a handler failed")
-            return refusals.plain(500, Variant.PLUGIN_INTERNAL_ERROR, "the broker failed; its log has the cause")
+            return refusals.plain(
+                500, Variant.PLUGIN_INTERNAL_ERROR, "the broker failed; its log has the cause", "failed"
+            )
 
     async def _attest(self, tenant: str, request: HttpRequest) -> Answer:
         now, peer = self._clock(), request.peer
@@ -158,7 +179,8 @@ class Front:
                 holder = delivery.holder(self._current.keys, tenant, cookie, authorization, now)
         except AdytonError as error:
             return refusals.answer(error, Stage.RESOURCE)
-        asked = Asking(datetime.fromtimestamp(now, UTC), request.peer, dict(parse_qsl(where.query)))
+        query = dict(parse_qsl(where.query)) if where.query else {}
+        asked = Asking(datetime.fromtimestamp(now, UTC), request.peer, query)
         try:
             return await delivery.deliver(tenant, path, holder, asked)
         except SessionInvalid as error:
@@ -184,9 +206,10 @@ class Front:
         asked = Asked(request.method, where.tenant, request.body, now, where.query)
         try:
             self._handlers.gate.check(request.headers.get(b"authorization"))
-            answer = (self._handlers.admin if ours else self._coco).handle(asked, where.parts)
+            handler = self._handlers.admin if ours else self._coco
+            # In a thread: checking a long audit log or compiling a policy must not hold up everybody else.
+            answer = await asyncio.to_thread(handler.handle, asked, where.parts)
         except AdytonError as error:
-            _LOG.warning("administration refused: %s [%s]", error.message, error.code)
             return refusals.answer(error, Stage.ADMIN)
         for action, name in answer.changes:
             await self._handlers.auditor.administered(where.tenant, action, name, now, actor="admin", peer=request.peer)

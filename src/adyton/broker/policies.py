@@ -69,7 +69,7 @@ class PolicyBook:
         self._store = store
         self._engine = engine
         self._views = Memory[TenantView](MAX_VIEWS)
-        self._accepted: dict[tuple[str, frozenset[str]], AcceptedPolicy] = {}
+        self._accepted = Memory[AcceptedPolicy](MAX_ACCEPTED)  # of this thread and the administration's
 
     def set(self, tenant: str, kind: PolicyKind, policy_id: str, text: str, now: datetime) -> StoredPolicy:
         """Set a policy if it may be evaluated and compiles; else ``PolicyInvalid``, and the old one stays.
@@ -129,9 +129,7 @@ class PolicyBook:
         known = self._accepted.get((text, data))
         if known is None:
             known = check(text, data)
-            if len(self._accepted) >= MAX_ACCEPTED:
-                self._accepted.pop(next(iter(self._accepted)))
-            self._accepted[text, data] = known
+            self._accepted.put((text, data), known)
         return known
 
     def view(self, tenant: str, now: datetime) -> TenantView:

@@ -76,11 +76,14 @@ def answer(error: AdytonError, stage: Stage) -> Answer:
     for kind, status, variant in (*_TABLE[stage], *_ANYWHERE):
         if isinstance(error, kind):
             retry = error.retry_after if isinstance(error, TooMany) else 0
-            return Answer(status, kbs_errors.encode(variant, _detail(error, stage)), retry_after=retry)
+            return Answer(
+                status, kbs_errors.encode(variant, _detail(error, stage)), retry_after=retry, reason=error.code
+            )
     return Answer(
         503,
         kbs_errors.encode(Variant.PLUGIN_INTERNAL_ERROR, f"the broker cannot do this now ({error.code})"),
         retry_after=1,
+        reason=error.code,
     )
 
 
@@ -100,18 +103,18 @@ def _facts(error: AdytonError) -> list[tuple[str, object]]:
     return [(name, facts[name]) for name in ("field", "expected", "got", "hint") if facts[name] is not None]
 
 
-def plain(status: int, variant: Variant, detail: str, *, retry_after: int = 0) -> Answer:
+def plain(status: int, variant: Variant, detail: str, reason: str, *, retry_after: int = 0) -> Answer:
     """An error answer that no exception stands behind."""
-    return Answer(status, kbs_errors.encode(variant, detail), retry_after=retry_after)
+    return Answer(status, kbs_errors.encode(variant, detail), retry_after=retry_after, reason=reason)
 
 
 # What a connection answers by itself, before there is a request.
 UNREADABLE = {
-    "unreadable": plain(400, Variant.HTTP_FAILED, "this is not HTTP/1.1"),
-    "head": plain(413, Variant.HTTP_FAILED, "the request's head is too large"),
-    "body": plain(413, Variant.HTTP_FAILED, "the request's body is too large"),
+    "unreadable": plain(400, Variant.HTTP_FAILED, "this is not HTTP/1.1", "unreadable"),
+    "head": plain(413, Variant.HTTP_FAILED, "the request's head is too large", "head_too_large"),
+    "body": plain(413, Variant.HTTP_FAILED, "the request's body is too large", "body_too_large"),
 }
-OVERLOADED = plain(429, Variant.HTTP_FAILED, "too many requests; try again", retry_after=1)
-NO_METHOD = plain(405, Variant.INVALID_REQUEST_PATH, "this method is not served")
-NO_PATH = plain(404, Variant.INVALID_REQUEST_PATH, "there is nothing at this path")
-NO_PLUGIN = plain(404, Variant.PLUGIN_NOT_FOUND, "there is no such plug-in here")
+OVERLOADED = plain(429, Variant.HTTP_FAILED, "too many requests; try again", "overloaded", retry_after=1)
+NO_METHOD = plain(405, Variant.INVALID_REQUEST_PATH, "this method is not served", "no_method")
+NO_PATH = plain(404, Variant.INVALID_REQUEST_PATH, "there is nothing at this path", "no_path")
+NO_PLUGIN = plain(404, Variant.PLUGIN_NOT_FOUND, "there is no such plug-in here", "no_plugin")

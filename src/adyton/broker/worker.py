@@ -32,6 +32,7 @@ from adyton.broker.delivery import Delivery
 from adyton.broker.endorsements import Endorsements
 from adyton.broker.handshake import Handshake, Verifying
 from adyton.broker.http import Current, Front, Handlers
+from adyton.broker.journal import Journal
 from adyton.broker.policies import PolicyBook
 from adyton.broker.rego import RegoEngine
 from adyton.broker.release import Releaser
@@ -90,6 +91,7 @@ class Program:
             gate=Gate(read_token(settings)),
             auditor=auditor,
         )
+        self._journal = Journal()
         front = Front(
             handlers,
             self._current,
@@ -97,6 +99,7 @@ class Program:
             reload=self._reload_keys,
             tenant_hosts=settings.tenant_hosts,
             max_in_flight=settings.max_in_flight,
+            journal=self._journal,
         )
         limits = Limits(
             max_body=settings.max_body,
@@ -131,6 +134,7 @@ class Program:
                 await asyncio.gather(*chores)
             await server.wait_closed()
             self._engine.close()
+            self._journal.flush()
 
     async def _maintain(self) -> None:
         while True:

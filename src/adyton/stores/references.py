@@ -60,34 +60,26 @@ class References:
 
     def set(self, tenant: str, name: str, value: JsonValue, expires: datetime | None, now: datetime) -> StoredReference:
         """Publish or replace, durable on return. ``null`` is refused: it would mean *missing*."""
+        return self.set_all(tenant, {name: value}, expires, now)[0]
+
+    def set_all(
+        self, tenant: str, values: Mapping[str, JsonValue], expires: datetime | None, now: datetime
+    ) -> list[StoredReference]:
+        """As ``set``, all of them or, if one cannot be taken, none."""
         tenants.check(tenant)
-        if not 0 < len(name) <= MAX_NAME or not name.isprintable():
-            raise DocumentInvalid(
-                f"a reference value's name has 1 to {MAX_NAME} printable characters",
-                code="reference_name_invalid",
-                field="name",
-                got=name[:80],
-            )
-        if value is None:
-            raise DocumentInvalid(
-                "a reference value may not be null", code="reference_null", field=name, hint="delete it instead"
-            )
-        if expires is not None and expires <= now:
-            raise DocumentInvalid(
-                "the reference value has expired already", code="reference_expired", field=name, got=expires.isoformat()
-            )
-        encoded = msgspec.json.encode(value)
-        if len(encoded) > MAX_VALUE:
-            raise TooLarge(f"a reference value has at most {MAX_VALUE} bytes", code="reference_too_large")
+        encoded = {name: _encode(name, value, expires, now) for name, value in values.items()}
+        found = []
         with self._database.write() as transaction:
-            version = tenants.touch(transaction, tenant, references=True)
-            # The expiry decides, so it is sealed with the value; the column beside it is for people and queries.
-            sealed = self._sealer.seal(_expiry(expires) + encoded, tenant, _KIND, name, version)
-            transaction.execute(
-                'INSERT OR REPLACE INTO "references" VALUES (?,?,?,?,?,?)',
-                (tenant, name, version, now.timestamp(), expires.timestamp() if expires else None, sealed),
-            )
-        return StoredReference(name=name, value=value, version=version, updated=now, expires=expires)
+            for name, body in encoded.items():
+                version = tenants.touch(transaction, tenant, references=True)
+                # The expiry decides, so it is sealed with the value; the column beside it is for people and queries.
+                sealed = self._sealer.seal(_expiry(expires) + body, tenant, _KIND, name, version)
+                transaction.execute(
+                    'INSERT OR REPLACE INTO "references" VALUES (?,?,?,?,?,?)',
+                    (tenant, name, version, now.timestamp(), expires.timestamp() if expires else None, sealed),
+                )
+                found.append(StoredReference(name, values[name], version, now, expires))
+        return found
 
     def list(self, tenant: str) -> list[StoredReference]:
         """All of a tenant's reference values by name, expired ones included."""
@@ -138,6 +130,28 @@ class References:
             updated=datetime.fromtimestamp(updated, UTC),
             expires=datetime.fromtimestamp(micros / 1_000_000, UTC) if micros else None,
         )
+
+
+def _encode(name: str, value: JsonValue, expires: datetime | None, now: datetime) -> bytes:
+    if not 0 < len(name) <= MAX_NAME or not name.isprintable():
+        raise DocumentInvalid(
+            f"a reference value's name has 1 to {MAX_NAME} printable characters",
+            code="reference_name_invalid",
+            field="name",
+            got=name[:80],
+        )
+    if value is None:
+        raise DocumentInvalid(
+            "a reference value may not be null", code="reference_null", field=name, hint="delete it instead"
+        )
+    if expires is not None and expires <= now:
+        raise DocumentInvalid(
+            "the reference value has expired already", code="reference_expired", field=name, got=expires.isoformat()
+        )
+    encoded = msgspec.json.encode(value)
+    if len(encoded) > MAX_VALUE:
+        raise TooLarge(f"a reference value has at most {MAX_VALUE} bytes", code="reference_too_large")
+    return encoded
 
 
 def _expiry(expires: datetime | None) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -54,13 +55,17 @@ class Resources:
         self._database = database
         self._sealer = sealer
 
-    def set(self, tenant: str, path: ResourcePath, value: bytes, binding: Binding, now: datetime) -> ResourceInfo:
-        """Register or replace, durable on return."""
+    def set(
+        self, tenant: str, path: ResourcePath, value: bytes, binding: Binding | None, now: datetime
+    ) -> ResourceInfo:
+        """Register or replace, durable on return. ``binding`` ``None`` keeps the one that there is, or binds to nobody."""
         tenants.check(tenant)
         if len(value) > MAX_VALUE:
             raise TooLarge(f"a resource has at most {MAX_VALUE} bytes", code="resource_too_large", got=len(value))
         name = str(path)
         with self._database.write() as transaction:
+            if binding is None:  # read here, so that a binding that changes meanwhile is not undone
+                binding = self._binding(transaction, tenant, name)
             version = tenants.touch(transaction, tenant)  # never used twice for one name, not even after deletion
             sealed = self._sealer.seal(_pack(binding, value), tenant, _KIND, name, version)
             transaction.execute(
@@ -68,6 +73,12 @@ class Resources:
                 (tenant, name, version, now.timestamp(), len(value), sealed),
             )
         return ResourceInfo(path=path, binding=binding, version=version, updated=now, size=len(value))
+
+    def _binding(self, transaction: sqlite3.Connection, tenant: str, name: str) -> Binding:
+        row = transaction.execute(
+            "SELECT version, sealed FROM resources WHERE tenant=? AND path=?", (tenant, name)
+        ).fetchone()
+        return _unpack(self._sealer.open(row[1], tenant, _KIND, name, row[0]))[0] if row else Binding()
 
     def bind(self, tenant: str, path: ResourcePath, binding: Binding, now: datetime) -> ResourceInfo:
         """Replace the binding and keep the value; ``NotFound`` if there is none."""

@@ -14,6 +14,8 @@ import hmac
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
+import msgspec
+
 from adyton.appraisal import explain, requirements, vector
 from adyton.appraisal.policies import DEFAULT_ID
 from adyton.appraisal.rego_check import AcceptedPolicy
@@ -29,6 +31,7 @@ from adyton.rats.types import JsonValue, VerifiedEvidence
 MAX_DOCUMENTS = 512
 MAX_DOCUMENT = 16 * 1024
 _ADDITIONAL = "additional-evidence"
+_ENCODE = msgspec.json.Encoder().encode  # tells what Python's ``==`` does not: true from 1
 
 
 class Appraiser:
@@ -110,7 +113,7 @@ class Appraiser:
         )
 
     def _mismatches(self, view: TenantView, item: VerifiedEvidence) -> tuple[Mismatch, ...]:
-        key = (item.tee, view.data_key, repr(explain.relevant(item.tee, item.coco_claims)))
+        key = (item.tee, view.data_key, _ENCODE(explain.relevant(item.tee, item.coco_claims)))
         found = self._explained.get(key)
         if found is None:
             found = explain.mismatches(item.tee, item.coco_claims, view.references)

@@ -46,9 +46,10 @@ class Tier(IntEnum):
     @property
     def text(self) -> str:
         """As EAR writes it."""
-        return self.name.lower()
+        return _TEXTS[self]
 
 
+_TEXTS = tuple(tier.name.lower() for tier in Tier)
 _TIERS = (
     *([Tier.NONE] * 2),
     *([Tier.AFFIRMING] * 30),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 from datetime import datetime
+from functools import cache
 from typing import TYPE_CHECKING, Protocol, cast
 
 from adyton.errors import UnsupportedEvidence
@@ -89,8 +90,7 @@ def show(tee: str, evidence: bytes) -> dict[str, JsonValue]:
 
 
 def _room(tee: str) -> _Room:
-    name = ROOMS.get(tee)
-    if name is None:
+    if tee not in ROOMS:
         raise UnsupportedEvidence(
             "Adyton does not verify evidence of this TEE",
             code="tee_unsupported",
@@ -99,4 +99,9 @@ def _room(tee: str) -> _Room:
             expected=sorted(ROOMS),
             got=tee[:40],
         )
-    return cast("_Room", importlib.import_module(name))
+    return _opened(tee)
+
+
+@cache
+def _opened(tee: str) -> _Room:
+    return cast("_Room", importlib.import_module(ROOMS[tee]))

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import struct
 from enum import Enum
+from operator import itemgetter
+from typing import Any
 
 import msgspec
 
@@ -249,12 +251,11 @@ class SnpReport(msgspec.Struct, frozen=True, kw_only=True):
 
     def encode(self) -> bytes:
         """The 1184 bytes; ``ValueError`` if a field does not fit its place."""
-        values = [getattr(self, name) for name in _NAMES]
+        values: list[Any] = list(msgspec.structs.astuple(self))
         for index in _TCB_INDICES:
             values[index] = values[index].raw
-        for value, size in zip(values, _SIZES, strict=True):
-            if size is not None and len(value) != size:
-                raise ValueError("a field of the report has the wrong length")
+        if tuple(map(len, _BYTES(values))) != _LENGTHS:
+            raise ValueError("a field of the report has the wrong length")
         try:
             return _LAYOUT.pack(*values)
         except struct.error as error:
@@ -293,7 +294,10 @@ class SnpReport(msgspec.Struct, frozen=True, kw_only=True):
 
 _NAMES = SnpReport.__struct_fields__
 _TCB_INDICES = tuple(_NAMES.index(name) for name in ("current_tcb", "reported_tcb", "committed_tcb", "launch_tcb"))
-_SIZES = tuple(len(value) if isinstance(value, bytes) else None for value in _LAYOUT.unpack(bytes(REPORT_SIZE)))
+_SIZES = {
+    index: len(value) for index, value in enumerate(_LAYOUT.unpack(bytes(REPORT_SIZE))) if isinstance(value, bytes)
+}
+_BYTES, _LENGTHS = itemgetter(*_SIZES), tuple(_SIZES.values())
 
 
 def _malformed(message: str, field: str, expected: object, got: object) -> MalformedEvidence:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,18 @@ def test_no_service_no_instances(capsys: pytest.CaptureFixture[str], home: Path)
     assert run(adyton, ["stop", "nobody"]) == 1
     assert "platform_absent" in capsys.readouterr().err
     assert not (home / "run").exists()
+
+
+@pytest.mark.parametrize("arguments", [["rm", "x"], ["logs", "x"], ["ps", "-a"]])
+def test_who_is_not_root_is_told_before_a_service_is_started(
+    arguments: list[str], capsys: pytest.CaptureFixture[str], home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 65534)
+    assert run(adyton, arguments) == 1
+    captured = capsys.readouterr()
+    assert captured.err.count("error:") == 1
+    assert "root_required" in captured.err
+    assert not any(home.iterdir())
 
 
 @pytest.mark.parametrize("noun", ["run", "ps", "logs", "stop", "rm"])

@@ -8,6 +8,7 @@ import pty
 import signal
 import socket
 import subprocess
+import sys
 import time
 import tty
 from pathlib import Path
@@ -211,7 +212,39 @@ def test_terminal(adyton: Any, image: str) -> None:
     os.close(master)
 
 
-def until(descriptor: int, text: bytes, timeout: float = 20) -> bytes:
+def test_a_terminal_without_input_leaves_ctrl_c_to_the_caller(adyton: Any, image: str) -> None:
+    master, slave = pty.openpty()
+    os.set_blocking(master, False)
+    script = "trap 'exit 9' INT; echo ready; while :; do sleep 0.05; done"
+    argv = [sys.executable, "-m", "adyton", "run", "-q", "--rm", "-t", image, "sh", "-c", script]
+    code = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *argv],
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+        env=adyton.environment,
+        start_new_session=True,
+    )
+    os.close(slave)
+    try:
+        until(master, b"ready")
+        os.write(master, b"\x03")
+        assert process.wait(10) == 9
+    finally:
+        process.kill()
+        process.wait()
+        os.close(master)
+
+
+def test_logs_of_an_attached_run_are_not_kept_and_it_says_so(adyton: Any, image: str) -> None:
+    assert adyton("run", "--name", "attached", image, "true").returncode == 0
+    result = adyton("logs", "attached")
+    assert result.returncode == 1
+    assert b"adyton run -d" in result.stderr
+
+
+def until(descriptor: int, text: bytes, timeout: float = 60) -> bytes:
     data, end = b"", time.monotonic() + timeout
     while text not in data:
         assert time.monotonic() < end, data

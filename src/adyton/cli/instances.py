@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ import click
 
 from adyton.cli import output
 from adyton.cli.places import places
-from adyton.errors import AdytonError
+from adyton.errors import AdytonError, PlatformError, Unavailable
 
 if TYPE_CHECKING:
     from adyton.protocol.devtee import Publish
@@ -25,6 +26,16 @@ def connect() -> Control:
     from adyton.runtime.service import connect as connect_service
 
     here = places()
+    try:
+        return reach()
+    except Unavailable as absent:
+        if os.geteuid() != 0:
+            raise PlatformError(
+                "the development TEE starts its instances with mounts and namespaces, which only root may make here",
+                code="root_required",
+                got=f"user id {os.geteuid()}",
+                hint="run it as root: sudo adyton …",
+            ) from absent
     command = ["-m", "adyton", "devtee", "serve", "--idle-exit", str(IDLE_EXIT)]
     return connect_service(Service(here.devtee_socket, command, here.devtee / "service.log"), output.say)
 
@@ -61,7 +72,7 @@ def ps(everything: bool, as_json: bool) -> None:
                 row.id[:12],
                 row.name,
                 row.image[:19],
-                " ".join(row.command)[:30],
+                "".join(c if c.isprintable() else "?" for c in " ".join(row.command)[:30]),
                 row.created,
                 row.state if row.status is None else f"{row.state} ({row.status})",
                 ports(row.published),

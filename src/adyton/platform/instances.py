@@ -93,8 +93,8 @@ class Table:
                 got=taken.instance.id,
                 hint=f"adyton rm {row.instance.name}, or another name",
             )
-        self._rows[row.instance.id] = row
         self._write(row)
+        self._rows[row.instance.id] = row
 
     def change(self, identity: str, *, error: dict[str, object] | None = None, **members: object) -> None:
         """Replace members of a row."""

@@ -200,10 +200,10 @@ class Service:
     async def _logs(self, connection: Connection, row: Row, *, follow: bool) -> None:
         if not row.logs:
             raise NotPermitted(
-                "nothing that this instance writes leaves it",
+                "what this instance wrote was not kept",
                 code="logs_not_kept",
                 got=row.instance.name,
-                hint='a document with logs = "host" lets a detached instance\'s output out: adyton run --logs host -d …',
+                hint='kept is what runs detached (adyton run -d) under a document with logs = "host"',
             )
         reader = Reader(self.keeper.table.log_path(row.instance.id))
         while True:

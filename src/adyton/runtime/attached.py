@@ -67,7 +67,7 @@ def attached(control: Control, run: devtee.Run, streams: Streams, watcher: Watch
                 watcher.phase(message)
                 if message.name == "runtime":  # from here on the streams are the workload's
                     watcher.done()
-                    if run.terminal:
+                    if run.terminal and run.interactive:  # else the caller's keys are the caller's, Ctrl-C above all
                         undo.enter_context(terminal.raw(streams.stdin))
             elif isinstance(message, devtee.Exited):
                 return message.status

@@ -31,6 +31,8 @@ layout = Layout(
 def obtain(*_: object) -> Layers:
     if slow := os.environ["SLOW"]:
         Path(slow).read_bytes()  # a pipe that nobody writes to: a pull that hangs
+    if os.environ["STOP_SIGNAL"].startswith("raise:"):
+        raise ValueError(os.environ["STOP_SIGNAL"])  # a defect of the agent's
     return Layers(layers, bool(os.environ["ENCRYPTED"]), stop_signal(os.environ["STOP_SIGNAL"]))
 
 

@@ -121,6 +121,15 @@ def test_numbers_in_etc_that_are_none_are_passed_over(launch: Any, tmp_path: Pat
     assert out == b"1000\n1001\n1001\n", instance.events
 
 
+def test_a_defect_is_said_without_what_the_image_holds(launch: Any) -> None:
+    instance = launch("echo", "ran", stop_signal="raise:the image's secret")
+    out, err = instance.wait()
+    assert instance.failure()["code"] == "agent_defect"
+    assert instance.process.returncode == 125
+    assert b"secret" not in out + err
+    assert "secret" not in str(instance.failure())
+
+
 # What must run, as podman runs it
 
 

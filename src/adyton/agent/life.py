@@ -100,6 +100,9 @@ def live(connection: socket.socket, layout: Layout, obtain: Obtain) -> int:
     except OSError as error:
         failure = PlatformError("the instance could not be set up", code="instance_failed", got=str(error)[:200])
         return _fail(channel, failure)
+    except Exception as error:  # noqa: BLE001 -- a defect: its class is said, its words may be the image's content
+        kind = type(error).__name__
+        return _fail(channel, PlatformError("the agent failed in a way nobody foresaw", code="agent_defect", got=kind))
     with contextlib.suppress(Unavailable):
         channel.send(Exited(status))
     return status

@@ -157,6 +157,7 @@ def test_what_is_missing_is_one(cli: Cli, vectors: Path, genoa: tuple[object, ..
     assert "kdsintf.amd.com/vcek/v1/Genoa/0506ffba" in one(out)["error"]["hint"]
     status, out, _ = cli(*(argument for argument in genoa if argument != "--no-revocation"), "--json")
     assert (status, one(out)["error"]["code"]) == (1, "revocation_unknown")
+    assert all(option in one(out)["error"]["hint"] for option in ("--endorsements", "--no-revocation"))
     broken = tmp_path / "broken.pem"
     broken.write_text("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
     status, out, _ = cli(*genoa, "--endorsements", broken, "--json")

@@ -66,6 +66,13 @@ def _as_error(message: str) -> ConfigError:
     return ConfigError(message, code="usage", hint=message)
 
 
+# What the verifier's words are called on this command line.
+_HINTS = {
+    "revocation_unknown": "give the issuer's CRL with --endorsements FILE, or accept not knowing with --no-revocation",
+    "crl_validity": "give the issuer's current CRL with --endorsements FILE, or the evidence's own time with --at",
+}
+
+
 @click.group(cls=_Nouns)
 def evidence() -> None:
     """Verify evidence, show what it says, and run test vectors."""
@@ -141,6 +148,8 @@ def verify(
     except AdytonError as error:
         if isinstance(error, ConfigError):  # a path of endorsements that cannot be read
             raise click.UsageError(error.message) from error
+        if error.code in _HINTS:
+            error.hint = _HINTS[error.code]
         if as_json:
             print_json(_failure(tee, error, trail, unchecked))
             say(f"not verified: {error.message} [{error.code}]")

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from tests.image.building import Built, descriptor_of, image, layer
 
-from adyton.errors import AdytonError, ConfigError, DigestMismatch, MalformedImage, NotFound, UnsupportedImage
+from adyton.errors import AdytonError, ConfigError, Conflict, DigestMismatch, MalformedImage, NotFound, UnsupportedImage
 from adyton.image.archive import ArchiveSource
 from adyton.image.blob_file import FileBlobWriter, open_blob_file, read_file
 from adyton.image.dir_layout import DirectorySink, DirectorySource
@@ -194,7 +194,10 @@ def test_directories(tmp_path: Path) -> None:
     with pytest.raises(NotFound):
         DirectorySource(tmp_path / "none").manifest()
     sink = DirectorySink(tmp_path / "image")
+    with pytest.raises(Conflict):
+        DirectorySink(tmp_path / "image")
     sink.put_manifest(ONE.raw, ONE.media_type)
+    sink.close()
     source = DirectorySource(tmp_path / "image")
     assert source.manifest().digest == source.manifest(ONE.digest).digest == ONE.digest
     with pytest.raises(NotFound):
@@ -215,15 +218,18 @@ def test_a_directory_holds_one_image_and_nothing_of_the_one_before(tmp_path: Pat
             writer.write(blob)
             writer.commit(digest)
         (place / "signature-1").write_bytes(b"of the one before")
+        (place / ".incoming-x").write_bytes(b"of a writer that was killed")
         (place / "notes.txt").write_text("the owner's")
         sink.put_manifest(built.raw, built.media_type)
+        sink.close()
     left = {path.name for path in place.iterdir()}
     blobs = {digest.hex for digest in TWO.blobs if digest != TWO.digest}
     assert left - {TWO.digest.hex} == {"manifest.json", "version", "notes.txt"} | blobs
 
 
 def test_a_directory_is_not_written_while_it_is_read(tmp_path: Path) -> None:
-    DirectorySink(tmp_path / "image").put_manifest(ONE.raw, ONE.media_type)
+    with closing(DirectorySink(tmp_path / "image")) as sink:
+        sink.put_manifest(ONE.raw, ONE.media_type)
     (tmp_path / "link").symlink_to("image")
     with pytest.raises(ConfigError) as caught:
         open_sink(ImageReference.parse(f"dir:{tmp_path}/link"), None, ImageReference.parse(f"dir:{tmp_path}/image"))

@@ -6,10 +6,13 @@ held the plain image would hand the plain layers on beside the encrypted ones.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import os
 import re
 from pathlib import Path
 
-from adyton.errors import ConfigError, NotFound
+from adyton.errors import ConfigError, Conflict, NotFound
 from adyton.image import manifest as manifests
 from adyton.image.blob_file import FileBlobWriter, SliceReader, file_errors, open_blob_file, read_file, write_file
 from adyton.image.manifest import MAX_MANIFEST, Index
@@ -17,7 +20,7 @@ from adyton.image.oci_layout import checked_manifest
 from adyton.image.source import RawManifest
 from adyton.rats.types import Digest
 
-_OF_AN_IMAGE = re.compile(r"(?:[0-9a-f]{64}|[0-9a-f]{96}|[0-9a-f]{128})(?:\.manifest\.json)?\Z|signature-[0-9]+\Z")
+_OF_AN_IMAGE = re.compile(r"(?:[0-9a-f]{64}|[0-9a-f]{96}|[0-9a-f]{128})(?:\.manifest\.json)?\Z|signature-[0-9]+\Z|\.incoming-")
 VERSION = b"Directory Transport Version: 1.1\n"
 
 
@@ -47,12 +50,22 @@ class DirectorySource:
 
 
 class DirectorySink:
-    """An ``ImageSink`` into such a directory; a directory that holds something else is refused."""
+    """An ``ImageSink`` into such a directory, one at a time; a directory that holds something else is refused."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        with file_errors(path):
+        with contextlib.ExitStack() as held, file_errors(path):
             path.mkdir(parents=True, exist_ok=True)
+            held.callback(os.close, lock := os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise Conflict(
+                    "another image is being written into the destination directory",
+                    code="destination_busy",
+                    field="DST",
+                    got=str(path),
+                ) from error
             if any(path.iterdir()) and not (path / "version").is_file():
                 raise ConfigError(
                     "the destination directory holds something that is not an image",
@@ -61,7 +74,8 @@ class DirectorySink:
                     got=str(path),
                     hint="name a new or an empty directory",
                 )
-        write_file(path / "version", VERSION)
+            write_file(path / "version", VERSION)
+            self._held = held.pop_all()
 
     def has_blob(self, digest: Digest) -> bool:
         """As ``ImageSink``; what lies there is not trusted to be whole."""
@@ -77,8 +91,12 @@ class DirectorySink:
         self._remove_others(raw)
         return Digest.of(raw)
 
+    def close(self) -> None:
+        """Let others write there."""
+        self._held.close()
+
     def _remove_others(self, raw: bytes) -> None:
-        """Remove blobs, manifests and signatures that the image just written does not need."""
+        """Remove blobs, manifests and signatures that the image just written does not need, and what others left undone."""
         image = manifests.parse(raw)
         entries = image.manifests if isinstance(image, Index) else (image.config, *image.layers)
         needed = {entry.digest.hex for entry in entries}
@@ -86,9 +104,6 @@ class DirectorySink:
             for path in list(self._path.iterdir()):
                 if _OF_AN_IMAGE.match(path.name) and path.name.partition(".")[0] not in needed:
                     path.unlink()
-
-    def close(self) -> None:
-        """Nothing is held."""
 
 
 def _place(path: Path, digest: Digest) -> Path:

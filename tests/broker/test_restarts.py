@@ -5,17 +5,23 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
+import ssl
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from tests.broker import rig
 
+from adyton.broker import certificate
 from adyton.client.handshake import Session
 from adyton.client.transport import Transport
 from adyton.crypto import jwe
@@ -139,6 +145,59 @@ def test_several_workers_serve_one_session(tmp_path: Path, root: DevelopmentRoot
     assert not [child for child in children if Path(f"/proc/{child}/cmdline").exists()]
 
 
+@pytest.mark.parametrize("umask", ["000", "777"])
+def test_files_are_the_owners_alone_whatever_the_umask(tmp_path: Path, umask: str) -> None:
+    data = tmp_path / "above" / "data"
+    serve = [sys.executable, "-m", "adyton", "broker", "serve", "--data", str(data), "--listen", "127.0.0.1:0", "--tls"]
+    log = tmp_path / "log"
+    with log.open("w") as out:
+        process = subprocess.Popen(["sh", "-c", f'umask {umask}; exec "$@"', "sh", *serve], stdout=out, stderr=out)
+    try:
+        for _ in range(300):
+            if "JWK set" in log.read_text() or process.poll() is not None:
+                break
+            time.sleep(0.02)
+        assert process.poll() is None, log.read_text()
+        made = [tmp_path / "above", data, *data.rglob("*")]
+        assert {"broker.json", "root.key", "admin.token", "private-key.pem", "broker.sqlite"} <= {p.name for p in made}
+        for path in made:
+            assert path.stat().st_mode & 0o077 == 0, path
+            assert path.stat().st_mode & 0o600 == 0o600, path
+        limits = Path(f"/proc/{process.pid}/limits").read_text()
+        assert next(line for line in limits.splitlines() if "core file" in line).split()[4:6] == ["0", "0"]
+    finally:
+        process.terminate()
+        assert process.wait(20) == 0
+
+
+def test_a_broker_process_cannot_be_dumped() -> None:
+    program = (
+        "import ctypes; from adyton.broker.process import harden; harden(10); print(ctypes.CDLL(None).prctl(3,0,0,0,0))"
+    )
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30).stdout == "0\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "code"),
+    [
+        (".", 0o777, "data_exposed"),
+        ("admin.token", 0o644, "admin_token_exposed"),
+        ("root.key", 0o640, "root_key_exposed"),
+    ],
+)
+def test_what_others_could_reach_stops_the_start(own: rig.RunningBroker, name: str, mode: int, code: str) -> None:
+    own.stop()
+    (own.data / name).chmod(mode)
+    assert code in refused_start(own.data.parent, "--listen", "127.0.0.1:0")
+
+
+def test_a_lost_root_key_is_not_made_anew(own: rig.RunningBroker) -> None:
+    own.stop()
+    (own.data / "root.key").rename(own.data / "elsewhere")
+    assert "root_key_missing" in refused_start(own.data.parent, "--listen", "127.0.0.1:0")
+    assert not (own.data / "root.key").exists()
+
+
 # ---------------------------------------------------------------- how it is started
 
 
@@ -168,9 +227,63 @@ def test_tls_by_pin(tmp_path: Path, root: DevelopmentRoot) -> None:
     running.stop()
 
 
+def test_the_certificate_follows_its_names_and_the_pin_stays(tmp_path: Path) -> None:
+    now = datetime.fromtimestamp(time.time(), UTC)
+
+    def names() -> set[str]:
+        extension = x509.load_pem_x509_certificate(file.read_bytes()).extensions.get_extension_for_class(
+            x509.SubjectAlternativeName
+        )
+        return {str(name.value) for name in extension.value}
+
+    file, key = certificate.make(tmp_path, ["localhost", "127.0.0.1"], now)
+    pin, written = certificate.pin(file), file.read_bytes()
+    certificate.make(tmp_path, ["127.0.0.1"], now)
+    assert file.read_bytes() == written
+    certificate.make(tmp_path, ["broker.example", "2001:db8::1"], now)
+    assert names() == {"localhost", "127.0.0.1", "broker.example", "2001:db8::1"}
+    assert certificate.pin(file) == pin
+    certificate.make(tmp_path, ["localhost"], now + timedelta(days=3640))  # it would end soon
+    assert file.read_bytes() != written and certificate.pin(file) == pin
+    file.write_bytes(written[:100])  # as a full disk may leave it
+    certificate.make(tmp_path, ["localhost"], now)
+    assert names() == {"localhost"} and certificate.pin(file) == pin
+    key.write_bytes(b"rubbish")
+    with pytest.raises(ConfigError) as refused:
+        certificate.make(tmp_path, ["localhost"], now)
+    assert refused.value.code == "certificate_unreadable"
+    with pytest.raises(ConfigError):
+        certificate.make(tmp_path / "other", ["not ascii: é"], now)
+
+
+def test_old_tls_and_slow_handshakes(tmp_path: Path) -> None:
+    running = rig.started(tmp_path / "data", None, "--tls")
+    try:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that this is old is the point
+            context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_1
+        with socket.create_connection(("127.0.0.1", running.port)) as plain, pytest.raises(OSError):
+            context.wrap_socket(plain)
+    finally:
+        running.stop()
+
+
+def test_a_key_with_a_passphrase_is_not_asked_for(tmp_path: Path) -> None:
+    file, key = certificate.make(tmp_path, ["localhost"], datetime.fromtimestamp(time.time(), UTC))
+    private = serialization.load_pem_private_key(key.read_bytes(), None)
+    locked = serialization.BestAvailableEncryption(b"hush")
+    pem, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    key.write_bytes(private.private_bytes(pem, form, locked))
+    said = refused_start(tmp_path, "--certificate", str(file), "--private-key", str(key), "--listen", "127.0.0.1:0")
+    assert "certificate_unusable" in said and "passphrase" in said
+    assert "setting_invalid" in refused_start(tmp_path, "--private-key", str(key), "--tls")
+
+
 def refused_start(tmp_path: Path, *arguments: str) -> str:
     command = [sys.executable, "-m", "adyton", "broker", "serve", "--data", str(tmp_path / "data"), *arguments]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    result = subprocess.run(command, capture_output=True, text=True, timeout=30, stdin=subprocess.DEVNULL)
     assert result.returncode in {1, 3}
     return result.stderr
 

@@ -12,10 +12,12 @@ import logging
 import os
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,6 +27,7 @@ import msgspec
 
 from adyton.broker import certificate
 from adyton.broker.policies import PolicyBook
+from adyton.broker.process import harden
 from adyton.broker.rego import RegoEngine
 from adyton.broker.settings import Settings, check
 from adyton.broker.worker import DRAIN_SECONDS, Program, Start, open_store, run
@@ -52,19 +55,18 @@ class Listening:
 
 def prepare(settings: Settings, *, tls: bool) -> Settings:
     """The directory, the admin token and, if ``tls`` asks for one and none is given, a certificate, made if absent."""
+    check(settings)
+    harden(settings.max_connections)
     directory = settings.directory
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _check_directory(directory)
         if not settings.admin_token.exists():
-            certificate.write_private(settings.admin_token, (b64.encode_url(random_bytes(32)) + "\n").encode())
+            made = (b64.encode_url(random_bytes(32)) + "\n").encode()
+            certificate.write_private(settings.admin_token, made, replace=False)
         if tls and not settings.certificate:
-            names = ["localhost", "127.0.0.1", "::1", socket.gethostname(), settings.host]
-            made, key = certificate.make(
-                directory / "tls",
-                [name for name in names if name not in _EVERYWHERE],
-                _now(),
-            )
-            settings = msgspec.structs.replace(settings, certificate=str(made), private_key=str(key))
+            made_certificate, key = certificate.make(directory / "tls", _names(settings), _now())
+            settings = msgspec.structs.replace(settings, certificate=str(made_certificate), private_key=str(key))
     except OSError as error:
         raise ConfigError(
             f"the broker's data directory cannot be written: {error.strerror}",
@@ -72,11 +74,34 @@ def prepare(settings: Settings, *, tls: bool) -> Settings:
             field=str(directory),
             hint="give one that is yours: --data DIR",
         ) from error
-    return check(settings)
+    return settings
+
+
+def _check_directory(directory: Path) -> None:
+    status = directory.stat()
+    if status.st_mode & 0o022 or status.st_uid not in {0, os.geteuid()}:
+        raise ConfigError(
+            "others may write in the broker's data directory: they could put their own token, key or store there",
+            code="data_exposed",
+            field=str(directory),
+            expected="a directory of this user that nobody else may write in",
+            got=f"mode {stat.S_IMODE(status.st_mode):04o}, user {status.st_uid}",
+            hint="give one of its own: --data DIR; or chmod 700",
+        )
+
+
+def _names(settings: Settings) -> list[str]:
+    """What clients may call this broker, for its own certificate."""
+    host = socket.gethostname()
+    names = ["localhost", "127.0.0.1", "::1", *settings.names]
+    if host.isascii() and host.replace("-", "").replace(".", "").isalnum():
+        names.append(host)
+    return names if settings.host in _EVERYWHERE else [*names, settings.host]
 
 
 def serve(settings: Settings, announce: Callable[[Listening], None]) -> None:
     """Run until SIGTERM or SIGINT. ``announce`` is called once connections are answered."""
+    harden(settings.max_connections)
     store = open_store(settings)
     try:
         _check_policies(settings, store)
@@ -141,9 +166,7 @@ def _describe(settings: Settings, listener: socket.socket) -> Listening:
         "environment": settings.environment,
         "pid": os.getpid(),
     }
-    temporary = description.with_suffix(".new")
-    temporary.write_text(json.dumps(content, indent=1) + "\n")
-    temporary.replace(description)
+    certificate.write_private(description, (json.dumps(content, indent=1) + "\n").encode())
     return Listening(url, pin, settings, description)
 
 
@@ -180,7 +203,8 @@ def _supervise(settings: Settings, store: Store, listener: socket.socket, ready:
                         hint="the log above has their errors",
                     )
                 workers[number] = _start(settings, store, listener, number)
-                _wait_ready(workers[number])
+                with suppress(PlatformError):  # then it has ended, and counts as dead above
+                    _wait_ready(workers[number])
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)

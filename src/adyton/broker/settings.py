@@ -18,6 +18,7 @@ _TENANT = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\Z")
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Paths are absolute. ``certificate`` and ``private_key`` are PEM files, empty without TLS.
 
+    ``names`` are further ones for the certificate that the broker makes itself.
     ``development_roots``: fingerprints (SHA-256 of the root key's SPKI, hex) of roots without hardware behind them.
     ``keep_broken_policies``: start although a tenant's policy no longer compiles; that tenant then gets nothing.
     ``tenant_hosts`` maps a configured host name to its tenant; everything else goes by the URL's path.
@@ -29,6 +30,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     port: int = 8080
     certificate: str = ""
     private_key: str = ""
+    names: list[str] = []
     environment: str = Environment.PRODUCTION.value
     development_roots: list[str] = []
     endorsements: list[str] = []

@@ -13,6 +13,7 @@ import logging
 import signal
 import socket
 import ssl
+import stat
 import sys
 import time
 from collections.abc import Callable
@@ -34,6 +35,7 @@ from adyton.broker.handshake import Handshake, Verifying
 from adyton.broker.http import Current, Front, Handlers
 from adyton.broker.journal import Journal
 from adyton.broker.policies import PolicyBook
+from adyton.broker.process import harden
 from adyton.broker.rego import RegoEngine
 from adyton.broker.release import Releaser
 from adyton.broker.settings import Settings
@@ -41,7 +43,7 @@ from adyton.config import Environment
 from adyton.errors import AdytonError, ConfigError
 from adyton.rats.types import TrustAnchors
 from adyton.stores import rootkey
-from adyton.stores.sqlite import Store
+from adyton.stores.sqlite import FILE, Store
 
 DRAIN_SECONDS = 10.0
 MAINTENANCE_SECONDS = 5.0
@@ -110,6 +112,7 @@ class Program:
         )
         self._worker = Worker(front, limits, refusals.OVERLOADED, refusals.UNREADABLE)
         self._tls = tls_context(settings)
+        self._head_seconds = settings.head_seconds
 
     def _reload_keys(self) -> None:
         self._current.keys = keys.load(self._store.secrets, time.time(), self._current.keys)
@@ -117,11 +120,19 @@ class Program:
     async def serve(self, listener: socket.socket, stop: asyncio.Event, ready: Callable[[], None]) -> None:
         """Serve until ``stop`` is set, then answer what is under way."""
         loop = asyncio.get_running_loop()
-        server = await loop.create_server(self._worker.protocol, sock=listener, ssl=self._tls, backlog=1024)
+        server = await loop.create_server(
+            self._worker.protocol,
+            sock=listener,
+            ssl=self._tls,
+            backlog=1024,
+            # A connection is counted once its TLS stands, so until then it may not stay for long.
+            ssl_handshake_timeout=self._head_seconds if self._tls else None,
+        )
         loop.add_signal_handler(signal.SIGHUP, self._hang_up)
         chores = [asyncio.ensure_future(self._worker.sweep()), asyncio.ensure_future(self._maintain())]
         gc.collect()
         gc.freeze()  # what is here now stays; later collections need not look at it
+        gc.set_threshold(20_000, 50, 50)
         ready()
         try:
             await stop.wait()
@@ -166,6 +177,13 @@ def run(program: Program, listener: socket.socket, ready: Callable[[asyncio.Even
 
 def open_store(settings: Settings, instance: str | None = None) -> Store:
     """The store of the data directory; the first to open it becomes its broker."""
+    if (settings.directory / FILE).exists() and not settings.root_key.exists():
+        raise ConfigError(  # a new key would open nothing, and hide that the right one is missing
+            "the root key of this store is not there",
+            code="root_key_missing",
+            field=str(settings.root_key),
+            hint="restore the file from a backup, or name it: --root-key-file; without it the values cannot be had back",
+        )
     root_key, _ = rootkey.load_or_create(settings.root_key)
     return Store.open(
         settings.directory, root_key=root_key, now=datetime.fromtimestamp(time.time(), UTC), instance=instance
@@ -175,11 +193,21 @@ def open_store(settings: Settings, instance: str | None = None) -> Store:
 def read_token(settings: Settings) -> str:
     """The admin's token; ``ConfigError`` if its file is missing or too short to be one."""
     try:
+        mode = stat.S_IMODE(settings.admin_token.stat().st_mode)
         token = settings.admin_token.read_text("ascii").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
             "the admin token cannot be read", code="admin_token_unreadable", field=str(settings.admin_token)
         ) from error
+    if mode & 0o077:
+        raise ConfigError(
+            "the admin token's file can be read by others",
+            code="admin_token_exposed",
+            field=str(settings.admin_token),
+            expected="mode 0600",
+            got=f"mode {mode:04o}",
+            hint="treat the token as known: delete the file, and the broker makes a new one at its next start",
+        )
     if len(token) < 32:
         raise ConfigError(
             "the admin token is too short",
@@ -202,13 +230,13 @@ def tls_context(settings: Settings) -> ssl.SSLContext | None:
     context.options |= ssl.OP_NO_RENEGOTIATION
     context.set_alpn_protocols(["http/1.1"])
     try:
-        context.load_cert_chain(settings.certificate, settings.private_key)
+        context.load_cert_chain(settings.certificate, settings.private_key, password=b"")  # never ask a terminal
     except (OSError, ssl.SSLError) as error:
         raise ConfigError(
             "the TLS certificate and key cannot be used together",
             code="certificate_unusable",
             field=settings.certificate,
-            hint="PEM files; the key must be the certificate's",
+            hint="PEM files; the key must be the certificate's, and without a passphrase",
         ) from error
     return context
 
@@ -217,6 +245,7 @@ def main() -> None:
     """Be one of several workers, until the parent goes."""
     logging.basicConfig(format="%(levelname)s %(name)s %(message)s")
     start = msgspec.json.decode(sys.stdin.buffer.readline(), type=Start)
+    harden(start.settings.max_connections)
     store = open_store(start.settings, start.instance)
     try:
         program = Program(start.settings, store, number=start.number)

@@ -30,6 +30,7 @@ def broker() -> None:
 @click.option(
     "--private-key", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Its PEM private key."
 )
+@click.option("--name", "names", multiple=True, help="A further name or address in the certificate it makes itself.")
 @click.option("--environment", type=click.Choice(ENVIRONMENTS), default="production", show_default=True)
 @click.option("--trust-dev-root", multiple=True, metavar="FINGERPRINT", help="Trust a development TEE's root.")
 @click.option(
@@ -67,6 +68,7 @@ def serve(data: Path | None, listen: str, tls: bool | None, **options: Any) -> N
         port=port,
         certificate=_absolute(certificate),
         private_key=_absolute(options["private_key"]),
+        names=list(options["names"]),
         environment=options["environment"],
         development_roots=[root.lower().removeprefix("sha256:") for root in options["trust_dev_root"]],
         endorsements=[_absolute(path) for path in options["endorsements"]],

@@ -1,0 +1,26 @@
+"""What a process that holds an owner's secrets does to itself first."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+
+_PR_SET_DUMPABLE = 4
+_SPARE_FILES = 512
+
+
+def harden(max_connections: int) -> None:
+    """No core file, memory closed to others of the same user, new files for this user only, room for its connections.
+
+    Whatever umask it was started under: what it makes is readable and writable by its owner, and by nobody else.
+    """
+    os.umask(0o077)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = max_connections + _SPARE_FILES  # turning a client away takes a descriptor too
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(
+            resource.RLIMIT_NOFILE, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard)
+        )

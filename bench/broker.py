@@ -318,9 +318,14 @@ def measure(directory: Path, given: argparse.Namespace) -> dict[str, Any]:
     store.resources.set("default", PATH, SECRET, Binding(workloads=[str(DOCUMENT.digest)]), now)
     store.close()
     given_settings = json.dumps({name: getattr(settings, name) for name in settings.__struct_fields__})
-    process = subprocess.Popen(
-        [sys.executable, __file__, "--serve", given_settings], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+    with (directory / "log").open("w") as log:  # a line per request, as an operator would keep them
+        process = subprocess.Popen(
+            [sys.executable, __file__, "--serve", given_settings],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+        )
     assert process.stdin is not None
     assert process.stdout is not None
     try:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from adyton.errors import MalformedRequest
 from adyton.protocol import rcar
+from adyton.protocol.known_chains import MAX_CHAINS, KnownChains
 from adyton.wire import b64
 
 KEY = {
@@ -124,6 +125,59 @@ def test_what_is_odd_is_refused_in_the_spelling_of_cocos_guest_too(member: str) 
     assert odd != good
     with pytest.raises(MalformedRequest):
         rcar.parse_attestation(odd)
+
+
+CHAIN = json.dumps([{"cert_type": "VCEK", "data": list(range(256)) * 3}], separators=(",", ":"))
+
+
+def with_chain(chain: str, report: str = '{"version":3}') -> bytes:
+    body = rcar.attestation_body(NONCE, KEY, 0, b"x")
+    return body.replace(
+        b'"primary_evidence":0', f'"primary_evidence":{{"attestation_report":{report},"cert_chain":{chain}}}'.encode()
+    )
+
+
+def test_evidence_with_a_known_chain_is_the_same_evidence() -> None:
+    first, second = rcar.parse_attestation(with_chain(CHAIN)), rcar.parse_attestation(with_chain(CHAIN))
+    assert first.primary == second.primary == f'{{"attestation_report":{{"version":3}},"cert_chain":{CHAIN}}}'.encode()
+    assert (first.nonce, first.key.members, first.init_data) == (second.nonce, second.key.members, second.init_data)
+    other = CHAIN[:-5] + ("1" if CHAIN[-5] != "1" else "2") + CHAIN[-4:]
+    assert rcar.parse_attestation(with_chain(other)).primary.endswith(f'"cert_chain":{other}}}'.encode())
+
+
+@pytest.mark.parametrize("report", ["0,0", '{"a":1', '{"a":1}}', '"', '{"a":1},"attestation_report"'])
+def test_what_stands_around_a_known_chain_is_still_read(report: str) -> None:
+    rcar.parse_attestation(with_chain(CHAIN))
+    with pytest.raises(MalformedRequest):
+        rcar.parse_attestation(with_chain(CHAIN, report))
+
+
+@pytest.mark.parametrize("tail", ["", ',"x":1', ',"cert_chain":0', ',"cert_chain":' + CHAIN])
+def test_a_known_chain_in_an_odd_place(tail: str) -> None:
+    rcar.parse_attestation(with_chain(CHAIN))
+    inner = f'{{"q":{{"z":1,"cert_chain":{CHAIN}}},"additional_evidence":1{tail}}}'
+    good = rcar.attestation_body(NONCE, KEY, 0, b"x").decode()
+    odd = good.replace(
+        '"primary_evidence":0,"additional_evidence":""', f'"additional_evidence":"","primary_evidence":{inner}'
+    )
+    assert rcar.parse_attestation(odd.encode()).primary == inner.encode()
+    key = good.replace('"tee-pubkey":{', f'"tee-pubkey":{{"a":"b","cert_chain":{CHAIN}}},"additional_evidence":{{')
+    for _ in range(2):
+        with pytest.raises(MalformedRequest):
+            rcar.parse_attestation(key.encode())
+
+
+def test_chains_that_are_remembered_are_bounded() -> None:
+    known = KnownChains()
+    for number in range(200):
+        known.learn(b'{"r":1,"cert_chain":["%0600d"]}' % number)
+    assert len(known._known) <= MAX_CHAINS
+    for bad in (b"", b"{}", b'{"r":1,"cert_chain":[%b}' % (b"1," * 400), b'{"r":1,"cert_chain":1,"x":"%0600d"}' % 1):
+        empty = KnownChains()
+        empty.learn(bad)
+        assert not empty._known
+    with pytest.raises(ValueError, match="cut out"):
+        known.put_back(b'{"cert_chain":0}', b"[]")
 
 
 def test_a_remembered_request_is_the_same_and_a_refusal_is_not_remembered() -> None:

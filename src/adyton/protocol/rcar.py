@@ -16,6 +16,7 @@ import msgspec
 from adyton.crypto import jwk
 from adyton.crypto.jwk import TeeKey
 from adyton.errors import MalformedRequest
+from adyton.protocol.known_chains import KnownChains
 from adyton.rats import binding
 from adyton.rats.types import JsonValue, ReportData
 from adyton.wire import b64, strict_json
@@ -44,6 +45,7 @@ TEES = frozenset(
 _HASHES = ("sha384", "sha512", "sha256")  # in order of preference; SHA-384 is what clients assume
 _CUT_FROM = 512
 _SHORT = 1024
+_CHAINS = KnownChains()
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -180,15 +182,27 @@ def challenge(nonce: bytes, algorithm: str) -> bytes:
     return _ENCODER.encode(Challenge(b64.encode(nonce), extra))
 
 
-def parse_attestation(body: bytes) -> Attestation:
-    """Read ``/attest`` into checked parts."""
+def _read(body: bytes) -> tuple[AttestationBody, bytes, bool]:
+    """The body, the text of its evidence, and whether it is spelt as we would: then no object has a member twice."""
     try:
         read = _ATTESTATION.decode(body)
         primary = bytes(read.tee_evidence.primary_evidence)
-        # What gives the same bytes when it is written again has no member twice. Another spelling is looked through.
-        as_written = set(map(type, read.runtime_data.tee_pubkey.values())) <= {str} and _ENCODER.encode(read) == body
+        plain = set(map(type, read.runtime_data.tee_pubkey.values())) <= {str}
+        return read, primary, plain and _ENCODER.encode(read) == body
     except strict_json.UNREADABLE as error:
         raise _malformed(error) from error
+
+
+def parse_attestation(body: bytes) -> Attestation:
+    """Read ``/attest`` into checked parts."""
+    short, chain = _CHAINS.cut(body)
+    read, primary, as_written = _read(short)
+    if chain and as_written:
+        primary = _CHAINS.put_back(primary, chain)
+    elif chain:  # an odd spelling, in which the chain may have stood anywhere
+        read, primary, as_written = _read(body)
+    else:
+        _CHAINS.learn(primary)
     if not as_written:
         _unambiguous(_without(body, primary))
     if len(read.runtime_data.nonce) > MAX_NONCE:

@@ -35,7 +35,7 @@ from adyton.image.manifest import Platform
 from adyton.image.ocicrypt import ImageKeys
 from adyton.image.pull import PulledImage, fetch, pull
 from adyton.image.reference import ImageReference
-from adyton.image.registry import RegistryOptions
+from adyton.image.registry_options import RegistryOptions
 from adyton.image.store import Store, StoreSource
 from adyton.image.transports import open_sink, open_source
 from adyton.protocol.resource import ResourcePath

@@ -23,11 +23,12 @@ from tests.image.registries import Authority, RunningRegistry, docker_registry, 
 from adyton.errors import AdytonError, ConfigError, DigestMismatch, MalformedImage, NotFound, NotPermitted, Unavailable
 from adyton.image import media_types, registry_blob, registry_upload
 from adyton.image.reference import ImageReference
-from adyton.image.registry import Registry, RegistryOptions
+from adyton.image.registry import Registry
 from adyton.image.registry_auth import Credentials, challenges
 from adyton.image.registry_blob import RegistryBlob
 from adyton.image.registry_http import Origin
 from adyton.image.registry_image import RegistrySink
+from adyton.image.registry_options import RegistryOptions
 from adyton.image.source import CheckedBlob
 from adyton.image.transports import open_sink, open_source
 from adyton.rats.types import Digest

@@ -123,8 +123,9 @@ class LateSource:
                     hint="run it by its registry name, or import it again",
                 )
             from adyton.image.reference import ImageReference
-            from adyton.image.registry import Registry, RegistryOptions
+            from adyton.image.registry import Registry
             from adyton.image.registry_image import RegistrySource
+            from adyton.image.registry_options import RegistryOptions
 
             options = RegistryOptions(
                 auth_json=self._run.registry_auth,

@@ -10,7 +10,14 @@ import click
 
 from adyton.cli.administering import broker_options, open_admin
 from adyton.cli.output import json_option, print_json, print_table, say
-from adyton.cli.registry_access import access, chosen_platform, platform_option, read_text, registry_options
+from adyton.cli.registry_access import (
+    REGISTRY_OPTIONS,
+    access,
+    chosen_platform,
+    platform_option,
+    read_text,
+    registry_options,
+)
 from adyton.errors import AdytonError, ConfigError, Conflict, NotFound
 
 if TYPE_CHECKING:
@@ -22,7 +29,6 @@ if TYPE_CHECKING:
     from adyton.rats.types import Digest, JsonValue
 
 _File = click.Path(exists=True, dir_okay=False, path_type=Path)
-_REGISTRY = ("authfile", "tls_verify", "plain_http", "registry_ca")
 _BROKER = ("broker", "admin_token_file", "broker_pin", "tenant", "insecure_http")
 
 
@@ -70,7 +76,7 @@ def encrypt(src: str, dst: str, as_json: bool, **given: Any) -> None:
     source_name, target_name = ImageReference.parse(src), ImageReference.parse(dst)
     path, to_register, recipients = _recipients(given)
     platform = chosen_platform(given["platform"])
-    options = access((source_name, target_name), **{name: given[name] for name in _REGISTRY})
+    options = access((source_name, target_name), **{name: given[name] for name in REGISTRY_OPTIONS})
     with contextlib.ExitStack() as stack:
         registration = None
         if path is not None and to_register:
@@ -163,7 +169,7 @@ def decrypt(src: str, dst: str, as_json: bool, **given: Any) -> None:
         unauthenticated_wrap_accepted=given["accept_unauthenticated_wrap"],
     )
     platform = chosen_platform(given["platform"])
-    options = access((source_name, target_name), **{name: given[name] for name in _REGISTRY})
+    options = access((source_name, target_name), **{name: given[name] for name in REGISTRY_OPTIONS})
     with contextlib.ExitStack() as stack:
         source = stack.enter_context(contextlib.closing(open_source(source_name, options)))
         sink = stack.enter_context(contextlib.closing(open_sink(target_name, options, source_name)))

@@ -15,7 +15,7 @@ from adyton.errors import ConfigError
 if TYPE_CHECKING:
     from adyton.image.manifest import Platform
     from adyton.image.reference import ImageReference
-    from adyton.image.registry import RegistryOptions
+    from adyton.image.registry_options import RegistryOptions
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _File = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -32,6 +32,9 @@ _OPTIONS = (
     click.option("--plain-http", is_flag=True, help="Speak plain http to the registries named here."),
     click.option("--registry-ca", type=_File, help="PEM of an authority to trust beside the system's."),
 )
+
+
+REGISTRY_OPTIONS = ("authfile", "tls_verify", "plain_http", "registry_ca")
 
 
 def registry_options(command: _F) -> _F:
@@ -53,10 +56,12 @@ def access(
     plain_http: bool,
     registry_ca: Path | None,
 ) -> RegistryOptions:
-    """How to reach the registries of ``references``."""
-    from adyton.image.registry import RegistryOptions
+    """How to reach the registries of ``references``; nothing is read for images on disk."""
+    from adyton.image.registry_options import RegistryOptions
 
     hosts = frozenset(reference.host for reference in references if reference.registry)
+    if not hosts:
+        return RegistryOptions()
     found = authfile or credentials_file()
     return RegistryOptions(
         auth_json=read_text(found) if found is not None else "",

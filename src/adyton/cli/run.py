@@ -18,10 +18,11 @@ from adyton.cli.workload_options import broker_option, document_options, image_o
 from adyton.errors import AdytonError, ConfigError
 
 if TYPE_CHECKING:
+    from adyton.image.registry_options import RegistryOptions
     from adyton.image.store import Store
     from adyton.protocol.devtee import Run
     from adyton.protocol.workload import WorkloadDocument
-    from adyton.runtime.images import Access, Named
+    from adyton.runtime.images import Named
     from adyton.runtime.options import RunOptions
 
 FAILED = 125
@@ -121,7 +122,7 @@ def run(**given: Any) -> None:
 
 
 def _document(
-    given: dict[str, Any], options: RunOptions, access: Access, store: Store
+    given: dict[str, Any], options: RunOptions, access: RegistryOptions, store: Store
 ) -> tuple[WorkloadDocument, Named]:
     from adyton.protocol import workload
     from adyton.rats.types import Digest
@@ -147,7 +148,7 @@ def _document(
 def _request(
     given: dict[str, Any],
     options: RunOptions,
-    access: Access,
+    access: RegistryOptions,
     document: WorkloadDocument,
     named: Named,
 ) -> Run:

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from adyton.cli.registry_access import credentials_file, read_text, registry_options
+from adyton.cli.registry_access import REGISTRY_OPTIONS, access, read_text, registry_options
 from adyton.errors import ConfigError
 
 if TYPE_CHECKING:
+    from adyton.image.registry_options import RegistryOptions
     from adyton.protocol.workload import Broker
-    from adyton.runtime.images import Access
     from adyton.runtime.options import RunOptions
 
 
@@ -100,22 +100,11 @@ def _check_text(field: str, word: object) -> None:
         ) from error
 
 
-def registry_access(given: dict[str, Any]) -> Access:
+def registry_access(given: dict[str, Any]) -> RegistryOptions:
     """Where the image's registry's credentials and certificates are; nothing for an image on disk."""
     from adyton.image.reference import ImageReference
-    from adyton.runtime.images import Access
 
-    reference = ImageReference.parse(given["image"])
-    if not reference.registry:
-        return Access()
-    credentials = given["authfile"] or credentials_file()
-    host = frozenset({reference.host})
-    return Access(
-        auth_json=read_text(credentials) if credentials is not None else "",
-        plain_http=host if given["plain_http"] else frozenset(),
-        ca_pem=read_text(given["registry_ca"]) if given["registry_ca"] else "",
-        unverified_tls=frozenset() if given["tls_verify"] else host,
-    )
+    return access((ImageReference.parse(given["image"]),), **{name: given[name] for name in REGISTRY_OPTIONS})
 
 
 def broker_option(given: dict[str, Any]) -> Broker | None:

@@ -11,7 +11,6 @@ import email.utils
 import hashlib
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from urllib.parse import urlencode
 
 from adyton.errors import AdytonError, DigestMismatch, NotFound, Unavailable
@@ -21,6 +20,7 @@ from adyton.image.reference import ImageReference
 from adyton.image.registry_auth import Authorizer, Credentials, refused
 from adyton.image.registry_blob import RegistryBlob
 from adyton.image.registry_http import Http, Origin, Reply, TransportOptions, safe_url
+from adyton.image.registry_options import RegistryOptions
 from adyton.image.registry_upload import RegistryUpload
 from adyton.image.source import RawManifest
 from adyton.rats.types import Digest
@@ -31,16 +31,6 @@ MAX_WAIT = 60.0
 _AGAIN = frozenset({408, 429, 500, 502, 503, 504})
 _MAX_ERROR = 16 * 1024
 _ACCEPT = ", ".join(sorted(media_types.MANIFESTS | media_types.INDEXES))
-
-
-@dataclass(frozen=True, slots=True)
-class RegistryOptions:
-    """``auth_json``: the text of an ``auth.json``; the rest as ``TransportOptions``."""
-
-    auth_json: str = field(default="", repr=False)
-    plain_http: frozenset[str] = frozenset()
-    ca_pem: str = ""
-    unverified_tls: frozenset[str] = frozenset()
 
 
 class Registry:

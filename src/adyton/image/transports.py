@@ -9,8 +9,9 @@ from adyton.image.archive import ArchiveSink, ArchiveSource
 from adyton.image.dir_layout import DirectorySink, DirectorySource
 from adyton.image.oci_layout import LayoutSink, LayoutSource
 from adyton.image.reference import ImageReference, Transport
-from adyton.image.registry import Registry, RegistryOptions
+from adyton.image.registry import Registry
 from adyton.image.registry_image import RegistrySink, RegistrySource
+from adyton.image.registry_options import RegistryOptions
 from adyton.image.source import ImageSink, ImageSource
 
 

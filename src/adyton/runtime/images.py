@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from adyton.errors import DigestMismatch, NotFound
 from adyton.image import manifest as manifests
 from adyton.image.manifest import Descriptor, ImageConfig, Manifest
 from adyton.image.reference import ImageReference, Transport
+from adyton.image.registry_options import RegistryOptions
 from adyton.image.source import ImageSource, RawManifest, read_blob
 from adyton.image.store import Store
 from adyton.rats.types import Digest
@@ -31,16 +32,6 @@ class Pull(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Access:
-    """How registries are reached: as ``image.registry.RegistryOptions``, which is not loaded for what the store holds."""
-
-    auth_json: str = field(default="", repr=False)
-    plain_http: frozenset[str] = frozenset()
-    ca_pem: str = ""
-    unverified_tls: frozenset[str] = frozenset()
-
-
-@dataclass(frozen=True, slots=True)
 class Named:
     """What a name stands for here: manifest and configuration are in the store. ``source``: where layers come from."""
 
@@ -50,7 +41,9 @@ class Named:
     source: str = ""
 
 
-def find(name: str, store: Store, access: Access, pull: Pull = Pull.MISSING, digest: Digest | None = None) -> Named:
+def find(
+    name: str, store: Store, access: RegistryOptions, pull: Pull = Pull.MISSING, digest: Digest | None = None
+) -> Named:
     """The image ``name``, for this machine's platform; with ``digest`` (from a document) exactly that manifest.
 
     ``NotFound``, ``Unavailable``, or ``DigestMismatch`` when the name says another digest than the document.
@@ -72,16 +65,14 @@ def find(name: str, store: Store, access: Access, pull: Pull = Pull.MISSING, dig
         place.close()
 
 
-def _open(reference: ImageReference, access: Access) -> ImageSource:
+def _open(reference: ImageReference, access: RegistryOptions) -> ImageSource:
     if reference.transport is Transport.LAYOUT:  # without what speaks to registries
         from adyton.image.oci_layout import LayoutSource
 
         return LayoutSource(Path(reference.path), reference.tag)
-    from adyton.image.registry import RegistryOptions
     from adyton.image.transports import open_source
 
-    options = RegistryOptions(access.auth_json, access.plain_http, access.ca_pem, access.unverified_tls)
-    return open_source(reference, options)
+    return open_source(reference, access)
 
 
 def _stored(store: Store, digest: Digest) -> tuple[Manifest, ImageConfig] | None:

@@ -116,6 +116,45 @@ def test_many_rows_at_once_share_commits_and_keep_their_order(
         assert len({entry.row.peer for entry in store.audit.list(tenant, limit=1000)}) == 50
 
 
+def test_a_commit_waits_for_rows_that_follow_but_never_long(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "GATHER_SECONDS", 0.02)
+    monkeypatch.setattr(module, "GATHER_ROWS", 10**9)
+    commits: list[int] = []
+    real = store.audit._commit
+
+    def commit(rows: Sequence[tuple[str, AuditRow, datetime]]) -> list[int]:
+        commits.append(len(rows))
+        return real(rows)
+
+    monkeypatch.setattr(store.audit, "_commit", commit)
+
+    async def soon(turns: int) -> int:
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        return await store.audit.append_async("default", ROW, NOW)
+
+    async def one_a_turn() -> None:
+        await asyncio.gather(*(soon(turns) for turns in range(5)))
+        assert commits == [5]
+
+    async def without_end() -> float:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        first = asyncio.ensure_future(store.audit.append_async("default", ROW, NOW))
+        others = []
+        while not first.done():
+            others.append(asyncio.ensure_future(store.audit.append_async("default", ROW, NOW)))
+            await asyncio.sleep(0)
+        waited = loop.time() - began
+        await asyncio.gather(*others)
+        return waited
+
+    asyncio.run(one_a_turn())
+    assert asyncio.run(without_end()) < 2
+    assert commits[1] > 1
+    assert sum(commits) == store.audit.verify("default").sequence
+
+
 def test_threads_and_workers_write_one_chain(store: Store, tmp_path: Path) -> None:
     other = Store.open(tmp_path, root_key=bytes(32), now=NOW, instance=store.instance)
     try:

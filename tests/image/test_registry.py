@@ -533,7 +533,21 @@ def test_a_token_that_does_not_help_is_tried_once() -> None:
 def test_challenges_are_read_as_they_are_written() -> None:
     (challenge,) = challenges(['Bearer realm="https://a/t?x=1,2",service=reg,scope="repository:a\\"b:pull"'])
     assert challenge.parameters == {"realm": "https://a/t?x=1,2", "service": "reg", "scope": 'repository:a"b:pull'}
-    assert [one.scheme for one in challenges(["", "Basic", 'NEGOTIATE x="'])] == ["", "basic", "negotiate"]
+    assert [one.scheme for one in challenges(["", "Basic", 'NEGOTIATE x="'])] == ["basic", "negotiate"]
+    both = challenges(['Basic realm="x, y" , Bearer realm="https://a/t",service="s",Digest'])
+    assert [one.scheme for one in both] == ["basic", "bearer", "digest"]
+    assert both[1].parameters == {"realm": "https://a/t", "service": "s"}
+    for long in ("\\" * 9000, " " * 9000, "a=b " * 3000, "a " * 9000, ', Bearer realm="x"' * 900):
+        assert len(challenges([f'Bearer realm="{long}', long] * 50)) <= 8
+
+
+def test_an_entry_without_a_secret_is_no_credential() -> None:
+    """As Docker leaves them where a program keeps the secrets: what needs no login is pulled without one."""
+    text = json.dumps({"auths": {"r.example": {"username": "u", "password": "p"}, "r.example/a": {}, "docker.io": {}}})
+    found = Credentials.parse(text)
+    assert found.find("docker.io", "library/busybox") is None
+    whole = found.find("r.example", "a")
+    assert whole is not None and whole.user == "u"
 
 
 @pytest.mark.parametrize(

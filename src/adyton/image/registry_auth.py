@@ -24,6 +24,7 @@ MAX_AUTH_JSON = 1024 * 1024
 MAX_TOKEN_ANSWER = 256 * 1024
 _SPEC = "distribution-spec, token authentication"
 _HUB = frozenset({"docker.io", "index.docker.io", "registry-1.docker.io"})
+_SCHEME = re.compile(r"[\s,]*([A-Za-z][A-Za-z0-9-]*)(?:\s+|\Z)")
 _PARAMETER = re.compile(r'\s*([A-Za-z_-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s",]+))\s*(?:,|\Z)')
 
 
@@ -67,7 +68,7 @@ class Credentials:
             return cls()
         try:
             parsed = msgspec.convert(strict_json.parse(text, max_size=MAX_AUTH_JSON), _File)
-            entries = {_normal(name): _credential(entry) for name, entry in parsed.auths.items()}
+            found = {_normal(name): _credential(entry) for name, entry in parsed.auths.items()}
         except (ValueError, msgspec.ValidationError) as error:
             raise ConfigError(
                 "the registry credentials cannot be read",
@@ -75,6 +76,8 @@ class Credentials:
                 field="auth.json",
                 hint='it looks like {"auths": {"host/path": {"auth": "<base64 of user:password>"}}}',
             ) from (error if isinstance(error, msgspec.ValidationError) else None)
+        # Where a program keeps the secrets, Docker leaves empty entries: they are no credential, and none is sent.
+        entries = {name: held for name, held in found.items() if held.user or held.secret or held.identity_token}
         return cls(entries, frozenset(_normal(name) for name in parsed.cred_helpers))
 
     def find(self, registry: str, repository: str) -> Credential | None:
@@ -106,16 +109,17 @@ class Challenge:
 
 def challenges(headers: list[str]) -> list[Challenge]:
     """What the header lines ask for; lines that cannot be read ask for nothing."""
-    found = []
+    found: list[Challenge] = []
     for line in headers[:8]:
-        scheme, _, rest = line[:8192].strip().partition(" ")
-        parameters: dict[str, str] = {}
-        position = 0
-        while position < len(rest) and (match := _PARAMETER.match(rest, position)):
-            value = match[3] if match[2] is None else re.sub(r"\\(.)", r"\1", match[2])
-            parameters.setdefault(match[1].lower(), value)
-            position = match.end()
-        found.append(Challenge(scheme.lower(), parameters))
+        text, position = line[:8192], 0
+        while len(found) < 8 and (scheme := _SCHEME.match(text, position)):
+            position = scheme.end()
+            parameters: dict[str, str] = {}
+            while position < len(text) and (match := _PARAMETER.match(text, position)):
+                value = match[3] if match[2] is None else re.sub(r"\\(.)", r"\1", match[2])
+                parameters.setdefault(match[1].lower(), value)
+                position = match.end()
+            found.append(Challenge(scheme[1].lower(), parameters))
     return found
 
 

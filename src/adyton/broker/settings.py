@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from pathlib import Path
 
@@ -102,16 +101,6 @@ def check(settings: Settings) -> Settings:
         if not _TENANT.match(tenant) or not host.isascii():
             raise _wrong("tenant-host", "HOST=TENANT", f"{host}={tenant}")
     return settings
-
-
-def is_loopback(host: str) -> bool:
-    """Whether listening on ``host`` can be reached from this machine only."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _wrong(field: str, expected: object, got: object) -> ConfigError:

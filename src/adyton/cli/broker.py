@@ -54,7 +54,8 @@ def serve(data: Path | None, listen: str, tls: bool | None, **options: Any) -> N
     import logging
 
     from adyton.broker import server
-    from adyton.broker.settings import Settings, is_loopback
+    from adyton.broker.settings import Settings
+    from adyton.protocol.loopback import is_loopback
 
     logging.basicConfig(format="%(levelname)s %(message)s", level=logging.INFO)
     host, port = _listen(listen)
@@ -102,7 +103,7 @@ def _listen(text: str) -> tuple[str, int]:
 
 def _announce(listening: object) -> None:
     from adyton.broker.server import Listening
-    from adyton.broker.settings import is_loopback
+    from adyton.protocol.loopback import is_loopback
 
     assert isinstance(listening, Listening)  # noqa: S101 -- what serve hands over
     settings = listening.settings

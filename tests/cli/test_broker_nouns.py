@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 from tests.broker import rig
 
 from adyton.devtee.root import DevelopmentRoot
+from adyton.protocol import rcar
 
 SECRET = "a-very-secret-value-4711"
 URI = "kbs:///default/key/1"
@@ -82,6 +86,87 @@ def test_wrong_usage(home: Path, arguments: tuple[str, ...], status: int) -> Non
     result = adyton(home, *arguments)
     assert result.returncode == status, result.stderr
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (("resource", "show"), "usage"),
+        (("resource", "shw", URI), "usage"),
+        (("reference", "set", "snp_bootloader", "ten"), "usage"),
+        (("resource", "delete", URI), "resource_absent"),
+        (("policy", "delete", "resource"), "policy_absent"),
+        (("reference", "delete", "absent"), "reference_absent"),
+        (("policy", "set", "attestation", "/etc/hostname"), "policy_package"),
+        (("audit", "list", "--since", "yesterday"), "time_malformed"),
+        (("resource", "set", URI, "--file", "/dev/zero"), "resource_too_large"),
+        (("audit", "list", "--broker", "http://a..b"), "broker_address"),
+        (("audit", "list", "--broker-pin", "x"), "broker_address"),
+        (
+            ("audit", "list", "--broker", "http://127.0.0.1:1", "--admin-token-file", "/etc/hostname"),
+            "broker_unreachable",
+        ),
+        (("audit", "list", "--admin-token-file", "/etc/hostname"), "admin_token_refused"),
+        (("audit", "list", "--admin-token-file", "/nonexistent"), "admin_token_unreadable"),
+    ],
+)
+def test_errors_are_json_too(home: Path, arguments: tuple[str, ...], code: str) -> None:
+    result = adyton(home, *arguments, "--json")
+    assert result.returncode in {1, 3}
+    (line,) = result.stdout.splitlines()
+    assert json.loads(line)["error"]["code"] == code
+    assert "Traceback" not in result.stderr
+
+
+def test_deletions_in_json(home: Path) -> None:
+    ok(home, "resource", "set", URI, "--file", "-", stdin=SECRET)
+    assert json.loads(ok(home, "resource", "delete", URI, "--json")) == {"deleted": URI}
+    ok(home, "reference", "set", "r", "x")
+    assert json.loads(ok(home, "reference", "delete", "r", "--json")) == {"deleted": "r"}
+
+
+def test_the_token_of_this_machines_broker_is_for_no_other(home: Path) -> None:
+    """``--broker`` elsewhere without a token file must not hand that broker the token of the one here."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        url = f"http://127.0.0.1:{other.getsockname()[1]}"
+        refused = adyton(home, "resource", "list", "--broker", url)
+        assert refused.returncode == 1
+        assert "admin_token_missing" in refused.stderr
+        other.settimeout(0.2)
+        with pytest.raises(TimeoutError):
+            other.accept()
+
+
+def test_tls_where_none_is_spoken(home: Path) -> None:
+    url = json.loads((home / "broker" / "broker.json").read_text())["url"].replace("http:", "https:")
+    token = str(home / "broker" / "admin.token")
+    refused = adyton(home, "resource", "list", "--broker", url, "--admin-token-file", token)
+    assert "broker_not_tls" in refused.stderr and "http://" in refused.stderr
+
+
+def test_what_strangers_sent_does_not_move_the_cursor(home: Path) -> None:
+    url = json.loads((home / "broker" / "broker.json").read_text())["url"]
+    with contextlib.closing(rig.Raw(int(url.rpartition(":")[2]))) as client:
+        key = ec.generate_private_key(ec.SECP256R1())
+        _, body, _ = client.ask("POST", "/kbs/v0/auth", rcar.request_body("snp"))
+        root = rig.make_root(home / "another")
+        evil = json.dumps({"\u001b]0;evil\u0007": 1})
+        attest = rig.attest_body(json.loads(body)["nonce"], rig.attester(root), rig.document(), key, evil)
+        assert client.ask("POST", "/kbs/v0/attest", attest)[0] == 401
+    listed = ok(home, "audit", "list", "--limit", "1")
+    assert "evil" in listed and "\x1b" not in listed and "\x07" not in listed
+
+
+def test_reference_values_take_the_form_that_is_compared(home: Path, tmp_path: Path) -> None:
+    ok(home, "reference", "set", "snp_bootloader", "10", "11")
+    assert json.loads(ok(home, "reference", "show", "snp_bootloader")) == [10, 11]
+    ok(home, "reference", "set", "snp_smt_allowed", "true")
+    assert json.loads(ok(home, "reference", "show", "snp_smt_allowed")) is True
+    file = tmp_path / "values.json"
+    file.write_text('{"snp_bootloader": 10}')
+    assert "never matches" in adyton(home, "reference", "set", "--file", str(file)).stderr
+    for name in ("snp_bootloader", "snp_smt_allowed"):
+        ok(home, "reference", "delete", name)
 
 
 def test_reference_values(home: Path, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from adyton.errors import (
     TooMany,
 )
 from adyton.protocol import kbs_errors
-from adyton.protocol.kbs_errors import Variant
+from adyton.protocol.kbs_errors import ErrorFacts, Variant
 
 
 class Stage(Enum):
@@ -76,8 +76,9 @@ def answer(error: AdytonError, stage: Stage) -> Answer:
     for kind, status, variant in (*_TABLE[stage], *_ANYWHERE):
         if isinstance(error, kind):
             retry = error.retry_after if isinstance(error, TooMany) else 0
+            facts = _facts(error) if stage is Stage.ADMIN else None
             return Answer(
-                status, kbs_errors.encode(variant, _detail(error, stage)), retry_after=retry, reason=error.code
+                status, kbs_errors.encode(variant, _detail(error, stage), facts), retry_after=retry, reason=error.code
             )
     return Answer(
         503,
@@ -89,8 +90,9 @@ def answer(error: AdytonError, stage: Stage) -> Answer:
 
 def _detail(error: AdytonError, stage: Stage) -> str:
     if stage is Stage.ADMIN:
-        parts = [error.message, *(f"{name} {value}" for name, value in _facts(error))]
-        return "; ".join(parts) + f" [{error.code}]"
+        facts = error.as_dict()
+        told = (f"{name} {facts[name]}" for name in ("field", "expected", "got", "hint") if facts[name] is not None)
+        return "; ".join([error.message, *told]) + f" [{error.code}]"
     if isinstance(error, ReleaseRefused | NotPermitted | PolicyInvalid) and stage is Stage.RESOURCE:
         return "access is denied by the resource's binding or policy"
     if isinstance(error, EvidenceError | EndorsementError):
@@ -98,9 +100,17 @@ def _detail(error: AdytonError, stage: Stage) -> str:
     return f"{error.message} [{error.code}]"
 
 
-def _facts(error: AdytonError) -> list[tuple[str, object]]:
+def _facts(error: AdytonError) -> ErrorFacts:
     facts = error.as_dict()
-    return [(name, facts[name]) for name in ("field", "expected", "got", "hint") if facts[name] is not None]
+    return ErrorFacts(
+        code=error.code,
+        message=error.message,
+        field=error.field,
+        expected=facts["expected"],
+        got=facts["got"],
+        spec=error.spec,
+        hint=error.hint,
+    )
 
 
 def plain(status: int, variant: Variant, detail: str, reason: str, *, retry_after: int = 0) -> Answer:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from adyton.cli.output import print_json
 from adyton.cli.places import places
 from adyton.errors import ConfigError
 
@@ -32,6 +33,28 @@ _OPTIONS = (
     click.option("--tenant", default="default", show_default=True, help="Whose things they are."),
     click.option("--insecure-http", is_flag=True, help="Send secrets over plain http to another machine."),
 )
+
+
+class Noun(click.Group):
+    """A group whose usage errors are one JSON object too when ``--json`` was asked for."""
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """As every group's; remembers whether JSON was asked for, since a command line that is wrong is never parsed."""
+        wanted = "--json" in args
+        ctx = super().make_context(info_name, args, parent, **extra)
+        ctx.meta["adyton.json"] = wanted
+        return ctx
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """As every group's."""
+        try:
+            return super().invoke(ctx)
+        except click.ClickException as error:
+            if ctx.meta["adyton.json"] and not isinstance(error, click.exceptions.NoArgsIsHelpError):
+                print_json({"error": ConfigError(error.format_message(), code="usage").as_dict()})
+            raise
 
 
 def broker_options(command: _F) -> _F:
@@ -76,7 +99,10 @@ def open_admin(  # the options of broker_options, in their order
     from adyton.client.admin import Admin
 
     where = address(broker, broker_pin, tenant, insecure_http=insecure_http)
-    named = admin_token_file or os.environ.get("ADYTON_ADMIN_TOKEN_FILE") or local_broker().get("admin_token_file")
+    named = admin_token_file or os.environ.get("ADYTON_ADMIN_TOKEN_FILE")
+    local = local_broker()
+    if not named and where.url.rstrip("/") == str(local.get("url", "")).rstrip("/"):
+        named = local.get("admin_token_file")  # this broker's token is for this broker; no other gets to see it
     if not named:
         raise ConfigError(
             "no admin token",

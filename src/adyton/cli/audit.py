@@ -6,11 +6,11 @@ from typing import Any
 
 import click
 
-from adyton.cli.administering import broker_options, open_admin
+from adyton.cli.administering import Noun, broker_options, open_admin
 from adyton.cli.output import json_option, print_json, print_table, say
 
 
-@click.group()
+@click.group(cls=Noun)
 def audit() -> None:
     """Read the broker's record of decisions."""
 

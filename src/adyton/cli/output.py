@@ -110,9 +110,9 @@ def print_error(error: AdytonError) -> None:
         say(click.style("  hint: ", fg="yellow", reset=True) + error.hint)
 
 
-def _printable(text: str) -> str:
+def _printable(text: str, *, kept: str = "\n\t") -> str:
     """Text that may be a stranger's, for a terminal: what could move its cursor becomes a question mark."""
-    return "".join(character if character.isprintable() or character in "\n\t" else "?" for character in text)
+    return "".join(character if character.isprintable() or character in kept else "?" for character in text)
 
 
 def say(text: str) -> None:
@@ -127,7 +127,7 @@ def print_json(value: object) -> None:
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Left-aligned columns on standard output; nothing is cut, so that pipes see whole values."""
-    texts = [[str(cell) if cell is not None else "-" for cell in row] for row in rows]
+    texts = [[_printable(str(cell), kept="") if cell is not None else "-" for cell in row] for row in rows]
     widths = [max([len(name), *(len(row[index]) for row in texts)]) for index, name in enumerate(columns)]
     for row in [[name.upper() for name in columns], *texts]:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from adyton.cli.administering import broker_options, open_admin
+from adyton.cli.administering import Noun, broker_options, open_admin
 from adyton.cli.output import json_option, print_json, print_table, say
 from adyton.errors import ConfigError
 
@@ -18,7 +18,7 @@ _ID = click.option(
 )
 
 
-@click.group()
+@click.group(cls=Noun)
 def policy() -> None:
     """Set, list, show and delete policies. Until one is set, the built-in ones apply."""
 
@@ -116,11 +116,15 @@ def show(kind: str, policy_id: str | None, as_json: bool, **options: Any) -> Non
 @click.argument("kind", type=_KIND)
 @_ID
 @broker_options
-def delete(kind: str, policy_id: str | None, **options: Any) -> None:
+@json_option
+def delete(kind: str, policy_id: str | None, as_json: bool, **options: Any) -> None:
     """Withdraw a policy; the built-in one applies again."""
     with open_admin(**options) as admin:
         admin.delete_policy(kind, policy_id or _default(kind))
-    say(f"deleted {kind} policy {policy_id or _default(kind)}")
+    if as_json:
+        print_json({"deleted": f"{kind}/{policy_id or _default(kind)}"})
+    else:
+        say(f"deleted {kind} policy {policy_id or _default(kind)}")
 
 
 def _default(kind: str) -> str:

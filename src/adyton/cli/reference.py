@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from adyton.cli.administering import broker_options, open_admin
+from adyton.cli.administering import Noun, broker_options, open_admin
 from adyton.cli.output import json_option, print_json, print_table, say
 from adyton.errors import ConfigError
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from adyton.rats.types import JsonValue
 
 
-@click.group()
+@click.group(cls=Noun)
 def reference() -> None:
     """Publish, list, show and delete reference values."""
 
@@ -37,8 +37,9 @@ def set_(
 ) -> None:
     """Publish VALUES under NAME, replacing what was there; or everything in a file.
 
-    Policies test membership for names such as snp_launch_measurement, so plain VALUES are published as a list of
-    texts; with --json-value one VALUE says exactly what, such as '[3,4]' or 'true'. A file (as adyton measure guest
+    Plain VALUES of names that the built-in policies ask for get the form that these compare with: snp_bootloader 10 11
+    is published as [10, 11], snp_smt_enabled true as true. Under other names they are a list of texts. With
+    --json-value one VALUE says exactly what, such as '[3,4]' or 'true'. A file (as adyton measure guest
     --reference-values prints) is a JSON object and says exactly what too.
     """
     as_json = options.pop("as_json")
@@ -47,7 +48,8 @@ def set_(
     if file is not None:
         published = _read(file)
     else:
-        published = {str(name): cast("JsonValue", _json(values) if json_value else list(values))}
+        published = {str(name): cast("JsonValue", _json(values)) if json_value else _plain(str(name), values)}
+    _advise(published)
     with open_admin(**options) as admin:
         for one, value in published.items():
             view = admin.set_reference(one, value, expires)
@@ -88,11 +90,15 @@ def show(name: str, as_json: bool, **options: Any) -> None:
 @reference.command()
 @click.argument("name")
 @broker_options
-def delete(name: str, **options: Any) -> None:
+@json_option
+def delete(name: str, as_json: bool, **options: Any) -> None:
     """Withdraw the value under NAME."""
     with open_admin(**options) as admin:
         admin.delete_reference(name)
-    say(f"deleted {name}")
+    if as_json:
+        print_json({"deleted": name})
+    else:
+        say(f"deleted {name}")
 
 
 def _read(file: Path) -> dict[str, JsonValue]:
@@ -105,6 +111,29 @@ def _read(file: Path) -> dict[str, JsonValue]:
     if not isinstance(read, dict) or not read:
         raise ConfigError(f"{file} is not a JSON object of reference values", code="file_unreadable", field=str(file))
     return read
+
+
+def _plain(name: str, values: tuple[str, ...]) -> JsonValue:
+    from adyton.appraisal.shapes import SHAPES
+
+    shape = SHAPES.get(name)
+    if shape is None:
+        return list(values)
+    try:
+        return shape.read(values)
+    except ValueError:
+        raise click.UsageError(
+            f"{name} is {shape.text}; if a policy of your own has it otherwise, say so with --json-value"
+        ) from None
+
+
+def _advise(published: dict[str, JsonValue]) -> None:
+    from adyton.appraisal.shapes import SHAPES
+
+    for name, value in published.items():
+        shape = SHAPES.get(name)
+        if shape is not None and not shape.fits(value):
+            say(f"warning: {name} should be {shape.text}: the built-in policy never matches {json.dumps(value)[:80]}")
 
 
 def _json(values: tuple[str, ...]) -> object:

@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from adyton.cli.administering import broker_options, open_admin
+from adyton.cli.administering import Noun, broker_options, open_admin
 from adyton.cli.output import json_option, print_json, print_table, say
-from adyton.errors import ConfigError
+from adyton.errors import ConfigError, TooLarge
 
 if TYPE_CHECKING:
     from adyton.protocol.admin import ResourceView
     from adyton.protocol.release import Binding
 
+_MAX_VALUE = 1_490_000  # what fits into a request of 2 MB as base64, with its binding
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 _BINDING = (
@@ -58,7 +59,7 @@ def _binding(
     )
 
 
-@click.group()
+@click.group(cls=Noun)
 def resource() -> None:
     """Register, bind, list, show and delete secrets (kbs:///repository/type/tag)."""
 
@@ -132,14 +133,18 @@ def show(uri: str, as_json: bool, **options: Any) -> None:
 @resource.command()
 @click.argument("uri")
 @broker_options
-def delete(uri: str, **options: Any) -> None:
+@json_option
+def delete(uri: str, as_json: bool, **options: Any) -> None:
     """Forget the secret at URI: nobody gets it from then on."""
     from adyton.protocol.resource import ResourcePath
 
     path = ResourcePath.parse(uri)
     with open_admin(**options) as admin:
         admin.delete_resource(path)
-    say(f"deleted {path.uri}")
+    if as_json:
+        print_json({"deleted": path.uri})
+    else:
+        say(f"deleted {path.uri}")
 
 
 def _taken(options: dict[str, Any]) -> list[Any]:
@@ -148,9 +153,20 @@ def _taken(options: dict[str, Any]) -> list[Any]:
 
 def _value(file: str) -> bytes:
     try:
-        return sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+        if file == "-":
+            value = sys.stdin.buffer.read(_MAX_VALUE + 1)
+        else:
+            with Path(file).open("rb") as opened:
+                value = opened.read(_MAX_VALUE + 1)
     except OSError as error:
         raise _unreadable(file, error) from error
+    if len(value) > _MAX_VALUE:
+        raise TooLarge(
+            f"{file} is larger than a secret may be",
+            code="resource_too_large",
+            hint=f"at most {_MAX_VALUE} bytes: encrypt what is large with a key, and register the key",
+        )
+    return value
 
 
 def _text(path: Path) -> str:
@@ -173,6 +189,8 @@ def _said(view: ResourceView, as_json: bool, done: str) -> None:
     print_table(("uri", "bytes", "version", "updated", "released to"), [
         (view.uri, view.size, view.version, view.updated, _who(view))
     ])  # fmt: skip
+    if done and view.binding.signers:
+        say("workload documents carry no signatures yet: the signers named release it to nobody")
     if done and view.binding.is_empty:
         say(f"{done}, and released to nobody: give a binding with adyton resource bind {view.uri} --workload DIGEST")
 

@@ -38,6 +38,10 @@ class BrokerAddress:
             raise _wrong("url", "https://host[:port]", self.url)
         if parts.username is not None or not self.url.isascii() or not self.url.isprintable() or " " in self.url:
             raise _wrong("url", "an address without user name, spaces or control characters", parts.hostname)
+        try:
+            parts.hostname.encode("idna")  # as every resolver will, with errors of its own
+        except UnicodeError as error:
+            raise _wrong("url", "a host's name or address", parts.hostname) from error
         if parts.scheme == "http" and not self.insecure_http and not is_loopback(parts.hostname):
             raise ConfigError(
                 "plain http to a broker on another machine",

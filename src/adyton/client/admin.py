@@ -148,6 +148,7 @@ class Admin:
 
 _ERRORS: dict[int, type[AdytonError]] = {
     400: MalformedRequest,
+    401: NotPermitted,
     403: NotPermitted,
     404: NotFound,
     409: Conflict,
@@ -157,13 +158,16 @@ _ERRORS: dict[int, type[AdytonError]] = {
 
 
 def _error(reply: Reply) -> AdytonError:
+    facts = reply.facts
+    kind = PolicyInvalid if reply.variant == "ParsePolicyError" else _ERRORS.get(reply.status, Unavailable)
+    if facts is None:
+        return kind(reply.detail)
+    hint = facts.hint
     if reply.status == 401:
-        return NotPermitted(
-            reply.detail, code="admin_token_refused", hint="--admin-token-file must hold this broker's admin token"
-        )
-    if reply.variant == "ParsePolicyError":
-        return PolicyInvalid(reply.detail)
-    return _ERRORS.get(reply.status, Unavailable)(reply.detail)
+        hint = "--admin-token-file must hold this broker's admin token"
+    error = kind(facts.message, code=facts.code, hint=hint)
+    error.field, error.expected, error.got, error.spec = facts.field, facts.expected, facts.got, facts.spec
+    return error
 
 
 def _part(text: str) -> str:

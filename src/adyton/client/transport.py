@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from adyton.client.address import BrokerAddress
 from adyton.errors import AdytonError, ConfigError, TooLarge, Unavailable
 from adyton.protocol import kbs_errors
+from adyton.protocol.kbs_errors import ErrorFacts
 
 MAX_ANSWER = 8 * 1024 * 1024
 TIMEOUT = 60.0
@@ -37,6 +38,12 @@ class Reply:
         """What the broker said about an error; a short text whatever the body is."""
         error = kbs_errors.decode(self.body)
         return error.detail if error else f"HTTP status {self.status} without an explanation"
+
+    @property
+    def facts(self) -> ErrorFacts | None:
+        """The whole error, where the broker tells it: to an administrator."""
+        error = kbs_errors.decode(self.body)
+        return error.error if error else None
 
     @property
     def variant(self) -> str:
@@ -156,7 +163,15 @@ class Transport:
                 got=self.address.url,
                 hint="give the broker's pin (adyton broker serve prints it) or its CA",
             )
-        reason = "it does not answer in time" if isinstance(error, TimeoutError) else str(error) or type(error).__name__
+        if isinstance(error, ssl.SSLError) and error.reason in {"WRONG_VERSION_NUMBER", "HTTP_REQUEST"}:
+            return Unavailable(
+                "whoever answers there does not speak TLS",
+                code="broker_not_tls",
+                field="url",
+                got=self.address.url,
+                hint="a broker on loopback speaks plain http unless it was started with --tls: http://…",
+            )
+        reason = "it does not answer in time" if isinstance(error, TimeoutError) else _said(error)
         return Unavailable(
             f"the broker cannot be reached: {reason}"[:300],
             code="broker_unreachable",
@@ -178,6 +193,12 @@ class Transport:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _said(error: Exception) -> str:
+    if isinstance(error, OSError) and not isinstance(error, ssl.SSLError) and error.strerror:
+        return error.strerror
+    return str(error) or type(error).__name__
 
 
 def spki_pin(certificate: bytes) -> str:

@@ -36,11 +36,24 @@ class Variant(Enum):
     TOKEN_VERIFIER_ERROR = "TokenVerifierError"  # noqa: S105
 
 
-class ErrorBody(msgspec.Struct, frozen=True):
-    """``type`` is a URI ending in a variant, ``detail`` a sentence."""
+class ErrorFacts(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What an owner is told beside CoCo's two members: the error as our command line prints it."""
+
+    code: str
+    message: str
+    field: str | None = None
+    expected: object = None
+    got: object = None
+    spec: str | None = None
+    hint: str | None = None
+
+
+class ErrorBody(msgspec.Struct, frozen=True, omit_defaults=True):
+    """``type`` is a URI ending in a variant, ``detail`` a sentence; ``error`` comes from our administrative API only."""
 
     type: str
     detail: str
+    error: ErrorFacts | None = None
 
     @property
     def variant(self) -> str:
@@ -52,9 +65,9 @@ _ENCODER = msgspec.json.Encoder()
 _DECODER = msgspec.json.Decoder(ErrorBody)
 
 
-def encode(variant: Variant, detail: str) -> bytes:
+def encode(variant: Variant, detail: str, error: ErrorFacts | None = None) -> bytes:
     """The body of an error answer; ``detail`` is cut at ``MAX_DETAIL`` characters."""
-    return _ENCODER.encode(ErrorBody(PREFIX + variant.value, detail[:MAX_DETAIL]))
+    return _ENCODER.encode(ErrorBody(PREFIX + variant.value, detail[:MAX_DETAIL], error))
 
 
 def decode(body: bytes) -> ErrorBody | None:
@@ -63,5 +76,22 @@ def decode(body: bytes) -> ErrorBody | None:
         error = _DECODER.decode(body)
     except strict_json.UNREADABLE:
         return None
-    detail = "".join(char if char.isprintable() else " " for char in error.detail[:MAX_DETAIL])
-    return ErrorBody(error.type, detail)
+    return ErrorBody(error.type, _printable(error.detail), _facts(error.error))
+
+
+def _facts(facts: ErrorFacts | None) -> ErrorFacts | None:
+    if facts is None:
+        return None
+    return ErrorFacts(
+        code=_printable(facts.code)[:80],
+        message=_printable(facts.message),
+        **{
+            name: _printable(value if isinstance(value, str) else repr(value))
+            for name in ("field", "expected", "got", "spec", "hint")
+            if (value := getattr(facts, name)) is not None
+        },
+    )
+
+
+def _printable(text: str) -> str:
+    return "".join(char if char.isprintable() else " " for char in text[:MAX_DETAIL])

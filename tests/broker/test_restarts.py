@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -143,6 +144,82 @@ def test_several_workers_serve_one_session(tmp_path: Path, root: DevelopmentRoot
     finally:
         assert running.stop() == 0
     assert not [child for child in children if Path(f"/proc/{child}/cmdline").exists()]
+
+
+@pytest.mark.slow
+def test_acknowledged_means_decided_by_every_worker(tmp_path: Path, root: DevelopmentRoot) -> None:
+    running = rig.started(tmp_path / "data", root, "--workers", "2")
+
+    def ask(token: str) -> set[int]:
+        """What a token gets on connections of their own, so that both workers are asked."""
+        found = set()
+        for _ in range(8):
+            with rig.raw(running) as client:
+                found.add(client.ask("GET", RESOURCE, headers={"Authorization": f"Bearer {token}"})[0])
+        return found
+
+    def attest() -> str:
+        with rig.raw(running) as client:
+            return client.handshake(rig.attester(root), rig.document())[0]
+
+    try:
+        running.publish()
+        mine = Binding(workloads=[str(rig.document().digest)])
+        with running.admin() as admin:
+            admin.set_resource(KEY, rig.SECRET, mine)
+            token = attest()
+            for _ in range(5):
+                assert ask(token) == {200}
+                admin.bind_resource(KEY, Binding())
+                assert ask(token) == {403}
+                admin.bind_resource(KEY, mine)
+            admin.delete_resource(KEY)
+            assert ask(token) == {404}
+            admin.set_resource(KEY, rig.SECRET, mine)
+            for change in (
+                lambda: admin.set_reference("snp_launch_measurement", ["00" * 48]),
+                lambda: admin.set_policy("resource", "resource-policy", "package policy\ndefault allow := false\n"),
+                lambda: admin.delete_policy("resource", "resource-policy"),
+                lambda: admin.set_policy("requirements", "snp", '{"vmpls": [1]}'),
+            ):
+                token = attest()
+                change()
+                assert ask(token) == {401}
+    finally:
+        assert running.stop() == 0
+
+
+def test_more_at_once_than_a_worker_takes_on_is_429(tmp_path: Path) -> None:
+    """The first request starts the policy engine, so it is under way while the second comes."""
+    program = """
+import sys
+from adyton.broker import server
+from adyton.broker.settings import Settings
+settings = Settings(data=sys.argv[1], port=0, max_in_flight=1)
+server.serve(server.prepare(settings, tls=False), lambda listening: print("ready", flush=True))
+"""
+    data = tmp_path / "data"
+    with subprocess.Popen([sys.executable, "-c", program, str(data)], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+            port = int(json.loads((data / "broker.json").read_text())["url"].rpartition(":")[2])
+            headers = {"Authorization": "Bearer " + (data / "admin.token").read_text().strip()}
+            body = json.dumps({"text": "package policy\ndefault allow := false\n"})
+            busy, other = rig.Raw(port), rig.Raw(port)
+            with contextlib.closing(busy), contextlib.closing(other):
+                busy.connection.request("PUT", "/api/v0/policies/resource/resource-policy", body, headers)
+                time.sleep(0.05)
+                status, said, answered = other.ask("GET", "/api/v0/about", headers=headers)
+                assert (status, answered["retry-after"]) == (429, "1")
+                assert set(json.loads(said)) == {"type", "detail"}
+                assert other.ask("GET", "/healthz")[0] == 200
+                accepted = busy.connection.getresponse()
+                assert (accepted.status, bool(accepted.read())) == (200, True)
+                assert other.ask("GET", "/api/v0/about", headers=headers)[0] == 200
+        finally:
+            process.terminate()
+            assert process.wait(20) == 0
 
 
 @pytest.mark.parametrize("umask", ["000", "777"])

@@ -210,7 +210,7 @@ class Front:
             # In a thread: checking a long audit log or compiling a policy must not hold up everybody else.
             answer = await asyncio.to_thread(handler.handle, asked, where.parts)
         except AdytonError as error:
-            return refusals.answer(error, Stage.ADMIN)
+            return refusals.answer(error, Stage.OWN_API if ours else Stage.ADMIN)
         for action, name in answer.changes:
             await self._handlers.auditor.administered(where.tenant, action, name, now, actor="admin", peer=request.peer)
         return answer

@@ -29,11 +29,12 @@ from adyton.protocol.kbs_errors import ErrorFacts, Variant
 
 
 class Stage(Enum):
-    """What was asked for."""
+    """What was asked for. An error of our own API says everything, as CoCo's tools would not expect it to."""
 
     HANDSHAKE = "handshake"
     RESOURCE = "resource"
     ADMIN = "admin"
+    OWN_API = "own API"
 
 
 _Row = tuple[type[AdytonError], int, Variant]
@@ -65,6 +66,7 @@ _TABLE: dict[Stage, tuple[_Row, ...]] = {
         (Conflict, 409, Variant.PLUGIN_INTERNAL_ERROR),
     ),
 }
+_TABLE[Stage.OWN_API] = _TABLE[Stage.ADMIN]
 _ANYWHERE: tuple[_Row, ...] = (
     (TooLarge, 413, Variant.HTTP_FAILED),
     (TooMany, 429, Variant.HTTP_FAILED),
@@ -76,7 +78,7 @@ def answer(error: AdytonError, stage: Stage) -> Answer:
     for kind, status, variant in (*_TABLE[stage], *_ANYWHERE):
         if isinstance(error, kind):
             retry = error.retry_after if isinstance(error, TooMany) else 0
-            facts = _facts(error) if stage is Stage.ADMIN else None
+            facts = _facts(error) if stage is Stage.OWN_API and not isinstance(error, NotPermitted) else None
             return Answer(
                 status, kbs_errors.encode(variant, _detail(error, stage), facts), retry_after=retry, reason=error.code
             )
@@ -89,7 +91,7 @@ def answer(error: AdytonError, stage: Stage) -> Answer:
 
 
 def _detail(error: AdytonError, stage: Stage) -> str:
-    if stage is Stage.ADMIN:
+    if stage in {Stage.ADMIN, Stage.OWN_API}:
         facts = error.as_dict()
         told = (f"{name} {facts[name]}" for name in ("field", "expected", "got", "hint") if facts[name] is not None)
         return "; ".join([error.message, *told]) + f" [{error.code}]"

@@ -148,7 +148,6 @@ class Admin:
 
 _ERRORS: dict[int, type[AdytonError]] = {
     400: MalformedRequest,
-    401: NotPermitted,
     403: NotPermitted,
     404: NotFound,
     409: Conflict,
@@ -158,14 +157,17 @@ _ERRORS: dict[int, type[AdytonError]] = {
 
 
 def _error(reply: Reply) -> AdytonError:
-    facts = reply.facts
+    if reply.status == 401:
+        return NotPermitted(
+            reply.detail.removesuffix(" [admin_token_refused]"),
+            code="admin_token_refused",
+            hint="--admin-token-file must hold this broker's admin token",
+        )
     kind = PolicyInvalid if reply.variant == "ParsePolicyError" else _ERRORS.get(reply.status, Unavailable)
+    facts = reply.facts
     if facts is None:
         return kind(reply.detail)
-    hint = facts.hint
-    if reply.status == 401:
-        hint = "--admin-token-file must hold this broker's admin token"
-    error = kind(facts.message, code=facts.code, hint=hint)
+    error = kind(facts.message, code=facts.code, hint=facts.hint)
     error.field, error.expected, error.got, error.spec = facts.field, facts.expected, facts.got, facts.spec
     return error
 

@@ -29,6 +29,15 @@ def test_base64url_refuses_what_is_not_canonical(text: str) -> None:
         b64.decode_url(text)
 
 
+@given(st.text(alphabet="AQgw09az-_+/= \n\u00e9", max_size=9))
+def test_no_two_texts_for_one_value(text: str) -> None:
+    for decode, encode in ((b64.decode, b64.encode), (b64.decode_url, b64.encode_url)):
+        try:
+            assert encode(decode(text)) == text
+        except ValueError:
+            continue
+
+
 @given(st.binary())
 def test_base64_round_trips(data: bytes) -> None:
     assert b64.decode(b64.encode(data)) == data

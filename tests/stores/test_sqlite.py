@@ -309,6 +309,11 @@ def test_claims_are_kept_until_they_expire(store: Store) -> None:
     assert store.claims.get("default", digest, NOW + timedelta(minutes=5)) is None
     store.claims.put("default", b"[]", NOW + timedelta(hours=1), NOW + timedelta(minutes=6))
     assert store.claims.get("default", digest, NOW) is None  # gone for good
+    quiet = store.claims.put("quiet", b"{}", NOW + timedelta(minutes=5), NOW)
+    store.claims.forget_expired(NOW + timedelta(minutes=4))
+    assert store.claims.get("quiet", quiet, NOW) == b"{}"
+    store.claims.forget_expired(NOW + timedelta(minutes=6))
+    assert store.claims.get("quiet", quiet, NOW) is None
 
 
 @settings(deadline=None)

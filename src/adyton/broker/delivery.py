@@ -88,7 +88,7 @@ class Delivery:
         """The encrypted value, once its audit row is on the disk; or the refusal, as an error."""
         if self._store.generation(tenant) != holder.generation:
             raise SessionInvalid(
-                "policies, reference values or resources changed since this attestation",
+                "policies, reference values or requirements changed since this attestation",
                 code="session_outdated",
                 hint="attest again",
             )

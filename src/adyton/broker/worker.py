@@ -154,6 +154,7 @@ class Program:
                 self._endorsements.refresh()
                 if self._number == 0:
                     keys.rotate(self._store.secrets, time.time())
+                    self._store.claims.forget_expired(datetime.fromtimestamp(time.time(), UTC))
                 self._reload_keys()
             except AdytonError as error:
                 _LOG.error("maintenance failed: %s [%s]", error.message, error.code)

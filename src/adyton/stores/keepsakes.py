@@ -66,6 +66,12 @@ class ClaimSets:
             )
         return digest
 
+    def forget_expired(self, now: datetime) -> None:
+        """Drop what has expired, also of tenants that nobody attests to any more."""
+        if self._database.read("SELECT 1 FROM claims WHERE expires<=? LIMIT 1", (now.timestamp(),)):
+            with self._database.write() as transaction:
+                transaction.execute("DELETE FROM claims WHERE expires<=?", (now.timestamp(),))
+
     def get(self, tenant: str, digest: bytes, now: datetime) -> bytes | None:
         """The claims behind ``digest``, or ``None`` if they have expired or are not what the digest says."""
         rows = self._database.read(

@@ -6,7 +6,7 @@ a row that was moved to another name, tenant or store does not open. Format::
     1 (1 byte) ‖ data key id (4, big-endian) ‖ nonce (12, random) ‖ ciphertext ‖ tag (16)
 
 Nonces are random: one data key seals at most 2^32 values (NIST SP 800-38D section 8.3); ``rotate`` makes a new one.
-What this cannot see is an attacker who puts back an older state of the whole file.
+What this cannot see is an attacker who may write the file and puts back an older state of a row, or of all of it.
 """
 
 from __future__ import annotations

@@ -20,7 +20,9 @@ from adyton.image.oci_layout import checked_manifest
 from adyton.image.source import RawManifest
 from adyton.rats.types import Digest
 
-_OF_AN_IMAGE = re.compile(r"(?:[0-9a-f]{64}|[0-9a-f]{96}|[0-9a-f]{128})(?:\.manifest\.json)?\Z|signature-[0-9]+\Z|\.incoming-")
+_OF_AN_IMAGE = re.compile(
+    r"(?:[0-9a-f]{64}|[0-9a-f]{96}|[0-9a-f]{128})(?:\.manifest\.json)?\Z|signature-[0-9]+\Z|\.incoming-"
+)
 VERSION = b"Directory Transport Version: 1.1\n"
 
 

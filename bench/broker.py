@@ -21,7 +21,6 @@ Clients send on several connections at once, as a fleet does: rows that arrive t
 from __future__ import annotations
 
 import argparse
-import asyncio
 import http.client
 import json
 import socket
@@ -31,20 +30,17 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from adyton.broker import server, worker
-from adyton.broker.answer import Answer
-from adyton.broker.connection import HttpRequest
 from adyton.broker.settings import Settings
-from adyton.crypto import jwe, jwk, jwt
+from adyton.crypto import jwe, jwk
 from adyton.devtee.root import DevelopmentRoot
 from adyton.devtee.snp import ReportFields, issue_report
 from adyton.protocol import rcar, workload
@@ -52,10 +48,10 @@ from adyton.protocol.release import Binding
 from adyton.protocol.resource import ResourcePath
 from adyton.protocol.workload import Workload
 from adyton.rats import binding
-from adyton.stores.audit import AuditLog
 from adyton.tee.snp import json_form
 from adyton.tee.snp.abi import SnpReport
 
+SERVER = Path(__file__).with_name("parts") / "broker_server.py"
 MEASUREMENT = bytes(range(48))
 SECRET = bytes(1024)
 PATH = ResourcePath("default", "key", "1")
@@ -65,132 +61,6 @@ REFERENCES: dict[str, list[Any]] = {
     "snp_launch_measurement": [MEASUREMENT.hex()],
     **{name: list(range(256)) for name in ("snp_bootloader", "snp_microcode", "snp_snp_svn", "snp_tee_svn")},
 }
-
-
-# ---------------------------------------------------------------- the server, in a process of its own
-
-
-class Spent:
-    """CPU of this thread by stage, in seconds."""
-
-    def __init__(self) -> None:
-        self.by: dict[str, float] = {}
-
-    def add(self, stage: str, since: float) -> None:
-        """Charge what this thread has burnt since then."""
-        self.by[stage] = self.by.get(stage, 0.0) + time.thread_time() - since
-
-
-class Metered:
-    """An awaitable answer whose every step is charged to a stage."""
-
-    def __init__(self, answer: Awaitable[Answer], spent: Spent, stage: str) -> None:
-        self.answer, self.spent, self.stage = answer, spent, stage
-
-    def __await__(self) -> Generator[Any, Any, Answer]:
-        inner = self.answer.__await__()
-        value: Any = None
-        while True:
-            since = time.thread_time()
-            try:
-                waiting = inner.send(value)
-            except StopIteration as done:
-                result: Answer = done.value
-                return result
-            finally:
-                self.spent.add(self.stage, since)
-            value = yield waiting
-
-
-class Primitives:
-    """The cryptography of one handshake, alone, and answers of the handshake's size around it."""
-
-    def __init__(self) -> None:
-        vcek, tee = ec.generate_private_key(ec.SECP384R1()), ec.generate_private_key(ec.SECP256R1())
-        report, sha384 = bytes(672), ec.ECDSA(hashes.SHA384())
-        signature, public = vcek.sign(report, sha384), vcek.public_key()
-        signer, es256 = jwt.Signer.generate(), ec.ECDSA(hashes.SHA256())
-        tee_key, claims = jwk.from_public(tee.public_key()), bytes(3600)
-        self.parts: dict[str, Callable[[], object]] = {
-            "P-384 verification": lambda: public.verify(signature, report, sha384),
-            "ES256 signature": lambda: signer.private.sign(claims, es256),
-            "encryption to the TEE's key": lambda: jwe.encrypt(tee_key, SECRET),
-        }
-        token = rcar.token_body(signer.sign(bytes(2600)))
-        cookie = b"kbs-session-id=" + b"x" * 400 + b"; Expires=Thu, 01 Jan 2099 00:00:00 GMT; HttpOnly"
-        self.steps: dict[bytes, tuple[tuple[str, ...], Answer]] = {
-            b"auth": ((), Answer(200, rcar.challenge(bytes(32), "sha256"), cookie=cookie)),
-            b"attest": (("P-384 verification", "ES256 signature"), Answer(200, token, cookie=cookie)),
-            b"resource": (("encryption to the TEE's key",), Answer(200, jwe.encrypt(tee_key, SECRET))),
-        }
-
-    def step(self, name: bytes, spent: Spent) -> Answer:
-        """Do what one request of a handshake needs, and no more."""
-        parts, answer = self.steps[name]
-        for part in parts:
-            since = time.thread_time()
-            self.parts[part]()
-            spent.add(part, since)
-        return answer
-
-    def alone(self, count: int = 200) -> float:
-        """µs of CPU for all of them, in a tight loop."""
-        since = time.thread_time()
-        for _ in range(count):
-            for part in self.parts.values():
-                part()
-        return (time.thread_time() - since) / count * 1e6
-
-
-def serve(settings: Settings) -> None:
-    """Serve with every handler metered; a line on standard input asks for the accounts."""
-    spent, floor, primitives = Spent(), Spent(), Primitives()
-    commits = rows_written = 0
-    commit = AuditLog._commit
-
-    def metered_commit(self: AuditLog, rows: Any) -> Any:
-        nonlocal commits, rows_written
-        commits, rows_written = commits + 1, rows_written + len(rows)
-        since = time.thread_time()
-        try:
-            return commit(self, rows)
-        finally:
-            spent.add("audit rows", since)
-
-    AuditLog._commit = metered_commit  # type: ignore[method-assign]
-    store = worker.open_store(settings)
-    program = worker.Program(settings, store)
-    front = program._worker.application
-
-    def application(request: HttpRequest) -> Answer | Awaitable[Answer]:
-        parts = request.target.split(b"/")
-        if parts[1] == b"floor":
-            return primitives.step(parts[2], floor)
-        stage = parts[3].decode() if request.target.startswith(b"/kbs/") else "other"
-        since = time.thread_time()
-        answer = front(request)
-        spent.add(stage, since)
-        return answer if isinstance(answer, Answer) else Metered(answer, spent, stage)
-
-    program._worker.application = application
-    listener = socket.create_server(("127.0.0.1", 0))
-
-    def account() -> None:
-        line = sys.stdin.readline()
-        if not line:
-            return
-        told: dict[str, Any] = {"by": spent.by, "floor": floor.by, "server": time.process_time()}
-        told |= {"commits": commits, "rows": rows_written}
-        if line.strip() == "alone":
-            told["alone"] = primitives.alone()
-        print(json.dumps(told), flush=True)
-
-    def ready(_: asyncio.Event) -> None:
-        asyncio.get_running_loop().add_reader(0, account)
-        print(json.dumps({"port": listener.getsockname()[1]}), flush=True)
-
-    worker.run(program, listener, ready)
-    store.close()
 
 
 # ---------------------------------------------------------------- the load
@@ -287,11 +157,10 @@ def main() -> None:
     options.add_argument("--data", type=Path, help="directory on the disk to measure [default: the temporary one]")
     options.add_argument("--chain", choices=("full", "vcek"), default="full", help="certificates in the evidence")
     options.add_argument("--connections", type=int, default=16)
-    options.add_argument("--serve", help=argparse.SUPPRESS)
+    options.add_argument(
+        "--fine", action="store_true", help="also what the handlers are made of, dearer by the metering"
+    )
     given = options.parse_args()
-    if given.serve:
-        serve(Settings(**json.loads(given.serve)))
-        return
     with tempfile.TemporaryDirectory(dir=given.data) as directory:
         result = measure(Path(directory), given)
     report(result)
@@ -320,7 +189,7 @@ def measure(directory: Path, given: argparse.Namespace) -> dict[str, Any]:
     given_settings = json.dumps({name: getattr(settings, name) for name in settings.__struct_fields__})
     with (directory / "log").open("w") as log:  # a line per request, as an operator would keep them
         process = subprocess.Popen(
-            [sys.executable, __file__, "--serve", given_settings],
+            [sys.executable, str(SERVER), given_settings, *(["--fine"] if given.fine else [])],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
@@ -354,9 +223,10 @@ def measure(directory: Path, given: argparse.Namespace) -> dict[str, Any]:
                 wall = finish(clients, prepared, base)
                 after = account()
                 kind = "by" if base is KBS else "floor"
-                one[kind] = {
-                    name: (after[kind][name] - before[kind].get(name, 0.0)) / each * 1e6 for name in after[kind]
-                }
+                for part in (kind, "fine"):
+                    one[part] = {
+                        name: (after[part][name] - before[part].get(name, 0.0)) / each * 1e6 for name in after[part]
+                    }
                 one[f"{kind}_server"] = (after["server"] - before["server"]) / each * 1e6
                 one["per_second"] = each / wall
                 one["body"] = len(prepared[0][0])
@@ -384,6 +254,7 @@ def summary(spent: list[dict[str, Any]], times: list[float], connections: int) -
         "stages": {
             name: statistics.median(one["by"].get(name, 0.0) for one in spent) for name in sorted(spent[0]["by"])
         },
+        "fine": {name: statistics.median(one["fine"].get(name, 0.0) for one in spent) for name in spent[0]["fine"]},
         "summary": {
             "handlers_over_primitives": round(middle(lambda one: handlers(one) / floor(one)), 3),
             "server_over_primitives": round(middle(lambda one: one["by_server"] / floor(one)), 3),
@@ -412,6 +283,8 @@ def report(result: dict[str, Any]) -> None:
     for name, value in result["stages"].items():
         print(f"  handlers: {name:24}{value:10.1f}")
     print(f"  {'handlers, together':34}{found['handlers_us']:10.1f}  {found['handlers_over_primitives']:.2f} x floor")
+    for name, value in result["fine"].items():
+        print(f"    {name:41}{value:8.1f}")
     print(f"  {'server with the floor alone':34}{found['bare_server_us']:10.1f}")
     print(f"  {'whole server process':34}{found['server_us']:10.1f}  {found['server_over_primitives']:.2f} x floor")
     print(

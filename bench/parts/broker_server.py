@@ -1,0 +1,195 @@
+"""The server of ``bench/broker.py``: one worker with every handler metered, and the primitives alone beside it.
+
+Settings come as JSON in the first argument; ``--fine`` as the second meters what handlers are made of. A line on standard
+input asks for the accounts. See ``bench/broker.py`` for what is measured, and why so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import sys
+import time
+from collections.abc import Awaitable, Callable, Generator
+from typing import Any
+
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from adyton.broker import session, worker
+from adyton.broker.answer import Answer
+from adyton.broker.connection import HttpRequest
+from adyton.broker.delivery import Delivery
+from adyton.broker.handshake import Handshake
+from adyton.broker.policies import PolicyBook
+from adyton.broker.settings import Settings
+from adyton.crypto import jwe, jwk, jwt
+from adyton.protocol import ear, rcar
+from adyton.stores.audit import AuditLog
+from adyton.stores.resources import Resources
+from adyton.tee.snp import checks, json_form
+
+SECRET = bytes(1024)  # as large as the resource of the handshakes
+
+
+class Spent:
+    """CPU of this thread by stage, in seconds."""
+
+    def __init__(self) -> None:
+        self.by: dict[str, float] = {}
+
+    def add(self, stage: str, since: float) -> None:
+        """Charge what this thread has burnt since then."""
+        self.by[stage] = self.by.get(stage, 0.0) + time.thread_time() - since
+
+
+class Metered:
+    """An awaitable answer whose every step is charged to a stage."""
+
+    def __init__(self, answer: Awaitable[Answer], spent: Spent, stage: str) -> None:
+        self.answer, self.spent, self.stage = answer, spent, stage
+
+    def __await__(self) -> Generator[Any, Any, Answer]:
+        inner = self.answer.__await__()
+        value: Any = None
+        while True:
+            since = time.thread_time()
+            try:
+                waiting = inner.send(value)
+            except StopIteration as done:
+                result: Answer = done.value
+                return result
+            finally:
+                self.spent.add(self.stage, since)
+            value = yield waiting
+
+
+class Primitives:
+    """The cryptography of one handshake, alone, and answers of the handshake's size around it."""
+
+    def __init__(self) -> None:
+        vcek, tee = ec.generate_private_key(ec.SECP384R1()), ec.generate_private_key(ec.SECP256R1())
+        report, sha384 = bytes(672), ec.ECDSA(hashes.SHA384())
+        signature, public = vcek.sign(report, sha384), vcek.public_key()
+        signer, es256 = jwt.Signer.generate(), ec.ECDSA(hashes.SHA256())
+        tee_key, claims = jwk.from_public(tee.public_key()), bytes(3600)
+        self.parts: dict[str, Callable[[], object]] = {
+            "P-384 verification": lambda: public.verify(signature, report, sha384),
+            "ES256 signature": lambda: signer.private.sign(claims, es256),
+            "encryption to the TEE's key": lambda: jwe.encrypt(tee_key, SECRET),
+        }
+        token = rcar.token_body(signer.sign(bytes(2600)))
+        cookie = b"kbs-session-id=" + b"x" * 400 + b"; Expires=Thu, 01 Jan 2099 00:00:00 GMT; HttpOnly"
+        self.steps: dict[bytes, tuple[tuple[str, ...], Answer]] = {
+            b"auth": ((), Answer(200, rcar.challenge(bytes(32), "sha256"), cookie=cookie)),
+            b"attest": (("P-384 verification", "ES256 signature"), Answer(200, token, cookie=cookie)),
+            b"resource": (("encryption to the TEE's key",), Answer(200, jwe.encrypt(tee_key, SECRET))),
+        }
+
+    def step(self, name: bytes, spent: Spent) -> Answer:
+        """Do what one request of a handshake needs, and no more."""
+        parts, answer = self.steps[name]
+        for part in parts:
+            since = time.thread_time()
+            self.parts[part]()
+            spent.add(part, since)
+        return answer
+
+    def alone(self, count: int = 200) -> float:
+        """µs of CPU for all of them, in a tight loop."""
+        since = time.thread_time()
+        for _ in range(count):
+            for part in self.parts.values():
+                part()
+        return (time.thread_time() - since) / count * 1e6
+
+
+# What ``--fine`` meters inside the handlers: owner, name, what it is. Each metering costs about a microsecond.
+FINE: tuple[tuple[Any, str, str], ...] = (
+    (rcar, "parse_attestation", "attest: read the body, check the key"),
+    (session, "open_", "both: open the cookie"),
+    (Handshake, "_verify", "attest: verify the evidence"),
+    (checks, "verify_p384", "  of it the P-384 verification"),
+    (json_form, "parse", "  of it JSON to report"),
+    (checks.Verification, "verified", "  of it facts to claims"),
+    (PolicyBook, "view", "both: policies and references that hold"),
+    (ear, "claims", "attest: claims of the token"),
+    (session, "attested", "attest: compress and seal the cookie"),
+    (jwt.Signer, "sign", "attest: sign the token"),
+    (ear, "read", "attest: claims as release reads them"),
+    (Delivery, "holder", "resource: who asks (with the cookie)"),
+    (Resources, "get", "resource: read and open it"),
+    (jwe, "encrypt", "resource: encrypt it to the TEE's key"),
+)
+
+
+def meter(owner: Any, name: str, stage: str, spent: Spent) -> None:
+    """Charge every call of ``owner.name`` to ``stage``."""
+    inner = getattr(owner, name)
+
+    def metered(*arguments: Any, **options: Any) -> Any:
+        since = time.thread_time()
+        try:
+            return inner(*arguments, **options)
+        finally:
+            spent.add(stage, since)
+
+    setattr(owner, name, metered)
+
+
+def serve(settings: Settings, *, fine: bool) -> None:
+    """Serve with every handler metered; a line on standard input asks for the accounts."""
+    spent, floor, primitives, inside = Spent(), Spent(), Primitives(), Spent()
+    commits = rows_written = 0
+    commit = AuditLog._commit
+
+    def metered_commit(self: AuditLog, rows: Any) -> Any:
+        nonlocal commits, rows_written
+        commits, rows_written = commits + 1, rows_written + len(rows)
+        since = time.thread_time()
+        try:
+            return commit(self, rows)
+        finally:
+            spent.add("audit rows", since)
+
+    AuditLog._commit = metered_commit  # type: ignore[method-assign]
+    for owner, name, stage in FINE if fine else ():
+        meter(owner, name, stage, inside)
+    store = worker.open_store(settings)
+    program = worker.Program(settings, store)
+    front = program._worker.application
+
+    def application(request: HttpRequest) -> Answer | Awaitable[Answer]:
+        parts = request.target.split(b"/")
+        if parts[1] == b"floor":
+            return primitives.step(parts[2], floor)
+        stage = parts[3].decode() if request.target.startswith(b"/kbs/") else "other"
+        since = time.thread_time()
+        answer = front(request)
+        spent.add(stage, since)
+        return answer if isinstance(answer, Answer) else Metered(answer, spent, stage)
+
+    program._worker.application = application
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def account() -> None:
+        line = sys.stdin.readline()
+        if not line:
+            return
+        told: dict[str, Any] = {"by": spent.by, "floor": floor.by, "fine": inside.by, "server": time.process_time()}
+        told |= {"commits": commits, "rows": rows_written}
+        if line.strip() == "alone":
+            told["alone"] = primitives.alone()
+        print(json.dumps(told), flush=True)
+
+    def ready(_: asyncio.Event) -> None:
+        asyncio.get_running_loop().add_reader(0, account)
+        print(json.dumps({"port": listener.getsockname()[1]}), flush=True)
+
+    worker.run(program, listener, ready)
+    store.close()
+
+
+if __name__ == "__main__":
+    serve(Settings(**json.loads(sys.argv[1])), fine="--fine" in sys.argv[2:])

@@ -107,6 +107,18 @@ def test_streams(adyton: Any, image: str) -> None:
     assert adyton("run", "--rm", image, "cat", input=b"not connected").stdout == b""
 
 
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_stream_that_is_closed_is_nobodys(adyton: Any, image: str, closed: str) -> None:
+    line = f'exec "$0" -m adyton run -q --rm -i {image} sh -c "cat; echo out; echo err >&2; exit 5" {closed}'
+    result = subprocess.run(
+        ["sh", "-c", line, sys.executable], env=adyton.environment, input=b"in\n", capture_output=True, timeout=60
+    )
+    assert result.returncode == 5, result.stderr
+    words = {b"in\n": "<&-" not in closed, b"out\n": ">&-" not in closed.replace("2>&-", "")}
+    assert result.stdout == (b"".join(word for word, there in words.items() if there) if words[b"out\n"] else b"")
+    assert plain(result) == (b"" if "2>&-" in closed else b"err\n")
+
+
 def test_command_line(adyton: Any, image: str, tmp_path: Path) -> None:
     (tmp_path / "env").write_text("A=from file\nB=2\n")
     result = adyton(

@@ -8,6 +8,7 @@ object on standard output.
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 
 import click
@@ -61,4 +62,17 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit. Nothing but an exit status and its message leaves here."""
     from adyton.cli.output import run
 
+    _keep_standard_streams()
     sys.exit(run(adyton, arguments))
+
+
+def _keep_standard_streams() -> None:
+    """Put ``/dev/null`` where a stream was closed: else the next socket would become it, and a workload's output go there."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest free number is this one
+    sys.stdin = sys.stdin or open(0, closefd=False)  # noqa: SIM115 -- for as long as the process lives
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115 -- for as long as the process lives
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115 -- for as long as the process lives

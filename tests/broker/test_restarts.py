@@ -193,8 +193,9 @@ def test_more_at_once_than_a_worker_takes_on_is_429(tmp_path: Path) -> None:
     """The first request starts the policy engine, so it is under way while the second comes."""
     program = """
 import sys
-from adyton.broker import server
+from adyton.broker import rego, server
 from adyton.broker.settings import Settings
+rego._START = "import time; time.sleep(1); " + rego._START
 settings = Settings(data=sys.argv[1], port=0, max_in_flight=1)
 server.serve(server.prepare(settings, tls=False), lambda listening: print("ready", flush=True))
 """
@@ -209,7 +210,7 @@ server.serve(server.prepare(settings, tls=False), lambda listening: print("ready
             busy, other = rig.Raw(port), rig.Raw(port)
             with contextlib.closing(busy), contextlib.closing(other):
                 busy.connection.request("PUT", "/api/v0/policies/resource/resource-policy", body, headers)
-                time.sleep(0.05)
+                time.sleep(0.1)
                 status, said, answered = other.ask("GET", "/api/v0/about", headers=headers)
                 assert (status, answered["retry-after"]) == (429, "1")
                 assert set(json.loads(said)) == {"type", "detail"}

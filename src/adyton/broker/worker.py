@@ -158,6 +158,8 @@ class Program:
                 self._reload_keys()
             except AdytonError as error:
                 _LOG.error("maintenance failed: %s [%s]", error.message, error.code)
+            except Exception:  # noqa: BLE001 -- a chore that ended would never turn a key or read a CRL again
+                _LOG.exception("maintenance failed")
 
     def _hang_up(self) -> None:
         self._endorsements.refresh(force=True)

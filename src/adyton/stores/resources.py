@@ -124,22 +124,10 @@ class Resources:
         return int(rows[0][0]) if rows else None
 
     def list(self, tenant: str) -> list[ResourceInfo]:
-        """All of a tenant's resources by path, without their values."""
-        found = []
-        for path, version, updated, size, sealed in self._database.read(
-            "SELECT path, version, updated, size, sealed FROM resources WHERE tenant=? ORDER BY path", (tenant,)
-        ):
-            binding, _ = _unpack(self._sealer.open(sealed, tenant, _KIND, path, version))
-            found.append(
-                ResourceInfo(
-                    path=ResourcePath.parse(path),
-                    binding=binding,
-                    version=version,
-                    updated=datetime.fromtimestamp(updated, UTC),
-                    size=size,
-                )
-            )
-        return found
+        """All of a tenant's resources by path, without their values; one value at a time is in memory."""
+        paths = self._database.read("SELECT path FROM resources WHERE tenant=? ORDER BY path", (tenant,))
+        found = (self.get(tenant, ResourcePath.parse(path)) for (path,) in paths)
+        return [stored.info for stored in found if stored is not None]  # None: deleted meanwhile
 
     def delete(self, tenant: str, path: ResourcePath) -> None:
         """Forget it, durable on return; ``NotFound`` if there is none."""

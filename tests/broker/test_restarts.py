@@ -330,8 +330,9 @@ def test_the_certificate_follows_its_names_and_the_pin_stays(tmp_path: Path) -> 
     with pytest.raises(ConfigError) as refused:
         certificate.make(tmp_path, ["localhost"], now)
     assert refused.value.code == "certificate_unreadable"
-    with pytest.raises(ConfigError):
-        certificate.make(tmp_path / "other", ["not ascii: é"], now)
+    for wrong in ("not ascii: é", "a b", "", "a..b", "x" * 64):
+        with pytest.raises(ConfigError):
+            certificate.make(tmp_path / "other", [wrong], now)
 
 
 def test_old_tls_and_slow_handshakes(tmp_path: Path) -> None:

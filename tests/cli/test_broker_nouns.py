@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import http.server
 import json
 import os
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -142,6 +144,23 @@ def test_tls_where_none_is_spoken(home: Path) -> None:
     token = str(home / "broker" / "admin.token")
     refused = adyton(home, "resource", "list", "--broker", url, "--admin-token-file", token)
     assert "broker_not_tls" in refused.stderr and "http://" in refused.stderr
+
+
+def test_who_answers_is_no_broker(home: Path) -> None:
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_error(404)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.handle_request)
+        thread.start()
+        url, token = f"http://127.0.0.1:{server.server_port}", str(home / "broker" / "admin.token")
+        refused = adyton(home, "resource", "list", "--broker", url, "--admin-token-file", token)
+        thread.join(10)
+    assert "broker_answer" in refused.stderr and "hint" in refused.stderr
 
 
 def test_what_strangers_sent_does_not_move_the_cursor(home: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import os
+import re
 from collections.abc import Iterable
 from contextlib import suppress
 from datetime import datetime, timedelta
@@ -19,6 +20,7 @@ from adyton.crypto.aead import random_bytes
 from adyton.errors import ConfigError
 
 _YEARS = 10
+_NAME = re.compile(r"(?=.{1,253}\Z)(\*\.)?[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\Z")
 
 
 def make(directory: Path, names: Iterable[str], now: datetime) -> tuple[Path, Path]:
@@ -118,12 +120,11 @@ def _general(name: str) -> x509.GeneralName:
         return x509.IPAddress(ipaddress.ip_address(name))
     except ValueError:
         pass
-    try:
-        return x509.DNSName(name)
-    except ValueError as error:
+    if not _NAME.match(name):
         raise ConfigError(
             "a name that cannot stand in a certificate", code="setting_invalid", field="name", got=name[:80]
-        ) from error
+        )
+    return x509.DNSName(name)
 
 
 def _unusable(file: Path) -> ConfigError:

@@ -86,7 +86,7 @@ def _check_directory(directory: Path) -> None:
             field=str(directory),
             expected="a directory of this user that nobody else may write in",
             got=f"mode {stat.S_IMODE(status.st_mode):04o}, user {status.st_uid}",
-            hint="give one of its own: --data DIR; or chmod 700",
+            hint="give the broker a directory of its own: --data DIR",
         )
 
 

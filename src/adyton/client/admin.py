@@ -157,6 +157,13 @@ _ERRORS: dict[int, type[AdytonError]] = {
 
 
 def _error(reply: Reply) -> AdytonError:
+    if not reply.variant:
+        return Unavailable(
+            f"who answers is not an Adyton broker: {reply.detail}",
+            code="broker_answer",
+            got=reply.status,
+            hint="is the address right, and its path? adyton broker serve prints it",
+        )
     if reply.status == 401:
         return NotPermitted(
             reply.detail.removesuffix(" [admin_token_refused]"),

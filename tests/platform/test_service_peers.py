@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -33,7 +34,8 @@ def as_nobody(path: Path) -> bytes:
             os.setuid(NOBODY)
             with socket.socket(socket.AF_UNIX) as connection:
                 connection.connect(str(path))
-                connection.sendall(devtee.frame(devtee.About()))
+                with contextlib.suppress(ConnectionError):  # it may have said no and gone already
+                    connection.sendall(devtee.frame(devtee.About()))
                 os.write(write, connection.recv(65536))
         finally:
             os._exit(0)

@@ -128,6 +128,15 @@ def test_statuses(pair: tuple[Control, socket.socket], reply: msgspec.Struct, st
     assert got == status
 
 
+def test_what_the_service_said_before_it_left_is_heard(pair: tuple[Control, socket.socket]) -> None:
+    control, service = pair
+    with service:
+        service.sendall(devtee.frame(failed(PlatformError("no room here", code="no_room"))))
+    with control, pytest.raises(PlatformError) as caught:
+        attached(control, devtee.Run(document=""), Streams(0, 1, 2), Quiet())
+    assert caught.value.code == "no_room"
+
+
 def test_a_service_that_leaves_is_not_a_success(pair: tuple[Control, socket.socket]) -> None:
     control, service = pair
     service.shutdown(socket.SHUT_WR)

@@ -41,13 +41,18 @@ class Control:
         return cls(connection)
 
     def send(self, message: devtee.ControlRequest, descriptors: Sequence[int] = ()) -> None:
-        """One request; ``descriptors`` go with its first byte."""
+        """One request; ``descriptors`` go with its first byte.
+
+        A service that has left is not said here: it may have said why before, and ``receive`` has that first.
+        """
         data = devtee.frame(message)
         try:
             if descriptors:
                 rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))]
                 data = data[self._connection.sendmsg([data], rights) :]
             self._connection.sendall(data)
+        except ConnectionError:
+            return
         except OSError as error:
             raise _gone() from error
 

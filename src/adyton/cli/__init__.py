@@ -60,10 +60,14 @@ def adyton() -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit. Nothing but an exit status and its message leaves here."""
-    from adyton.cli.output import run
+    try:
+        from adyton.cli.output import run
 
-    _keep_standard_streams()
-    sys.exit(run(adyton, arguments))
+        _keep_standard_streams()
+        status = run(adyton, arguments)
+    except KeyboardInterrupt:  # before anything had begun
+        status = 130
+    sys.exit(status)
 
 
 def _keep_standard_streams() -> None:

@@ -16,7 +16,13 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from adyton.cli import adyton
 from adyton.cli.output import run
+from adyton.cli.places import places
+from adyton.errors import NotFound
+from adyton.image.reference import ImageReference
+from adyton.image.store import Store
 from adyton.protocol import workload
+from adyton.rats.types import Digest
+from adyton.runtime import images
 
 PIN = "sha256:" + "ab" * 32
 ARCHITECTURE = {"x86_64": "amd64", "aarch64": "arm64"}[os.uname().machine]
@@ -161,3 +167,35 @@ def test_to_standard_output(image: tuple[str, str], capfdbinary: pytest.CaptureF
     assert run(adyton, ["workload", "new", image[0]]) == 0
     out, err = capfdbinary.readouterr()
     assert workload.parse(out).digest.hex in err.decode()
+
+
+@pytest.mark.parametrize(
+    ("words", "command"),
+    [
+        (["IMAGE", "-o", "FILE"], None),
+        (["IMAGE", "--logs", "host", "-oFILE", "/bin/a", "-c", "b"], ["/bin/a", "-c", "b"]),
+        (["IMAGE", "/bin/a", "-c", "b", "-o", "FILE"], ["/bin/a", "-c", "b"]),
+        (["-o", "FILE", "IMAGE", "/bin/a", "-o", "b"], ["/bin/a", "-o", "b"]),
+        (["--output=FILE", "IMAGE", "--", "/bin/a", "-o", "b"], ["/bin/a", "-o", "b"]),
+        (["-o", "FILE", "--", "IMAGE", "/bin/a", "--logs", "host"], ["/bin/a", "--logs", "host"]),
+    ],
+)
+def test_options_may_stand_before_and_after_the_image(
+    words: list[str], command: list[str] | None, image: tuple[str, str], tmp_path: Path
+) -> None:
+    file = tmp_path / "W.toml"
+    name = image[0]
+    arguments = [word.replace("FILE", str(file)).replace("IMAGE", name) for word in words]
+    assert run(adyton, ["workload", "new", *arguments]) == 0
+    written = workload.parse(file.read_bytes()).workload
+    assert command is None or written.command == command
+
+
+def test_a_document_may_stand_for_its_image(image: tuple[str, str], tmp_path: Path) -> None:
+    file = tmp_path / "W.toml"
+    written = new(file, image[0])
+    store = Store(places().store)
+    assert images.name_of(Digest.parse(written.image), store) == str(ImageReference.parse(image[0]))
+    with pytest.raises(NotFound):
+        images.name_of(Digest("sha256", bytes(32)), store)
+    assert run(adyton, ["run"]) == 125

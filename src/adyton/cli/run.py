@@ -59,7 +59,7 @@ class RunCommand(click.Command):
 
 
 @click.command(cls=RunCommand, context_settings={"allow_interspersed_args": False})
-@click.argument("image")
+@click.argument("image", required=False, default="")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 @document_options
 @click.option("-e", "--env", "env", multiple=True, metavar="K[=V]", help="Set a variable, or pass the caller's on.")
@@ -86,7 +86,8 @@ class RunCommand(click.Command):
 def run(**given: Any) -> None:
     """Run IMAGE in the development TEE, as `podman run` would run it.
 
-    IMAGE is a name in a registry, or oci:DIR, oci-archive:FILE, dir:DIR. Exit status: the workload's own; 127 and 126
+    IMAGE is a name in a registry, or oci:DIR, oci-archive:FILE, dir:DIR; with --workload it may be left out where this
+    machine has a name for the document's image. Exit status: the workload's own; 127 and 126
     when its command is missing or cannot be run; 125 when Adyton could not do it.
     """
     began = time.monotonic()
@@ -94,10 +95,12 @@ def run(**given: Any) -> None:
     from adyton.runtime.attached import Streams, attached, detached
     from adyton.runtime.progress import Bars, Quiet
 
-    options = run_options(given)
-    access = registry_access(given)
     here = places()
     store = Store(here.store)
+    if not given["image"]:
+        given["image"] = _name(given["document_file"], store)
+    options = run_options(given)
+    access = registry_access(given)
     document, named = _document(given, options, access, store)
     if not given["quiet"]:
         output.say(f"adyton: workload document {document.digest}")
@@ -119,6 +122,17 @@ def run(**given: Any) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
+
+
+def _name(document_file: str | None, store: Store) -> str:
+    """The name that this machine knows the document's image by."""
+    from adyton.protocol import workload
+    from adyton.rats.types import Digest
+    from adyton.runtime import images
+
+    if document_file is None:
+        raise click.UsageError("Missing argument 'IMAGE' (only with --workload may it be left out).")
+    return images.name_of(Digest.parse(workload.parse(Path(document_file).read_bytes()).workload.image), store)
 
 
 def _document(

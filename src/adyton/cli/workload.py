@@ -18,7 +18,40 @@ def workload() -> None:
     """Write and read workload documents: what is to run, exactly."""
 
 
-@workload.command(context_settings={"allow_interspersed_args": False})
+class _New(click.Command):
+    """Takes ``IMAGE [CMD…] -o FILE`` as well: options may follow IMAGE, and ``-o FILE`` the command."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As the base, with this command's options put first; ``--`` ends them."""
+        valued = {
+            name: not parameter.is_flag
+            for parameter in self.get_params(ctx)
+            if isinstance(parameter, click.Option)
+            for name in parameter.opts
+        }
+        front: list[str] = []
+        rest = list(args)
+        image: list[str] = []
+        while rest and rest[0] != "--":
+            name = rest[0].partition("=")[0] if rest[0].startswith("--") else rest[0][:2]
+            if rest[0].startswith("-") and rest[0] != "-" and (not image or name in valued):
+                whole = rest[0] != name or not valued.get(name, False)  # its value is in the word, or it has none
+                front += rest[: 1 if whole else 2]
+                rest = rest[1 if whole else 2 :]
+            elif image:
+                break
+            else:
+                image = [rest.pop(0)]
+        else:
+            rest = rest[1:]
+        given = any(word in {"-o", "--output"} or word.startswith(("-o", "--output=")) for word in front)
+        if len(rest) > 2 and rest[-2] in {"-o", "--output"} and not given:
+            front += rest[-2:]
+            rest = rest[:-2]
+        return super().parse_args(ctx, [*front, "--", *image, *rest] if image or rest else front)
+
+
+@workload.command(cls=_New, context_settings={"allow_interspersed_args": False})
 @click.argument("image")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 @click.option("-o", "--output", "file", default="-", help="Where to write it; - is standard output.")
@@ -37,7 +70,8 @@ def workload() -> None:
 def new(**given: Any) -> None:
     """Write the document for IMAGE.
 
-    Options stand before IMAGE; what follows it is the command. What the document does not list is refused at run time.
+    The first word after IMAGE that is no option of these begins the command; ``-o FILE`` may also end it. What the document
+    does not list is refused at run time.
     """
     from adyton.image.store import Store
     from adyton.protocol.workload import write

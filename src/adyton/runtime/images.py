@@ -65,6 +65,22 @@ def find(
         place.close()
 
 
+def name_of(digest: Digest, store: Store) -> str:
+    """A name that has been resolved to ``digest`` on this machine, one in a registry if there is one; or ``NotFound``."""
+    names = sorted(
+        (name for name, known in store.refs().items() if known == digest),
+        key=lambda name: ImageReference.parse(name).transport is not Transport.REGISTRY,
+    )
+    if not names:
+        raise NotFound(
+            "this machine has no name for the workload document's image",
+            code="image_unknown",
+            got=str(digest),
+            hint="say where it is: adyton run --workload FILE IMAGE",
+        )
+    return names[0]
+
+
 def _open(reference: ImageReference, access: RegistryOptions) -> ImageSource:
     if reference.transport is Transport.LAYOUT:  # without what speaks to registries
         from adyton.image.oci_layout import LayoutSource

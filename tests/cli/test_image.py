@@ -24,6 +24,8 @@ from tests.image.registries import RunningRegistry, docker_registry, serving
 
 from adyton.cli import adyton
 from adyton.cli.output import run
+from adyton.protocol import kbs_errors
+from adyton.protocol.kbs_errors import Variant
 
 URI = "kbs:///default/key/app"
 MARKER = b"the recipe nobody may read"
@@ -196,12 +198,13 @@ def test_refused_before_anything_is_written(command: Command, plain: str, tmp_pa
 class Stub(BaseHTTPRequestHandler):
     """A server that reads what it is sent and answers with a status alone."""
 
-    def _answer(self, status: int, **headers: str) -> None:
+    def _answer(self, status: int, body: bytes = b"", **headers: str) -> None:
         self.rfile.read(int(self.headers.get("Content-Length") or 0))
         self.send_response(status)
-        for name, value in {"Content-Length": "0", **headers}.items():
+        for name, value in {"Content-Length": str(len(body)), **headers}.items():
             self.send_header(name, value)
         self.end_headers()
+        self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 -- the base class's name
         pass
@@ -217,7 +220,7 @@ def test_where_registering_fails_the_image_does_not_come_to_exist(
 
         def do_GET(self) -> None:
             asked.append("GET")
-            self._answer(404)
+            self._answer(404, kbs_errors.encode(Variant.PLUGIN_NOT_FOUND, "there is no such resource"))
 
         def do_PUT(self) -> None:
             asked.append("PUT")

@@ -52,12 +52,12 @@ class Service:
         self._connections: set[asyncio.Task[None]] = set()
         self._telling: set[asyncio.Task[None]] = set()
         self._last_use = asyncio.get_running_loop().time()
+        for number in (signal.SIGTERM, signal.SIGINT):  # before anybody is told that it can be asked, and so ended
+            asyncio.get_running_loop().add_signal_handler(number, self._ending.set)
 
     async def serve(self, listener: socket.socket) -> None:
         """Serve until the end; every instance is over when this returns."""
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._ending.set)
         jobs = [asyncio.create_task(job) for job in (self._accept(listener), self._renew_crl(), self._idle())]
         try:
             await self._ending.wait()

@@ -26,6 +26,7 @@ from adyton.broker.policies import PolicyBook
 from adyton.broker.settings import Settings
 from adyton.crypto import jwe, jwk, jwt
 from adyton.protocol import ear, rcar
+from adyton.rats.types import Nonce
 from adyton.stores.audit import AuditLog
 from adyton.stores.resources import Resources
 from adyton.tee.snp import checks, json_form
@@ -82,7 +83,7 @@ class Primitives:
         token = rcar.token_body(signer.sign(bytes(2600)))
         cookie = b"kbs-session-id=" + b"x" * 400 + b"; Expires=Thu, 01 Jan 2099 00:00:00 GMT; HttpOnly"
         self.steps: dict[bytes, tuple[tuple[str, ...], Answer]] = {
-            b"auth": ((), Answer(200, rcar.challenge(bytes(32), "sha256"), cookie=cookie)),
+            b"auth": ((), Answer(200, rcar.challenge(Nonce(bytes(32)), "sha256"), cookie=cookie)),
             b"attest": (("P-384 verification", "ES256 signature"), Answer(200, token, cookie=cookie)),
             b"resource": (("encryption to the TEE's key",), Answer(200, jwe.encrypt(tee_key, SECRET))),
         }

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from adyton.errors import MalformedRequest
 from adyton.protocol import rcar
 from adyton.protocol.known_chains import MAX_CHAINS, KnownChains
+from adyton.rats.types import Nonce
 from adyton.wire import b64
 
 KEY = {
@@ -225,7 +226,7 @@ def test_additional_evidence_is_bound() -> None:
 )
 def test_hash_negotiation(extra: str, chosen: str) -> None:
     assert rcar.choose_hash(extra.encode()) == chosen
-    nonce, algorithm = rcar.parse_challenge(rcar.challenge(bytes(32), chosen))
+    nonce, algorithm = rcar.parse_challenge(rcar.challenge(Nonce(bytes(32)), chosen))
     assert (nonce, algorithm) == (NONCE, chosen)
     assert len(nonce) == 44
 
@@ -237,7 +238,7 @@ def test_no_hash_in_common() -> None:
 
 
 def test_default_challenge_is_what_upstream_sends() -> None:
-    assert rcar.challenge(bytes(32), "sha384") == b'{"nonce":"%s","extra-params":""}' % NONCE.encode()
+    assert rcar.challenge(Nonce(bytes(32)), "sha384") == b'{"nonce":"%s","extra-params":""}' % NONCE.encode()
 
 
 @pytest.mark.parametrize("extra", [{"selected-hash-algorithm": "md5"}, {"selected-hash-algorithm": "sm3"}])

@@ -38,7 +38,7 @@ from adyton.errors import (
 from adyton.protocol import ear, initdata, rcar
 from adyton.protocol.initdata import InitData
 from adyton.rats import binding
-from adyton.rats.types import Revocation, TrustAnchors, VerifiedEvidence
+from adyton.rats.types import Nonce, Revocation, TrustAnchors, VerifiedEvidence
 from adyton.stores.sqlite import Store
 from adyton.wire import b64, strict_json
 
@@ -99,9 +99,9 @@ class Handshake:
             algorithm = rcar.choose_hash(bytes(request.extra_params))
         except (AdytonError, ValueError) as error:
             raise NotPermitted("no hash algorithm in common", code="hash_unsupported") from error
-        nonce = random_bytes(32)
+        nonce = Nonce(random_bytes(32))
         expires = int(now) + self._session_seconds
-        value = session.seal(keys.cookies, tenant, Challenged(expires, request.tee, b64.encode(nonce), algorithm))
+        value = session.seal(keys.cookies, tenant, Challenged(expires, request.tee, b64.encode(nonce.value), algorithm))
         return Answer(
             200, rcar.challenge(nonce, algorithm), cookie=session.set_cookie(value, expires, secure=self._secure)
         )

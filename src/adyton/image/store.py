@@ -124,15 +124,6 @@ class Store:
             written.write_text(json.dumps({"name": name, "digest": str(digest)}), "utf-8")
             written.rename(self._ref_path(name))
 
-    def remove_ref(self, name: str) -> bool:
-        """Forget ``name``; whether it was known."""
-        with disk.reported("forgetting an image's name"):
-            try:
-                self._ref_path(name).unlink()
-            except FileNotFoundError:
-                return False
-        return True
-
     def refs(self) -> dict[str, Digest]:
         """All names."""
         with disk.reported("listing the image store"):

@@ -18,7 +18,7 @@ from adyton.crypto.jwk import TeeKey
 from adyton.errors import MalformedRequest
 from adyton.protocol.known_chains import KnownChains
 from adyton.rats import binding
-from adyton.rats.types import JsonValue, ReportData
+from adyton.rats.types import JsonValue, Nonce, ReportData
 from adyton.wire import b64, strict_json
 
 VERSION = "0.4.0"
@@ -176,10 +176,10 @@ def _choose_hash(extra_params: bytes) -> str:
 _short_offer = lru_cache(maxsize=256)(_choose_hash)
 
 
-def challenge(nonce: bytes, algorithm: str) -> bytes:
+def challenge(nonce: Nonce, algorithm: str) -> bytes:
     """The answer to ``/auth``; a hash is named only when it is not the one that clients assume."""
     extra: JsonValue = "" if algorithm == binding.DEFAULT_HASH else {"selected-hash-algorithm": algorithm}
-    return _ENCODER.encode(Challenge(b64.encode(nonce), extra))
+    return _ENCODER.encode(Challenge(b64.encode(nonce.value), extra))
 
 
 def _read(body: bytes) -> tuple[AttestationBody, bytes, bool]:

@@ -236,6 +236,8 @@ def test_who_is_not_accepted_cannot_tell_absent_from_not_permitted(
 
 
 def test_who_is_accepted_is_told_that_a_resource_is_absent(broker: rig.RunningBroker, root: DevelopmentRoot) -> None:
+    with broker.admin() as admin:
+        admin.set_resource(ResourcePath("hidden", "key", "nobody"), b"x", Binding())
     with rig.raw(broker) as client:
         client.handshake(rig.attester(root), rig.document(), ec.generate_private_key(ec.SECP256R1()))
         status, body, _ = client.ask("GET", "/kbs/v0/resource/absent/key/one")

@@ -145,8 +145,26 @@ def test_every_flipped_byte_parses_or_is_malformed() -> None:
 @given(st.binary(max_size=200))
 def test_any_bytes_are_endorsements_or_raise_one_error(blob: bytes) -> None:
     for data in (blob, b"-----BEGIN CERTIFICATE-----\n" + blob + b"\n-----END CERTIFICATE-----\n"):
-        with pytest.raises(EndorsementMalformed):
-            EndorsementSet.parse([data])
+        try:
+            found = EndorsementSet.parse([data])
+        except EndorsementMalformed:
+            continue
+        assert found.documents == (data,)
+        assert not found.certificates
+        assert not found.crls
+
+
+def test_documents_are_kept_byte_for_byte() -> None:
+    """JSON and XML may hold PEM in their strings; it is not taken out of them."""
+    signed = b'{"tcbInfo":{},"signature":"00","chain":"-----BEGIN CERTIFICATE-----"}'
+    manifest = b"<?xml version='1.0'?><SoftwareIdentity/>"
+    answer = bytes.fromhex("30030a0106")
+    found = EndorsementSet.parse([signed, manifest, answer, A])
+    assert found.documents == (signed, manifest, answer)
+    assert found.certificates == (Certificate(A),)
+    assert found.digest != EndorsementSet.parse([signed, manifest, A]).digest
+    assert found.plus().documents == found.documents
+    assert EndorsementSet.parse([A]).with_all(found) == found
 
 
 def test_crl_without_next_update() -> None:

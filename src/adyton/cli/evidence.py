@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 MAX_EVIDENCE = 4 * 1024 * 1024
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,6})?([Zz]|[+-]\d\d:\d\d)\Z")
-_FIELD_SIZES = {"snp": (64, 32)}  # TEE -> bytes of report data and init data
 _HEX = re.compile(r"([0-9a-fA-F]{2})*\Z")
 _PATH = click.Path(exists=True, dir_okay=False, readable=True, path_type=Path)
 _TEE = click.Choice(tees.WIRE_NAMES)
@@ -114,9 +113,9 @@ def verify(
 ) -> None:
     """Verify FILE: is it authentic? Whether it is acceptable is a policy's business."""
     now = _time(at)
-    sizes = _FIELD_SIZES.get(tee)
-    expected_report = _hex("--report-data", report_data, sizes[0] if sizes else None)
-    expected_init = _hex("--init-data", init_data, sizes[1] if sizes else None)
+    report_size, init_size = tees.FIELD_SIZES.get(tee, (None, None))
+    expected_report = _hex("--report-data", report_data, report_size)
+    expected_init = _hex("--init-data", init_data, init_size)
     if expected_report is not None and not any(expected_report):
         raise click.UsageError(
             "--report-data is all zeros: that is no expectation, and would match evidence for nobody"

@@ -1,8 +1,9 @@
 """Endorsements from files and directories, for whoever keeps them offline.
 
-A file must be endorsements: PEM or DER, certificates or CRLs. A directory is searched through, with everything below
-it, for names that end in ``.pem``, ``.crt``, ``.cer``, ``.der`` or ``.crl``; other files in it are left alone, and so
-are names that begin with a dot. Content decides what a file is, never its name.
+A file must be endorsements: certificates or CRLs in PEM or DER, or a vendor's document (signed JSON, a reference manifest,
+an OCSP answer, Hygon's certificates). A directory is searched through, with everything below it, for names that end in one
+of ``SUFFIXES``; other files in it are left alone, and so are names that begin with a dot. Content decides what a file is,
+never its name.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 from adyton.crypto.x509 import MAX_SIZE, Certificate, Crl, EndorsementSet
 from adyton.errors import ConfigError, EndorsementMalformed
 
-SUFFIXES = frozenset({".pem", ".crt", ".cer", ".der", ".crl"})
+SUFFIXES = frozenset({".pem", ".crt", ".cer", ".cert", ".der", ".crl", ".json", ".xml", ".swidtag"})
 MAX_FILES = 20_000
 
 
@@ -22,6 +23,7 @@ def load(paths: Iterable[Path]) -> EndorsementSet:
     """Read all of ``paths``. ``ConfigError`` if one cannot be read, ``EndorsementMalformed`` if it is not endorsements."""
     certificates: list[Certificate] = []
     crls: list[Crl] = []
+    documents: list[bytes] = []
     for path in _files(paths):
         try:
             part = EndorsementSet.parse([_read(path)])
@@ -36,7 +38,8 @@ def load(paths: Iterable[Path]) -> EndorsementSet:
             ) from error
         certificates += part.certificates
         crls += part.crls
-    return EndorsementSet(certificates, crls)
+        documents += part.documents
+    return EndorsementSet(certificates, crls, documents)
 
 
 def _files(paths: Iterable[Path]) -> Iterator[Path]:

@@ -13,10 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from cryptography.hazmat.primitives.asymmetric import rsa
 
+from adyton.crypto.algorithms import RSA_PSS_SHA384, SignatureAlgorithm
 from adyton.crypto.x509 import Certificate, Crl
 from adyton.errors import (
     EndorsementError,
@@ -28,34 +27,6 @@ from adyton.errors import (
 )
 
 RSA_BITS = 4096
-
-
-def _wrap(tag: str, content: str) -> str:
-    """A DER element in hex, shorter than 128 bytes."""
-    return f"{tag}{len(content) // 2:02x}{content}"
-
-
-# RFC 4055 3.1: the content of the AlgorithmIdentifier. Issuers differ in two things that mean the same: whether a hash
-# has NULL for its parameters, and whether the trailer field's default is written out.
-_PSS_OID = "06092a864886f70d01010a"
-_SHA384_OID = "0609608648016503040202"
-_MGF1_OID = "06092a864886f70d010108"
-_PSS_SHA384 = frozenset(
-    bytes.fromhex(
-        _PSS_OID
-        + _wrap(
-            "30",
-            _wrap("a0", _wrap("30", _SHA384_OID + null))
-            + _wrap("a1", _wrap("30", _MGF1_OID + _wrap("30", _SHA384_OID + null)))
-            + "a203020130"
-            + trailer,
-        )
-    )
-    for null in ("0500", "")
-    for trailer in ("", "a303020101")
-)
-_SHA384 = hashes.SHA384()
-_PSS = padding.PSS(padding.MGF1(_SHA384), 48)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,14 +84,21 @@ def check_validity(certificate: Certificate, now: datetime, role: Role) -> None:
 
 def check_pss_sha384(item: Certificate | Crl, role: Role) -> None:
     """RSASSA-PSS with SHA-384, MGF1 with SHA-384, salt of 48 bytes: the algorithm is the format's, not the file's."""
-    if item.algorithm not in _PSS_SHA384:
-        raise role.error(
-            EndorsementMalformed,
-            "sig_algorithm",
-            "not signed with the algorithm of this format",
-            expected="RSASSA-PSS, SHA-384, MGF1 SHA-384, salt 48",
-            got=item.algorithm[:80],
-        )
+    check_algorithm(item, role, (RSA_PSS_SHA384,))
+
+
+def check_algorithm(item: Certificate | Crl, role: Role, allowed: Sequence[SignatureAlgorithm]) -> SignatureAlgorithm:
+    """The one of ``allowed`` that signed ``item``, by what it names: the format's choice, never the file's alone."""
+    for algorithm in allowed:
+        if item.algorithm in algorithm.identifiers:
+            return algorithm
+    raise role.error(
+        EndorsementMalformed,
+        "sig_algorithm",
+        "not signed with the algorithm of this format",
+        expected=" or ".join(algorithm.name for algorithm in allowed),
+        got=item.algorithm[:80],
+    )
 
 
 def check_rsa_4096(certificate: Certificate, role: Role) -> None:
@@ -141,14 +119,14 @@ def is_signed_pss_sha384(certificate: Certificate, issuer: Certificate) -> bool:
 
     Everything else about ``issuer`` is still to be checked. ``check_pss_sha384`` says what the file names.
     """
-    key = issuer.public_key
-    if certificate.issuer != issuer.subject or not isinstance(key, rsa.RSAPublicKey):
-        return False
-    try:
-        key.verify(certificate.signature, certificate.signed, _PSS, _SHA384)
-    except InvalidSignature:
-        return False
-    return True
+    return is_signed(certificate, issuer, RSA_PSS_SHA384)
+
+
+def is_signed(certificate: Certificate, issuer: Certificate, algorithm: SignatureAlgorithm) -> bool:
+    """Whether names fit and the signature verifies under ``issuer``'s key with this algorithm, and no other."""
+    return certificate.issuer == issuer.subject and algorithm.verifies(
+        issuer.public_key, certificate.signature, certificate.signed
+    )
 
 
 def check_signed_pss_sha384(certificate: Certificate, issuer: Certificate, role: Role) -> None:
@@ -200,6 +178,7 @@ def check_revocation(
     now: datetime,
     *,
     role: Role,
+    algorithms: Sequence[SignatureAlgorithm] = (RSA_PSS_SHA384,),
 ) -> Crl:
     """None of ``certificates`` is on a CRL that ``authority`` signed, one of which is fresh; returns that one.
 
@@ -207,7 +186,7 @@ def check_revocation(
     a fresh CRL nothing is known, which is an error of its own. ``role`` is the CRL's.
     """
     tee, spec = role.tee, role.spec
-    signed = [crl for crl in crls if _signed_crl(crl, authority, role)]
+    signed = [crl for crl in crls if _signed_crl(crl, authority, role, algorithms)]
     for crl in signed:
         for certificate, whose in certificates:
             if crl.lists(certificate):
@@ -251,16 +230,16 @@ def check_revocation(
     )
 
 
-def _signed_crl(crl: Crl, authority: Certificate, role: Role) -> bool:
+def _signed_crl(crl: Crl, authority: Certificate, role: Role, algorithms: Sequence[SignatureAlgorithm]) -> bool:
     """Whether ``authority`` may sign CRLs, and signed this one, which covers all that it issued."""
     usage = authority.key_usage
-    key = authority.public_key
-    if usage is None or not usage.crl_sign or not isinstance(key, rsa.RSAPublicKey):
+    if usage is None or not usage.crl_sign:
         return False
     try:
-        check_pss_sha384(crl, role)
-        key.verify(crl.signature, crl.signed, _PSS, _SHA384)
-    except (EndorsementMalformed, InvalidSignature):
+        algorithm = check_algorithm(crl, role, algorithms)
+    except EndorsementMalformed:
+        return False
+    if not algorithm.verifies(authority.public_key, crl.signature, crl.signed):
         return False
     if crl.critical:  # a delta, or only a part: it could hide an entry
         raise role.error(EndorsementMalformed, "profile", "a critical extension that is unknown here", got=crl.critical)

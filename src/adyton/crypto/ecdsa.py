@@ -1,6 +1,6 @@
-"""ECDSA P-384 signatures as TEEs write them: r and s side by side, in fields of some size, in some byte order.
+"""ECDSA signatures as TEEs write them: r and s side by side, in fields of some size, in some byte order.
 
-The one place where P-384 is verified, so that another back end can be put in here. (r, n - s) verifies as (r, s) does:
+The one place where P-256 and P-384 are verified, so that another back end can be put in here. (r, n - s) verifies as (r, s) does:
 never take a hash of signed evidence for its identity.
 """
 
@@ -15,8 +15,26 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
 from adyton.errors import SignatureInvalid
 
+P256_ORDER = int("ffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc632551", 16)
 P384_ORDER = int("ffffffffffffffffffffffffffffffffffffffffffffffffc7634d81f4372ddf581a0db248b0a77aecec196accc52973", 16)
+_ECDSA_SHA256 = ec.ECDSA(hashes.SHA256())
 _ECDSA_SHA384 = ec.ECDSA(hashes.SHA384())
+
+
+def verify_p256(key: ec.EllipticCurvePublicKey, signature: bytes, data: bytes) -> None:
+    """Verify ECDSA P-256 with SHA-256 over ``data``, or ``SignatureInvalid``; r then s, 32 bytes each, big-endian."""
+    if len(signature) != 64:
+        raise ValueError("a P-256 signature is two numbers of 32 bytes")
+    if key.curve.name != "secp256r1":
+        raise ValueError("not a P-256 key")
+    r = int.from_bytes(signature[:32], "big")
+    s = int.from_bytes(signature[32:], "big")
+    if not (0 < r < P256_ORDER and 0 < s < P256_ORDER):
+        raise SignatureInvalid("r or s of the signature is out of range", field="signature")
+    try:
+        key.verify(encode_dss_signature(r, s), data, _ECDSA_SHA256)
+    except InvalidSignature:
+        raise SignatureInvalid("the signature does not verify", field="signature") from None
 
 
 def verify_p384(

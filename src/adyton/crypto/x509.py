@@ -1,5 +1,8 @@
 """Certificates and CRLs of any TEE's endorser, recognised by content, and read so that a chain can be walked.
 
+What an endorser says in other forms (signed JSON, reference manifests, OCSP answers, bare public keys, Hygon's own
+certificates) stays in ``EndorsementSet.documents``, byte for byte: each TEE's room knows its own when it sees it.
+
 ``cryptography`` parses and verifies; what it leaves to its caller is in ``chain``. Names are compared as DER bytes.
 Nothing here is trusted: an ``EndorsementSet`` may hold anything that parses.
 """
@@ -31,6 +34,8 @@ _VERSION = 0xA0
 _COMMON_NAME = bytes.fromhex("0603550403")  # 2.5.4.3
 _TEXT = frozenset({0x0C, 0x13})  # UTF8String, PrintableString
 _PEM_BEGIN = b"-----BEGIN "
+_HYGON_SIZES = frozenset({832, 2084, 832 + 2084})
+_HYGON_BEGINS = frozenset({b"\1\0\0\0", b"\2\0\0\0"})  # the version: 1 of HRK and HSK, 2 of CEK and PEK
 _FOREIGN = (
     ValueError,
     TypeError,
@@ -194,20 +199,28 @@ class Crl:
 
 
 class EndorsementSet:
-    """Certificates and CRLs, each once, in the order given. ``digest`` stands for the content, whatever the order."""
+    """Certificates, CRLs and other documents, each once, in the order given.
 
-    __slots__ = ("_by_subject", "_crls_by_issuer", "certificates", "crls", "digest")
+    ``digest`` stands for the content, whatever the order.
+    """
+
+    __slots__ = ("_by_subject", "_crls_by_issuer", "certificates", "crls", "digest", "documents")
 
     certificates: tuple[Certificate, ...]
     crls: tuple[Crl, ...]
+    documents: tuple[bytes, ...]
     digest: bytes
 
-    def __init__(self, certificates: Iterable[Certificate] = (), crls: Iterable[Crl] = ()) -> None:
+    def __init__(
+        self, certificates: Iterable[Certificate] = (), crls: Iterable[Crl] = (), documents: Iterable[bytes] = ()
+    ) -> None:
         unique = {certificate.digest: certificate for certificate in certificates}
         unique_crls = {crl.digest: crl for crl in crls}
+        unique_documents = {hashlib.sha256(document).digest(): document for document in documents}
         self.certificates = tuple(unique.values())
         self.crls = tuple(unique_crls.values())
-        self.digest = hashlib.sha256(b"".join(sorted((*unique, *unique_crls)))).digest()
+        self.documents = tuple(unique_documents.values())
+        self.digest = hashlib.sha256(b"".join(sorted((*unique, *unique_crls, *unique_documents)))).digest()
         self._by_subject: dict[bytes, list[Certificate]] = {}
         for certificate in self.certificates:
             self._by_subject.setdefault(certificate.subject, []).append(certificate)
@@ -217,13 +230,12 @@ class EndorsementSet:
 
     @classmethod
     def parse(cls, blobs: Iterable[bytes]) -> EndorsementSet:
-        """From files' contents: PEM (any number of certificates and CRLs) or DER (one). ``EndorsementMalformed``."""
-        certificates: list[Certificate] = []
-        crls: list[Crl] = []
+        """From files' contents: PEM (any number of items), DER (one), or a document. ``EndorsementMalformed``."""
+        found: dict[type, list[Any]] = {Certificate: [], Crl: [], bytes: []}
         for blob in blobs:
             for item in _read(blob):
-                (certificates if isinstance(item, Certificate) else crls).append(item)  # type: ignore[arg-type]
-        return cls(certificates, crls)
+                found[type(item)].append(item)
+        return cls(found[Certificate], found[Crl], found[bytes])
 
     def with_subject(self, name: bytes) -> tuple[Certificate, ...]:
         """Certificates whose subject has exactly this DER."""
@@ -233,9 +245,17 @@ class EndorsementSet:
         """CRLs whose issuer has exactly this DER."""
         return tuple(self._crls_by_issuer.get(name, ()))
 
-    def plus(self, certificates: Iterable[Certificate]) -> EndorsementSet:
-        """This set and more certificates, those first."""
-        return EndorsementSet((*certificates, *self.certificates), self.crls)
+    def plus(self, certificates: Iterable[Certificate] = (), crls: Iterable[Crl] = ()) -> EndorsementSet:
+        """This set and more certificates and CRLs, those first."""
+        return EndorsementSet((*certificates, *self.certificates), (*crls, *self.crls), self.documents)
+
+    def with_all(self, other: EndorsementSet) -> EndorsementSet:
+        """This set and everything of another one, this one's first."""
+        return EndorsementSet(
+            (*self.certificates, *other.certificates),
+            (*self.crls, *other.crls),
+            (*self.documents, *other.documents),
+        )
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, EndorsementSet) and self.digest == other.digest
@@ -249,17 +269,32 @@ def spki_fingerprint(certificate: Certificate) -> bytes:
     return certificate.spki_fingerprint
 
 
-def _read(blob: bytes) -> list[Certificate | Crl]:
+def _read(blob: bytes) -> list[Certificate | Crl | bytes]:
     if len(blob) > MAX_SIZE:
         raise _malformed(f"larger than {MAX_SIZE} bytes")
+    if blob.lstrip()[:1] in {b"{", b"<"}:  # JSON or XML, whose strings may hold PEM
+        return [blob]
     if _PEM_BEGIN in blob:
         blocks = _PEM.findall(blob)
         if len(blocks) != blob.count(_PEM_BEGIN):
             raise _malformed("PEM that is cut off or malformed")
         return [_read_block(label, text) for label, text in blocks]
+    if is_hygon(blob) or is_ocsp(blob):
+        return [blob]
     # Two headers deep a certificate has its version, a CRL an integer. Whether it is DER is their own business.
     at = _after_header(blob, _after_header(blob, 0))
     return [Certificate(blob) if blob[at : at + 1] == b"\xa0" else Crl(blob)]
+
+
+def is_ocsp(blob: bytes) -> bool:
+    """Whether these bytes begin as an OCSPResponse does (RFC 6960 4.2.1): a sequence whose first element is its status."""
+    at = _after_header(blob, 0)
+    return blob[:1] == b"\x30" and blob[at : at + 2] == b"\x0a\x01"
+
+
+def is_hygon(blob: bytes) -> bool:
+    """Whether this is Hygon's certificate format (evidence 10): 832 bytes, 2084, or one of each."""
+    return len(blob) in _HYGON_SIZES and blob[:4] in _HYGON_BEGINS
 
 
 def _after_header(data: bytes, offset: int) -> int:
@@ -267,7 +302,7 @@ def _after_header(data: bytes, offset: int) -> int:
     return offset + 2 + (length & 0x7F if length & 0x80 else 0)
 
 
-def _read_block(label: bytes, text: bytes) -> Certificate | Crl:
+def _read_block(label: bytes, text: bytes) -> Certificate | Crl | bytes:
     try:
         encoded = b64.decode(b"".join(text.split()).decode("ascii"))
     except ValueError as error:
@@ -276,7 +311,9 @@ def _read_block(label: bytes, text: bytes) -> Certificate | Crl:
         return Certificate(encoded)
     if label == b"X509 CRL":
         return Crl(encoded)
-    raise _malformed("PEM of another kind than CERTIFICATE and X509 CRL", got=label.decode("ascii")[:40])
+    if label == b"PUBLIC KEY":
+        return encoded
+    raise _malformed("PEM of another kind than CERTIFICATE, X509 CRL and PUBLIC KEY", got=label.decode("ascii")[:40])
 
 
 def _parts(encoded: bytes, count: int, algorithm: int) -> tuple[list[tuple[int, bytes]], bytes, bytes]:
@@ -337,5 +374,8 @@ def _load(encoded: bytes, serial: int) -> x509.Certificate:
 
 def _malformed(message: str, got: object = None) -> EndorsementMalformed:
     return EndorsementMalformed(
-        message, got=got, spec="RFC 5280", hint="endorsements are X.509 certificates and CRLs, in PEM or DER"
+        message,
+        got=got,
+        spec="RFC 5280",
+        hint="endorsements are X.509 certificates and CRLs in PEM or DER, or the vendor's own documents",
     )

@@ -67,13 +67,16 @@ class Nonce:
 
 @dataclass(frozen=True, slots=True)
 class ReportData:
-    """What an attester puts under the TEE's signature: exactly 64 bytes, as the TEE's field holds them."""
+    """What an attester puts under the TEE's signature, as the TEE's field holds it: 1 to 1024 bytes, mostly 64.
+
+    How long the field is, is the TEE's word (``tee.REPORT_DATA_SIZES``): a verifier refuses another length as misuse.
+    """
 
     value: bytes
 
     def __post_init__(self) -> None:
-        if len(self.value) != 64:
-            raise ValueError("report data has 64 bytes")
+        if not 1 <= len(self.value) <= 1024:
+            raise ValueError("report data has 1 to 1024 bytes")
 
 
 class Revocation(Enum):
@@ -109,18 +112,31 @@ class TrustAnchors:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One verified step: a stable id and the specification section that asks for it."""
+    """One verified step: a stable id and the specification section that asks for it.
+
+    ``group`` is the part of the evidence that it belongs to, for whoever prints a tree. ``expected`` and ``got`` are
+    short printable values for a reader; a verifier fills them only where it is asked to leave a trail.
+    """
 
     id: str
     ok: bool
     spec: str
+    group: str = ""
+    expected: JsonValue = None
+    got: JsonValue = None
+
+
+SHARED_CLAIMS = ("measurement", "debug", "tcb_status", "platform_id", "report_data", "init_data")
+"""In the claims of every TEE: hex or ``None``; ``debug`` is a boolean or ``None`` where the TEE does not say;
+``tcb_status`` is the vendor's word, ``None`` where the vendor publishes none."""
 
 
 @dataclass(frozen=True, slots=True)
 class VerifiedEvidence:
     """Authentic evidence. Only a verifier makes one; that it exists says that every check in ``checks`` passed.
 
-    ``claims`` are flat-named JSON values under Adyton's names (hex is lower-case), ``coco_claims`` the same facts under
+    ``claims`` are flat-named JSON values under Adyton's names (hex is lower-case): the TEE's own, and those that every
+    TEE has (``SHARED_CLAIMS``). ``coco_claims`` are the same facts under
     CoCo's names (``kbs-protocol`` 2.4) as Rego policies read them. ``tcb`` is the platform's trusted computing base.
     ``root_fingerprint`` is the SHA-256 of the root key's SPKI in hex. ``expires`` is the earliest end of validity among
     the endorsements used, which ``expires_first`` names. ``unchecked`` lists what was not checked, never silently.

@@ -17,7 +17,7 @@ from adyton.tee.remembered import Remembered
 if TYPE_CHECKING:  # whoever only parses evidence (an attester) needs no certificates
     from adyton.crypto.x509 import EndorsementSet
 
-__all__ = ["ROOMS", "WIRE_NAMES", "Remembered", "show", "verify"]
+__all__ = ["FIELD_SIZES", "ROOMS", "WIRE_NAMES", "Remembered", "show", "verify"]
 
 # TEE (wire name) -> the module that verifies its evidence
 ROOMS = {
@@ -28,6 +28,23 @@ WIRE_NAMES = (
     *("az-snp-vtpm", "az-tdx-vtpm", "cca", "csv", "hygondcu", "nitro", "nvidia", "nvidiadpu"),
     *("sample", "sampledevice", "se", "sgx", "snp", "tdx", "tpm"),
 )
+
+
+# TEE -> bytes of its report data and of its init data; ``None``: as long as the attester made it, 0: it has none.
+FIELD_SIZES: dict[str, tuple[int | None, int | None]] = {
+    "az-snp-vtpm": (None, 32),  # the TPM quote's extraData; PCR 8
+    "az-tdx-vtpm": (None, 32),
+    "cca": (64, 64),  # realm challenge; personalisation value
+    "csv": (64, 0),
+    "nitro": (None, 0),  # the document's nonce
+    "nvidia": (32, 0),  # the requester's nonce
+    "sample": (None, None),
+    "se": (None, 0),  # user data
+    "sgx": (64, 64),  # CONFIGID
+    "snp": (64, 32),  # HOST_DATA
+    "tdx": (64, 48),  # MRCONFIGID
+    "tpm": (None, 32),  # extraData; PCR 8
+}
 
 
 class _Room(Protocol):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -8,8 +9,11 @@ from typing import Any, cast
 
 import pytest
 
-from adyton.cli import adyton
+from adyton.cli import adyton, verdict_page
 from adyton.cli.output import run
+from adyton.cli.verdict import Verdict
+from adyton.errors import EvidenceError
+from adyton.rats.types import Check
 
 Cli = Callable[..., tuple[int, str, str]]
 GENOA = "snp/reports/genoa-v3-azure.bin"
@@ -69,6 +73,49 @@ def test_a_person_can_read_the_verdict(cli: Cli, genoa: tuple[object, ...]) -> N
     assert "VERIFIED" in out
     assert "not checked: revocation, report_data, init_data" in out
     assert "Authentic is not acceptable" in out
+    assert "├─ ✓ report_sig" in out
+    assert "when VCEK expires first" in out
+
+
+@pytest.mark.vectors
+def test_a_failed_check_stands_in_the_tree_with_what_was_expected(cli: Cli, genoa: tuple[object, ...]) -> None:
+    expected = "00" * 63 + "01"
+    status, out, err = cli(*genoa, "--report-data", expected)
+    assert status == 1
+    tree = out.splitlines()
+    failed = next(number for number, line in enumerate(tree) if "✗ report_data" in line)
+    assert expected in tree[failed + 1]
+    assert "b581f12e29a2d7d64e5e0b738d563879a78b51c644d0fa0cce02b48699f6bf5f" in tree[failed + 2]
+    assert "NOT VERIFIED" in out
+    assert "report_data_mismatch" in err
+
+
+@pytest.mark.vectors
+def test_the_page_says_the_same_and_loads_nothing(cli: Cli, genoa: tuple[object, ...], tmp_path: Path) -> None:
+    good, bad = tmp_path / "good.html", tmp_path / "bad.html"
+    status, out, _ = cli(*genoa, "--html", good, "--json")
+    assert (status, one(out)["verified"]) == (0, True)
+    page = good.read_text(encoding="utf-8")
+    assert "default-src 'none'" in page
+    assert not re.search(r"<script|https?://|src=|url\(", page)
+    for check in one(out)["checks"]:
+        assert f"{check['id']}<span" in page
+    assert one(out)["claims"]["measurement"] in page
+    assert cli(*genoa, "--html", bad, "--report-data", "00" * 63 + "01")[0] == 1
+    page = bad.read_text(encoding="utf-8")
+    assert "NOT VERIFIED" in page
+    assert '<span class="mark bad">✗</span> report_data' in page
+    assert cli(*genoa, "--html", tmp_path / "no" / "page.html", "--json")[0] == 3
+
+
+def test_the_page_escapes_what_came_from_outside() -> None:
+    nasty = "<script>alert('x')</script>&\""
+    error = EvidenceError(nasty, code="x", field=nasty, expected=nasty, got=nasty.encode(), hint=nasty)
+    check = Check(nasty, ok=False, spec=nasty, group=nasty, expected=nasty, got=[nasty])
+    verdict = Verdict(nasty, "snp", datetime(2026, 1, 1, tzinfo=UTC), (check,), error=error, unchecked=(nasty,))
+    page = verdict_page.render(verdict)
+    assert "<script" not in page
+    assert page.count("&lt;script&gt;") >= 7
 
 
 @pytest.mark.vectors

@@ -19,8 +19,10 @@ import click
 
 from adyton import tee as tees
 from adyton.cli.output import Exit, exit_status, json_option, print_error, print_json, say
+from adyton.cli.verdict import Verdict
+from adyton.cli.verdict import show as show_verdict
 from adyton.errors import AdytonError, ConfigError
-from adyton.rats.types import Check, ReportData, Revocation, RootKind, TrustAnchors, VerifiedEvidence
+from adyton.rats.types import Check, ReportData, Revocation, TrustAnchors, VerifiedEvidence
 
 if TYPE_CHECKING:
     from adyton.crypto.x509 import EndorsementSet
@@ -98,6 +100,12 @@ def evidence() -> None:
     help="Trust this root instead of the vendor's. Repeatable.",
 )
 @click.option("--no-revocation", is_flag=True, help="Do not check revocation; the result says so.")
+@click.option(
+    "--html",
+    "page",
+    type=click.Path(dir_okay=False, writable=True, path_type=Path),
+    help="Also write the verdict to this file, as one self-contained page.",
+)
 @json_option
 def verify(
     *,
@@ -109,6 +117,7 @@ def verify(
     init_data: str | None,
     trust_roots: tuple[Path, ...],
     no_revocation: bool,
+    page: Path | None,
     as_json: bool,
 ) -> None:
     """Verify FILE: is it authentic? Whether it is acceptable is a policy's business."""
@@ -149,18 +158,32 @@ def verify(
             raise click.UsageError(error.message) from error
         if error.code in _HINTS:
             error.hint = _HINTS[error.code]
+        verdict = Verdict(str(file), tee, now, tuple(trail), error=error, unchecked=tuple(unchecked))
+        _write_page(page, verdict)
         if as_json:
             print_json(_failure(tee, error, trail, unchecked))
             say(f"not verified: {error.message} [{error.code}]")
         else:
-            click.echo(click.style("NOT VERIFIED", fg="red", bold=True) + f": {file} is not to be believed")
-            _print_checks(trail)
+            show_verdict(verdict)
             print_error(error)
         raise Exit(exit_status(error)) from error
+    verdict = Verdict(str(file), tee, now, tuple(trail), verified=verified)
+    _write_page(page, verdict)
     if as_json:
         print_json(_success(verified))
     else:
-        _print_verdict(file, verified, now)
+        show_verdict(verdict)
+
+
+def _write_page(page: Path | None, verdict: Verdict) -> None:
+    if page is None:
+        return
+    from adyton.cli import verdict_page
+
+    try:
+        page.write_text(verdict_page.render(verdict), encoding="utf-8")
+    except OSError as error:
+        raise click.UsageError(f"--html: {page} cannot be written: {error.strerror}") from error
 
 
 @evidence.command()
@@ -320,42 +343,6 @@ def _error(error: AdytonError) -> dict[str, Any]:
 
 def _checks(checks: Sequence[Check]) -> list[dict[str, Any]]:
     return [{"id": check.id, "ok": check.ok, "spec": check.spec} for check in checks]
-
-
-def _print_checks(checks: Sequence[Check]) -> None:
-    for check in checks:
-        mark = click.style("passed", fg="green") if check.ok else click.style("FAILED", fg="red", bold=True)
-        click.echo(f"  {mark}  {check.id:14} {check.spec}")
-
-
-def _print_verdict(file: Path, verified: VerifiedEvidence, now: datetime) -> None:
-    click.echo(click.style("VERIFIED", fg="green", bold=True) + f": {file} is authentic evidence of {verified.tee}")
-    _print_checks(verified.checks)
-    if verified.unchecked:
-        click.echo(click.style("  not checked: ", fg="yellow") + ", ".join(verified.unchecked))
-    claims = verified.claims
-    rows = [
-        ("root", f"{verified.root.value}, {verified.root_fingerprint}"),
-        ("product", claims.get("product")),
-        ("measurement", claims.get("measurement")),
-        ("report data", verified.report_data.value.hex()),
-        ("init data", verified.init_data.hex()),
-        ("vmpl", claims.get("vmpl")),
-        ("tcb", json.dumps(verified.tcb.get("reported"))),
-        ("as of", now.isoformat(timespec="seconds")),
-        ("good until", f"{verified.expires.isoformat(timespec='seconds')} ({verified.expires_first})"),
-    ]
-    for name, value in rows:
-        if value is not None:
-            click.echo(f"  {name:12} {value}")
-    bits = claims.get("policy_bits")
-    if isinstance(bits, dict) and bits.get("debug_allowed"):
-        click.echo(click.style("  debugging is allowed: the host can read this guest's memory", fg="red"))
-    if verified.root is RootKind.CUSTOM:
-        click.echo(
-            click.style("  a root of your choice, not the vendor's: it proves what that root's owner says", fg="yellow")
-        )
-    click.echo("  Authentic is not acceptable: compare measurement, policy and TCB with what you expect.")
 
 
 def _print_outcome(outcome: Any) -> None:

@@ -39,12 +39,17 @@ def walk(steps: Sequence[Step[_T]], run: _T, trail: list[Check] | None) -> None:
         try:
             step.do(run)
         except AdytonError as error:
-            told = error.as_dict()
-            trail.append(replace(step.check, ok=False, expected=_short(told["expected"]), got=_short(told["got"])))
+            trail.append(failed(step.check, error))
             raise
         if step.applies is None or step.applies(run):
             expected, got = step.tell(run) if step.tell is not None else (None, None)
             trail.append(replace(step.check, expected=expected, got=got))
+
+
+def failed(check: Check, error: AdytonError) -> Check:
+    """The check as it failed, with what its error says."""
+    told = error.as_dict()
+    return replace(check, ok=False, expected=_short(told["expected"]), got=_short(told["got"]))
 
 
 def done(steps: Sequence[Step[_T]], run: _T) -> tuple[Check, ...]:

@@ -19,6 +19,7 @@ from adyton.tee.snp import json_form
 from adyton.tee.snp.abi import SnpReport
 from adyton.tee.snp.checks import STEPS, Verification, is_json
 from adyton.tee.snp.endorsements import Leaf, VerifiedChain, Walk, read_leaf
+from adyton.tee.steps import failed
 
 HOST_DATA_SIZE = 32
 
@@ -63,9 +64,9 @@ def verify(
     for check, step in STEPS:
         try:
             step(run)
-        except AdytonError:
+        except AdytonError as error:
             if trail is not None:
-                trail.append(Check(check.id, ok=False, spec=check.spec))
+                trail.append(failed(check, error))
             raise
         if trail is not None and not run.skips(check.id):
             trail.append(check)

@@ -23,7 +23,7 @@ li { margin: .25rem 0; } .mark { font-weight: bold; } .good { color: var(--good)
 .spec { color: var(--dim); font-size: .85rem; margin-left: .5rem; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .15rem 1rem; margin: .2rem 0 .4rem 1.6rem; }
 dt { color: var(--dim); } dd { margin: 0; font-family: ui-monospace, monospace; font-size: .85rem; overflow-wrap: anywhere; }
-.note { border-left: 4px solid var(--line); padding: .3rem .8rem; } .note.bad { border-color: var(--bad); }
+.note { border-left: 4px solid var(--line); padding: .3rem .8rem; } .note.bad { border-color: var(--bad); color: inherit; }
 details summary { cursor: pointer; } footer { color: var(--dim); font-size: .85rem; margin-top: 2rem; }
 """
 
@@ -47,7 +47,7 @@ def render(verdict: Verdict) -> str:
             for name, value in error.as_dict().items()
             if name in {"code", "field", "expected", "got", "spec"} and value is not None
         ]
-        hint = f"<p>What to do: {escape(error.hint)}</p>" if error.hint else ""
+        hint = f"<p>Hint: {escape(error.hint)}</p>" if error.hint else ""
         parts.append(f'<div class="note bad"><p>{escape(error.message)}</p>{_rows(rows)}{hint}</div>')
     parts += [f'<p class="note">{escape(warning)}</p>' for warning in verdict.warnings()]
     parts.append("<h2>Checks</h2>")

@@ -22,6 +22,7 @@ _UNCOMPARED = ("failure", "note")  # members of `expected` that say why, not wha
 # The manifest's name of a TEE -> the module with ``RUNNERS``, kind of case -> function.
 _MODULES = {
     "measure": "adyton.cli.vectors.measure",
+    "roots": "adyton.cli.vectors.roots",
     "snp": "adyton.cli.vectors.snp",
 }
 

@@ -178,7 +178,7 @@ def test_chains_that_are_remembered_are_bounded() -> None:
         empty.learn(bad)
         assert not empty._known
     with pytest.raises(ValueError, match="cut out"):
-        known.put_back(b'{"cert_chain":0}', b"[]")
+        known.put_back(b'{"cert_chain":[]}', 14, 16, b'{"cert_chain":0}')
 
 
 def test_a_remembered_request_is_the_same_and_a_refusal_is_not_remembered() -> None:

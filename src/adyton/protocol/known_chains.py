@@ -25,25 +25,28 @@ class KnownChains:
     def __init__(self) -> None:
         self._known: dict[bytes, bytes] = {}
 
-    def cut(self, body: bytes) -> tuple[bytes, bytes]:
-        """``body`` without the chain in it, and that chain; the whole and nothing where none is known.
+    def cut(self, body: bytes) -> tuple[bytes, int, int]:
+        """``body`` without the chain in it, and where that began and ended; the whole, 0 and 0 where none is known.
 
         The name cannot stand inside a JSON string, where its quotation marks would be escaped.
         """
         start = body.find(_NAME) + len(_NAME)
         end = body.rfind(_AFTER)
         if start < len(_NAME) or end <= start:
-            return body, b""
-        chain = body[start:end]
-        if self._known.get(chain[::_STRIDE]) != chain:
-            return body, b""
-        return b"%b0%b" % (body[:start], body[end:]), chain
+            return body, 0, 0
+        chain = self._known.get(body[start:end:_STRIDE])
+        if chain is None or len(chain) != end - start or not body.startswith(chain, start):
+            return body, 0, 0
+        return b"%b0%b" % (body[:start], body[end:]), start, end
 
-    def put_back(self, primary: bytes, chain: bytes) -> bytes:
-        """The evidence as it came. It must be of a body in which ``additional_evidence`` follows it, and is the last."""
+    def put_back(self, body: bytes, start: int, end: int, primary: bytes) -> bytes:
+        """The evidence as it came in ``body``, from ``primary``, as it is without the chain between ``start`` and ``end``.
+
+        It must be of a body in which ``additional_evidence`` follows it, and is the last.
+        """
         if not primary.endswith(_MARK):
             raise ValueError("not evidence that a chain was cut out of")
-        return b"%b%b%b}" % (primary[: -len(_MARK)], _NAME, chain)
+        return body[start + 2 - len(primary) : end + 1]
 
     def learn(self, primary: bytes) -> None:
         """Remember the chain that evidence ends with, if that is where it stands and it is one JSON value."""

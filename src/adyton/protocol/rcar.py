@@ -195,11 +195,11 @@ def _read(body: bytes) -> tuple[AttestationBody, bytes, bool]:
 
 def parse_attestation(body: bytes) -> Attestation:
     """Read ``/attest`` into checked parts."""
-    short, chain = _CHAINS.cut(body)
+    short, start, end = _CHAINS.cut(body)
     read, primary, as_written = _read(short)
-    if chain and as_written:
-        primary = _CHAINS.put_back(primary, chain)
-    elif chain:  # an odd spelling, in which the chain may have stood anywhere
+    if end and as_written:
+        primary = _CHAINS.put_back(body, start, end, primary)
+    elif end:  # an odd spelling, in which the chain may have stood anywhere
         read, primary, as_written = _read(body)
     else:
         _CHAINS.learn(primary)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import struct
 from enum import Enum
+from functools import lru_cache
 from operator import itemgetter
 from typing import Any
 
@@ -22,9 +23,11 @@ REPORT_SIZE = 1184
 SIGNED_SIZE = 0x2A0
 VERSIONS = (2, 3, 4, 5)
 ECDSA_P384_SHA384 = 1
+TURIN_FAMILY = 0x1A
 SPEC = "AMD 56860 report; evidence 4.1"
 
-_LAYOUT = struct.Struct("<IIQ16s16sII8sQII64s48s32s48s48s32s32s8sBBB21s64s8sBBBBBBBB8sQQ152s72s72s368s")
+# One value for each field of ``SnpReport``, in its order; a TCB version as its 8 bytes.
+LAYOUT = struct.Struct("<IIQ16s16sII8sQII64s48s32s48s48s32s32s8sBBB21s64s8sBBBBBBBB8sQQ152s72s72s368s")
 
 
 class TcbLayout(Enum):
@@ -83,6 +86,16 @@ class Tcb(msgspec.Struct, frozen=True):
     def __le__(self, other: Tcb) -> bool:
         """Not newer in any component. Comparing the 8 bytes as one number would be wrong."""
         return all(mine <= theirs for mine, theirs in zip(self.components, other.components, strict=True))
+
+
+@lru_cache(maxsize=256)
+def _milan(raw: bytes) -> Tcb:  # remembered: a fleet has few TCB versions, and each report names four
+    return Tcb(raw, TcbLayout.MILAN)
+
+
+@lru_cache(maxsize=256)
+def _turin(raw: bytes) -> Tcb:
+    return Tcb(raw, TcbLayout.TURIN)
 
 
 class GuestPolicy(int):
@@ -180,7 +193,7 @@ _SIGNING_KEYS = (SigningKey.VCEK, SigningKey.VLEK, None, None, None, None, None,
 _ZERO_TCB = Tcb()
 
 
-class SnpReport(msgspec.Struct, frozen=True, kw_only=True):
+class SnpReport(msgspec.Struct, frozen=True):
     """One report. Lengths in bytes: as in ``encode``. ``r`` and ``s`` are little-endian numbers in 72 bytes.
 
     Versions differ in what a field means, not in where it lies: ``cpuid`` is ``None`` before 3, the mitigation vectors
@@ -233,7 +246,7 @@ class SnpReport(msgspec.Struct, frozen=True, kw_only=True):
         """From exactly 1184 bytes; ``MalformedEvidence`` if the length, version or signature algorithm is unknown."""
         if len(data) != REPORT_SIZE:
             raise _malformed("a report has 1184 bytes", "report_length", REPORT_SIZE, len(data))
-        values = list(_LAYOUT.unpack(data))
+        values = list(LAYOUT.unpack(data))
         version = values[0]
         if version not in VERSIONS:
             raise _malformed("unknown version of a report", "version", "2, 3, 4 or 5", version)
@@ -241,13 +254,13 @@ class SnpReport(msgspec.Struct, frozen=True, kw_only=True):
             raise _malformed(
                 "unknown signature algorithm", "signature_algorithm", f"{ECDSA_P384_SHA384} (ECDSA P-384)", values[6]
             )
-        layout = TcbLayout.TURIN if version > 2 and values[19] == 0x1A else TcbLayout.MILAN
+        tcb = _turin if version > 2 and values[19] == TURIN_FAMILY else _milan
         for index in _TCB_INDICES:
-            values[index] = Tcb(values[index], layout)
+            values[index] = tcb(values[index])
         values[2] = GuestPolicy(values[2])
         values[8] = PlatformInfo(values[8])
         values[9] = KeyInfo(values[9])
-        return cls(**dict(zip(_NAMES, values, strict=True)))
+        return cls(*values)
 
     def encode(self) -> bytes:
         """The 1184 bytes; ``ValueError`` if a field does not fit its place."""
@@ -257,7 +270,7 @@ class SnpReport(msgspec.Struct, frozen=True, kw_only=True):
         if tuple(map(len, _BYTES(values))) != _LENGTHS:
             raise ValueError("a field of the report has the wrong length")
         try:
-            return _LAYOUT.pack(*values)
+            return LAYOUT.pack(*values)
         except struct.error as error:
             raise ValueError("a field of the report is out of range") from error
 
@@ -295,7 +308,7 @@ class SnpReport(msgspec.Struct, frozen=True, kw_only=True):
 _NAMES = SnpReport.__struct_fields__
 _TCB_INDICES = tuple(_NAMES.index(name) for name in ("current_tcb", "reported_tcb", "committed_tcb", "launch_tcb"))
 _SIZES = {
-    index: len(value) for index, value in enumerate(_LAYOUT.unpack(bytes(REPORT_SIZE))) if isinstance(value, bytes)
+    index: len(value) for index, value in enumerate(LAYOUT.unpack(bytes(REPORT_SIZE))) if isinstance(value, bytes)
 }
 _BYTES, _LENGTHS = itemgetter(*_SIZES), tuple(_SIZES.values())
 

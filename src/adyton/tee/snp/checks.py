@@ -10,7 +10,7 @@ import hashlib
 import hmac
 from collections.abc import Callable
 from datetime import datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 
 from adyton.crypto.chain import by_preference
 from adyton.crypto.ecdsa import verify_p384
@@ -25,7 +25,8 @@ from adyton.errors import (
     UnsupportedEvidence,
 )
 from adyton.rats.binding import check_report_data
-from adyton.rats.types import Check, ReportData, Revocation, TrustAnchors, VerifiedEvidence
+from adyton.rats.types import Check, JsonValue, ReportData, Revocation, TrustAnchors, VerifiedEvidence
+from adyton.tee.deferred import Deferred
 from adyton.tee.snp import claims as claims_of
 from adyton.tee.snp import json_form
 from adyton.tee.snp.abi import SIGNED_SIZE, SigningKey, SnpReport
@@ -78,11 +79,11 @@ class Verification:
     def memory_key(self) -> tuple[object, ...]:
         """All that choosing and verifying a chain looks at, apart from the time."""
         report = self.report
-        chain_text = self._json.chain_text if self._json is not None else b""
+        evidence = self._json
         return (
             TEE,
             self.endorsements.digest,
-            _digest(chain_text) if chain_text else b"",
+            _digest(evidence.document, evidence.start, evidence.end) if evidence is not None else b"",
             self.anchors.vendor,
             self.anchors.custom,
             self.revocation is Revocation.REQUIRED,
@@ -318,38 +319,32 @@ class Verification:
 
     def verified(self, chain: VerifiedChain) -> VerifiedEvidence:
         """Hand over what was verified. Call it after every check."""
-        report, leaf = self.report, self.leaf
-        claims = claims_of.of_report(report)
-        claims["product"] = leaf.product_name
-        unchecked: tuple[str, ...] = ()
-        if self.revocation is Revocation.UNCHECKED_AS_ASKED:
-            unchecked += ("revocation",)
-        if leaf.hardware_id is not None:
-            claims["hwid_len"] = len(leaf.hardware_id)
-            if report.chip_id_masked:
-                unchecked += ("chip_id",)
-        else:
-            claims["csp_id"] = leaf.csp_id
-            unchecked += ("chip_id", "csp_id")  # no chip is named; whose key it is, is the owner's list to say
-        if self.report_data is None:
-            unchecked += ("report_data",)
-        if self.init_data is None:
-            unchecked += ("init_data",)
+        report = self.report
+        checks, unchecked = _summary(*map(self.skips, _SKIPPABLE), provider=self.leaf.hardware_id is None)
         return VerifiedEvidence(
             tee=TEE,
             tee_class="cpu",
-            claims=claims,
+            claims=Deferred(self._claims, {"vmpl": report.vmpl, "report_version": report.version}),
             coco_claims=claims_of.coco(report),
-            tcb=claims_of.tcb(report),
+            tcb=Deferred(partial(claims_of.tcb, report)),
             report_data=ReportData(report.report_data),
             init_data=report.host_data,
             root=chain.root,
             root_fingerprint=chain.root_fingerprint,
-            checks=_passed(*map(self.skips, _SKIPPABLE)),
+            checks=checks,
             expires=chain.expires,
             expires_first=chain.expires_first,
             unchecked=unchecked,
         )
+
+    def _claims(self) -> dict[str, JsonValue]:
+        claims = claims_of.of_report(self.report)
+        claims["product"] = self.leaf.product_name
+        if self.leaf.hardware_id is not None:
+            claims["hwid_len"] = len(self.leaf.hardware_id)
+        else:
+            claims["csp_id"] = self.leaf.csp_id
+        return claims
 
 
 STEPS: tuple[tuple[Check, Callable[[Verification], None]], ...] = (
@@ -374,25 +369,35 @@ STEPS: tuple[tuple[Check, Callable[[Verification], None]], ...] = (
 _SKIPPABLE = ("revocation", "chip_id", "report_data", "init_data")
 
 
-@lru_cache(maxsize=16)
-def _passed(*skipped: bool) -> tuple[Check, ...]:
+@lru_cache(maxsize=64)
+def _summary(*skipped: bool, provider: bool) -> tuple[tuple[Check, ...], tuple[str, ...]]:
+    """The checks that were passed, and what was not checked."""
     names = {name for name, skip in zip(_SKIPPABLE, skipped, strict=True) if skip}
-    return tuple(check for check, _ in STEPS if check.id not in names)
+    unchecked: list[str] = [name for name in ("revocation", "chip_id") if name in names]
+    if provider:
+        unchecked.append("csp_id")  # no chip is named; whose key it is, is the owner's list to say
+    unchecked += [name for name in ("report_data", "init_data") if name in names]
+    return tuple(check for check, _ in STEPS if check.id not in names), tuple(unchecked)
 
 
 _digests: dict[bytes, tuple[bytes, bytes]] = {}
 
 
-def _digest(text: bytes) -> bytes:
-    """SHA-256. Of a text that is equal to a late one, without hashing: chips send the same certificates every time."""
-    sample = text[::251]
+def _digest(document: bytes, start: int, end: int) -> bytes:
+    """SHA-256 of ``document[start:end]``; nothing of nothing.
+
+    Of a text that is equal to a late one, without hashing or copying: chips send the same certificates every time.
+    """
+    size = end - start
+    sample = document[start:end:251]
     known = _digests.get(sample)
-    if known is not None and known[0] == text:
+    if known is not None and len(known[0]) == size and document.startswith(known[0], start):
         return known[1]
-    digest = hashlib.sha256(text).digest()
+    text = document[start:end]
+    digest = hashlib.sha256(text).digest() if text else b""
     if len(_digests) >= 64:
         _digests.clear()
-    if len(text) <= 32 * 1024:
+    if size <= 32 * 1024:
         _digests[sample] = text, digest
     return digest
 

@@ -82,13 +82,19 @@ def tcb(report: SnpReport) -> dict[str, JsonValue]:
 
 def coco(report: SnpReport) -> dict[str, JsonValue]:
     """Exactly the claims that CoCo's verifier hands to a policy (``kbs-protocol`` 2.4, ``snp``)."""
-    policy = report.policy
-    _, boot_loader, tee, snp, microcode = report.reported_tcb.components
     return {
         "measurement": report.measurement.hex(),
         "report_data": report.report_data.hex(),
         "init_data": report.host_data.hex(),
         "chip_id": report.chip_id.hex(),
+        **_coco_platform(report.policy, report.platform_info, report.reported_tcb),
+    }
+
+
+@lru_cache(maxsize=256)  # the same for every guest of a kind on every machine of a kind
+def _coco_platform(policy: GuestPolicy, platform_info: PlatformInfo, reported: Tcb) -> dict[str, JsonValue]:
+    _, boot_loader, tee, snp, microcode = reported.components
+    return {
         "reported_tcb_bootloader": boot_loader,
         "reported_tcb_tee": tee,
         "reported_tcb_snp": snp,
@@ -99,8 +105,8 @@ def coco(report: SnpReport) -> dict[str, JsonValue]:
         "policy_migrate_ma": bool(policy >> 18 & 1),
         "policy_debug_allowed": bool(policy >> 19 & 1),
         "policy_single_socket": bool(policy >> 20 & 1),
-        "platform_smt_enabled": bool(report.platform_info & 1),
-        "platform_tsme_enabled": bool(report.platform_info >> 1 & 1),
+        "platform_smt_enabled": bool(platform_info & 1),
+        "platform_tsme_enabled": bool(platform_info >> 1 & 1),
     }
 
 

@@ -1,6 +1,5 @@
 """What a guest's firmware says about itself: OVMF's table of GUIDs and the SEV metadata that it points to.
 
-The table ends 32 bytes before the end of the image and is read backwards: content, length (2 bytes, with header), GUID.
 The metadata lists the pages that the VMM must prepare; kind and order go into the launch digest (evidence 13).
 ``write`` makes the smallest image with such a table, for a guest that boots without firmware of its own.
 """
@@ -14,20 +13,18 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from adyton.errors import DocumentInvalid
+from adyton.wire import guid_table
 
 SPEC = "evidence 13; OVMF OvmfPkg/ResetVector"
 PAGE = 4096
 FOUR_GIB = 1 << 32
 
-FOOTER = uuid.UUID("96b582de-1fb2-45f7-baea-a366c55a082d").bytes_le
 HASH_TABLE_PLACE = uuid.UUID("7255371f-3a3b-4b04-927b-1da6efa8d454").bytes_le
 RESET_BLOCK = uuid.UUID("00f771de-1a7e-4fcb-890e-68c77e2fb44e").bytes_le
 SEV_METADATA = uuid.UUID("dc886566-984a-4798-a75e-5585a7bf67cc").bytes_le
 
-_ENTRY = struct.Struct("<H16s")
 _METADATA_HEADER = struct.Struct("<4sIII")
 _SECTION = struct.Struct("<III")
-_FOOTER_AT = 32 + _ENTRY.size  # from the end; the last 32 bytes are the reset vector's
 
 
 class SectionKind(IntEnum):
@@ -90,23 +87,12 @@ def parse(image: bytes) -> Firmware:
 
 
 def _table(image: bytes) -> dict[bytes, bytes]:
-    end = len(image) - _FOOTER_AT
-    size, guid = _ENTRY.unpack_from(image, end)
-    if guid != FOOTER:
+    try:
+        entries = guid_table.read(image)
+    except ValueError as error:
+        raise _invalid(str(error), "firmware_table") from error
+    if entries is None:
         raise _invalid("it has no table of GUIDs at its end", "firmware_table_missing")
-    start = end + _ENTRY.size - size
-    if size < _ENTRY.size or start < 0:
-        raise _invalid("its table is longer than the image", "firmware_table")
-    entries: dict[bytes, bytes] = {}
-    while end > start:
-        head = end - _ENTRY.size
-        if head < start:
-            raise _invalid("an entry of its table is cut off", "firmware_table")
-        length, guid = _ENTRY.unpack_from(image, head)
-        if length < _ENTRY.size or end - length < start or guid in entries:
-            raise _invalid("an entry of its table has a wrong length or comes twice", "firmware_table")
-        entries[guid] = image[end - length : head]
-        end -= length
     return entries
 
 
@@ -143,16 +129,14 @@ def write(sections: Iterable[Section], *, hash_table: int, reset_address: int) -
     offset_at = 64 + len(metadata)  # the metadata begins 64 bytes into the page
     image = bytearray(PAGE)
     image[64:offset_at] = metadata
-    entries = b"".join(
-        content + _ENTRY.pack(len(content) + _ENTRY.size, guid)
-        for guid, content in (
-            (HASH_TABLE_PLACE, struct.pack("<II", hash_table, 1024)),
-            (RESET_BLOCK, struct.pack("<I", reset_address)),
-            (SEV_METADATA, struct.pack("<I", PAGE - 64)),
-        )
+    table = guid_table.write(
+        {
+            HASH_TABLE_PLACE: struct.pack("<II", hash_table, 1024),
+            RESET_BLOCK: struct.pack("<I", reset_address),
+            SEV_METADATA: struct.pack("<I", PAGE - 64),
+        }
     )
-    table = entries + _ENTRY.pack(len(entries) + _ENTRY.size, FOOTER)
-    end = PAGE - 32
+    end = PAGE - guid_table.RESET_VECTOR
     if offset_at > end - len(table):
         raise ValueError("too many sections for one page of firmware")
     image[end - len(table) : end] = table

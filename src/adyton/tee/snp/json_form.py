@@ -12,20 +12,34 @@ certificates are the host's words; nothing relies on them (``verify`` looks at w
 
 from __future__ import annotations
 
+import struct
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Annotated
+
 import msgspec
 
 from adyton.errors import MalformedEvidence
 from adyton.rats.types import JsonValue
-from adyton.tee.snp.abi import ECDSA_P384_SHA384, VERSIONS, GuestPolicy, KeyInfo, PlatformInfo, SnpReport, Tcb
+from adyton.tee.snp.abi import ECDSA_P384_SHA384, LAYOUT, TURIN_FAMILY, VERSIONS, SnpReport, Tcb
 from adyton.wire import strict_json
 
 MAX_SIZE = 256 * 1024
 MAX_CERTIFICATES = 8
+MAX_REMEMBERED = 8 * 1024  # a report written compactly has less than 5 kB
 CERTIFICATE_TYPES = ("VCEK", "VLEK", "ASK", "ASVK", "ARK")
 SPEC = "kbs-protocol 2.4 snp"
 
 
-class _Tcb(msgspec.Struct, forbid_unknown_fields=True):
+# Bytes are lists of numbers, their lengths checked while they are read. What a whole fleet has in common, or a machine
+# with itself, is kept as text: of a text that came lately, the bytes are known.
+_B32 = Annotated[list[int], msgspec.Meta(min_length=32, max_length=32)]
+_B64 = Annotated[list[int], msgspec.Meta(min_length=64, max_length=64)]
+_B72 = Annotated[list[int], msgspec.Meta(min_length=72, max_length=72)]
+_SIZED = {size: msgspec.json.Decoder(Annotated[list[int], msgspec.Meta(min_length=size, max_length=size)]) for size in (16, 32, 48, 64)}  # fmt: skip
+
+
+class _Tcb(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     bootloader: int
     tee: int
     snp: int
@@ -40,30 +54,30 @@ class _Version(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class _Signature(msgspec.Struct, forbid_unknown_fields=True):
-    r: list[int]
-    s: list[int]
+    r: _B72
+    s: _B72
 
 
 class _Report(msgspec.Struct, forbid_unknown_fields=True):
     version: int
     guest_svn: int
     policy: int
-    family_id: list[int]
-    image_id: list[int]
+    family_id: msgspec.Raw
+    image_id: msgspec.Raw
     vmpl: int
     sig_algo: int
     current_tcb: _Tcb
     plat_info: int
     key_info: int
-    report_data: list[int]
-    measurement: list[int]
-    host_data: list[int]
-    id_key_digest: list[int]
-    author_key_digest: list[int]
-    report_id: list[int]
-    report_id_ma: list[int]
+    report_data: _B64
+    measurement: msgspec.Raw
+    host_data: msgspec.Raw
+    id_key_digest: msgspec.Raw
+    author_key_digest: msgspec.Raw
+    report_id: _B32
+    report_id_ma: msgspec.Raw
     reported_tcb: _Tcb
-    chip_id: list[int]
+    chip_id: msgspec.Raw
     committed_tcb: _Tcb
     current: _Version
     committed: _Version
@@ -92,22 +106,25 @@ _CERTIFICATES = msgspec.json.Decoder(list[_Certificate] | None)
 _HEAD = b'{"attestation_report":'
 _CHAIN = b',"cert_chain":'
 _TWICE = "an object has two members of the same name"
-_OPTIONAL = ("cpuid_fam_id", "cpuid_mod_id", "cpuid_step", "launch_mit_vector", "current_mit_vector")
-_TCBS = ("current_tcb", "reported_tcb", "committed_tcb", "launch_tcb")
 # Members of a report that has no optional one, its parts included: 24 + 4 TCBs of 4 + 2 versions of 3 + r and s.
 _MEMBERS = 24 + 4 * 4 + 2 * 3 + 2
 
 
 class JsonEvidence(msgspec.Struct, frozen=True):
-    """A parsed report, its 1184 bytes, and the text of its certificates, which is read only when they are needed."""
+    """A parsed report, its 1184 bytes, and where the text of its certificates stands, which is read only when needed.
+
+    That is ``document[start:end]``: long, so it is not copied.
+    """
 
     report: SnpReport
     encoded: bytes
-    chain_text: bytes
+    document: bytes
+    start: int
+    end: int
 
     def certificates(self) -> list[tuple[str, bytes]]:
         """``(type, DER)`` of each certificate; ``MalformedEvidence`` if they cannot be read."""
-        return _certificates(self.chain_text)
+        return _certificates(self.document[self.start : self.end])
 
 
 def parse_json(data: bytes) -> tuple[SnpReport, list[tuple[str, bytes]]]:
@@ -123,117 +140,145 @@ def parse(data: bytes) -> JsonEvidence:
             "evidence is too large", code="evidence_too_large", tee="snp", expected=MAX_SIZE, got=len(data), spec=SPEC
         )
     try:
-        report_text, chain_text = _split_compact(data) or _split(data)
+        report_text, document, start, end = _split_compact(data) or _split(data)
         fields = _REPORT.decode(report_text)
     except strict_json.UNREADABLE as error:
         raise _malformed(str(error)[:200]) from error
     # No member twice, at the price of counting quotation marks: every member is known and none has a string for its
     # value, so each mark belongs to a name. More of them than decoded members: one came twice, the last was taken.
-    members = _MEMBERS + sum(getattr(fields, name) is not msgspec.UNSET for name in _OPTIONAL)
-    members += sum(getattr(fields, name).fmc is not msgspec.UNSET for name in _TCBS)
-    if report_text.count(b'"') != 2 * members:
+    if report_text.count(b'"') != 2 * _members(fields):
         raise _malformed(_TWICE)
-    report = _report(fields)
-    try:
-        encoded = report.encode()  # checks every length and range
-    except ValueError as error:
-        raise _malformed("a member is out of range or has the wrong length") from error
-    return JsonEvidence(report, encoded, chain_text)
+    encoded = _encoded(fields, _known if len(report_text) <= MAX_REMEMBERED else _listed)
+    return JsonEvidence(SnpReport.parse(encoded), encoded, document, start, end)
 
 
-def _split_compact(data: bytes) -> tuple[bytes, bytes] | None:
-    """The texts of report and certificates where the document is written without white space, as CoCo's guest does.
+def _split_compact(data: bytes) -> tuple[bytes, bytes, int, int] | None:
+    """The report's text, and where that of the certificates is, in a document without white space, as CoCo's guest has it.
 
     Cheap, since nothing is parsed: both texts are decoded as a whole later, or known by their digest.
     """
     end = data.find(_CHAIN)
-    chain_text = data[end + len(_CHAIN) : -1]
-    if end < 0 or not chain_text or not data.startswith(_HEAD) or not data.endswith(b"}"):
+    start, last = end + len(_CHAIN), len(data) - 1
+    if end < 0 or start >= last or not data.startswith(_HEAD) or not data.endswith(b"}"):
         return None
-    return data[len(_HEAD) : end], chain_text
+    return data[len(_HEAD) : end], data, start, last
 
 
-def _split(data: bytes) -> tuple[bytes, bytes]:
+def _split(data: bytes) -> tuple[bytes, bytes, int, int]:
     """The same for any document. The marks that are neither text's are those of one or two names."""
     outer = _EVIDENCE.decode(data)
     report_text, chain_text = bytes(outer.attestation_report), bytes(outer.cert_chain)
     marks = data.count(b'"') - report_text.count(b'"') - chain_text.count(b'"')
     if marks != (4 if chain_text else 2):
         raise ValueError(_TWICE)
-    return report_text, chain_text
+    return report_text, chain_text, 0, len(chain_text)
 
 
-def _report(fields: _Report) -> SnpReport:
-    if fields.version not in VERSIONS or fields.sig_algo != ECDSA_P384_SHA384:
+def _members(fields: _Report) -> int:
+    """How many members the report and its parts have."""
+    unset = msgspec.UNSET
+    return (
+        _MEMBERS
+        + (fields.cpuid_fam_id is not unset)
+        + (fields.cpuid_mod_id is not unset)
+        + (fields.cpuid_step is not unset)
+        + (fields.launch_mit_vector is not unset)
+        + (fields.current_mit_vector is not unset)
+        + (fields.current_tcb.fmc is not unset)
+        + (fields.reported_tcb.fmc is not unset)
+        + (fields.committed_tcb.fmc is not unset)
+        + (fields.launch_tcb.fmc is not unset)
+    )
+
+
+def _encoded(fields: _Report, known: Callable[[int, bytes], bytes]) -> bytes:
+    """The report's bytes, zeros where something is reserved. The decoders check lengths, this checks ranges."""
+    version, current, committed, signature = fields.version, fields.current, fields.committed, fields.signature
+    if version not in VERSIONS or fields.sig_algo != ECDSA_P384_SHA384:
         raise _malformed("unknown version or signature algorithm of a report")
-    family = _optional(fields.cpuid_fam_id)
-    model = _optional(fields.cpuid_mod_id)
-    stepping = _optional(fields.cpuid_step)
-    if fields.version > 2 and (family is None or model is None or stepping is None):
+    family, model, stepping = fields.cpuid_fam_id, fields.cpuid_mod_id, fields.cpuid_step
+    if version > 2 and not (isinstance(family, int) and isinstance(model, int) and isinstance(stepping, int)):
         raise _malformed("a report of version 3 or later has cpuid_fam_id, cpuid_mod_id and cpuid_step")
-    vectors = (_optional(fields.launch_mit_vector), _optional(fields.current_mit_vector))
-    if fields.version > 3 and None in vectors:
+    at_launch, now = fields.launch_mit_vector, fields.current_mit_vector
+    if version > 3 and not (isinstance(at_launch, int) and isinstance(now, int)):
         raise MalformedEvidence(
             "the signed bytes of this report cannot be rebuilt from its JSON form",
             code="mitigation_vectors_missing",
             tee="snp",
             field="launch_mit_vector, current_mit_vector",
-            got=f"version {fields.version} without them",
+            got=f"version {version} without them",
             spec=SPEC,
             hint="reports of version 4 and 5 sign two mitigation vectors that this JSON does not carry: send "
             "launch_mit_vector and current_mit_vector, or the raw report of 1184 bytes",
         )
-    turin = family == 0x1A
+    tcb = _turin if family == TURIN_FAMILY else _milan
     try:
-        return SnpReport(
-            version=fields.version,
-            guest_svn=fields.guest_svn,
-            policy=GuestPolicy(fields.policy),
-            family_id=bytes(fields.family_id),
-            image_id=bytes(fields.image_id),
-            vmpl=fields.vmpl,
-            signature_algorithm=fields.sig_algo,
-            current_tcb=_tcb(fields.current_tcb, turin=turin),
-            platform_info=PlatformInfo(fields.plat_info),
-            key_info=KeyInfo(fields.key_info),
-            report_data=bytes(fields.report_data),
-            measurement=bytes(fields.measurement),
-            host_data=bytes(fields.host_data),
-            id_key_digest=bytes(fields.id_key_digest),
-            author_key_digest=bytes(fields.author_key_digest),
-            report_id=bytes(fields.report_id),
-            report_id_ma=bytes(fields.report_id_ma),
-            reported_tcb=_tcb(fields.reported_tcb, turin=turin),
-            cpuid_family=family or 0,
-            cpuid_model=model or 0,
-            cpuid_stepping=stepping or 0,
-            chip_id=bytes(fields.chip_id),
-            committed_tcb=_tcb(fields.committed_tcb, turin=turin),
-            current_build=fields.current.build,
-            current_minor=fields.current.minor,
-            current_major=fields.current.major,
-            committed_build=fields.committed.build,
-            committed_minor=fields.committed.minor,
-            committed_major=fields.committed.major,
-            launch_tcb=_tcb(fields.launch_tcb, turin=turin),
-            launch_mit_vector=vectors[0] or 0,
-            current_mit_vector=vectors[1] or 0,
-            r=bytes(fields.signature.r),
-            s=bytes(fields.signature.s),
+        return LAYOUT.pack(
+            version,
+            fields.guest_svn,
+            fields.policy,
+            known(16, bytes(fields.family_id)),
+            known(16, bytes(fields.image_id)),
+            fields.vmpl,
+            fields.sig_algo,
+            tcb(fields.current_tcb),
+            fields.plat_info,
+            fields.key_info,
+            0,
+            bytes(fields.report_data),
+            known(48, bytes(fields.measurement)),
+            known(32, bytes(fields.host_data)),
+            known(48, bytes(fields.id_key_digest)),
+            known(48, bytes(fields.author_key_digest)),
+            bytes(fields.report_id),
+            known(32, bytes(fields.report_id_ma)),
+            tcb(fields.reported_tcb),
+            family or 0,
+            model or 0,
+            stepping or 0,
+            b"",
+            known(64, bytes(fields.chip_id)),
+            tcb(fields.committed_tcb),
+            current.build,
+            current.minor,
+            current.major,
+            0,
+            committed.build,
+            committed.minor,
+            committed.major,
+            0,
+            tcb(fields.launch_tcb),
+            at_launch or 0,
+            now or 0,
+            b"",
+            bytes(signature.r),
+            bytes(signature.s),
+            b"",
         )
-    except (ValueError, OverflowError) as error:
+    except (*strict_json.UNREADABLE, OverflowError, struct.error) as error:
         raise _malformed("a member is out of range or has the wrong length") from error
 
 
-def _optional(value: int | msgspec.UnsetType | None) -> int | None:
-    return None if isinstance(value, msgspec.UnsetType) else value
+def _listed(size: int, text: bytes) -> bytes:
+    """The ``size`` bytes that ``text`` lists. No quotation mark is in it, or it would not be read."""
+    return bytes(_SIZED[size].decode(text))
 
 
-def _tcb(fields: _Tcb, *, turin: bool) -> Tcb:
-    fmc = _optional(fields.fmc)
-    if turin is not (fmc is not None):
-        raise ValueError("fmc")
-    return Tcb.of(fmc=fmc, boot_loader=fields.bootloader, tee=fields.tee, snp=fields.snp, microcode=fields.microcode)
+_known = lru_cache(maxsize=2048)(_listed)
+
+
+@lru_cache(maxsize=256)  # a fleet has few TCB versions, and each report names four
+def _milan(fields: _Tcb) -> bytes:
+    if isinstance(fields.fmc, int):
+        raise ValueError("fmc")  # noqa: TRY004 -- a member too many, not a wrong type
+    return bytes((fields.bootloader, fields.tee, 0, 0, 0, 0, fields.snp, fields.microcode))
+
+
+@lru_cache(maxsize=256)
+def _turin(fields: _Tcb) -> bytes:
+    if not isinstance(fields.fmc, int):
+        raise ValueError("fmc")  # noqa: TRY004 -- a member is missing
+    return bytes((fields.fmc, fields.bootloader, fields.tee, fields.snp, 0, 0, 0, fields.microcode))
 
 
 def _certificates(text: bytes) -> list[tuple[str, bytes]]:

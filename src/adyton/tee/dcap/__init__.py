@@ -1,0 +1,1 @@
+"""Intel DCAP, for SGX and TDX alike: quotes, PCK certificates, collateral, TCB levels, and the checks over them. Pure."""

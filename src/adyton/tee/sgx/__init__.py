@@ -1,0 +1,1 @@
+"""Intel SGX: quotes of enclaves, what they say, and what MRENCLAVE must be."""

@@ -1,0 +1,282 @@
+"""TCG event logs: SHA-1 only (TCG 1.2) and crypto-agile (Spec ID Event03), which CC event logs of TDX and CSV are too.
+
+PC Client Platform Firmware Profile 1.06, sections 10.2 and 10.4.5; UEFI 2.10 section 38.4 (evidence 7.1). Little-endian.
+Nothing here is believed: of an event its register and its digests are covered by a quote, its type and data are not.
+
+A log ends where its bytes end, or where eight or more bytes FF or 00 fill the rest; that fill is kept apart as ``tail``,
+so that ``raw + tail`` is what was given. Events are rows of plain tuples until somebody asks for more: replaying a log
+costs little besides its hashing.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from enum import Enum
+from functools import lru_cache
+from typing import NamedTuple, TypeAlias
+
+from adyton.errors import MalformedEvidence
+from adyton.tee.eventlog import kinds
+from adyton.tee.eventlog.banks import BY_ID, SHA1, SHA384, SM3, Bank
+
+MAX_SIZE = 16 * 1024 * 1024  # bytes; a firmware's log area has 64 KiB to a few MiB
+MAX_EVENTS = 200_000
+TPM_REGISTERS = 24
+CC_REGISTERS = 5  # index 0 is the TEE's launch measurement, 1 to 4 are its run-time registers
+SPEC = "TCG PFP 1.06 10.2; evidence 7.1"
+
+_FIRST = struct.Struct("<II20sI")  # register, type, SHA-1, size of data
+_HEAD = struct.Struct("<III")  # register, type, number of digests
+_U16 = struct.Struct("<H")
+_U32 = struct.Struct("<I")
+_SPEC_ID = b"Spec ID Event03\0"
+_LOCALITY = b"StartupLocality\0"
+_END = 8  # bytes of fill that end a log
+# What Confidential Containers puts before its own events where the firmware keeps no log: no signature, two banks
+_COCO_HEADER = bytes.fromhex("0000000003000000" + "00" * 20 + "25000000" + "00" * 24 + "020000000c0030001200200000")
+
+Row: TypeAlias = tuple[int, int, tuple[bytes | None, ...], int, int]
+"""Register, type, digests in the order of the log's banks, where the data begins, where it ends."""
+
+
+class Format(Enum):
+    """How events are written."""
+
+    TCG_1_2 = "TCG 1.2 (SHA-1)"
+    CRYPTO_AGILE = "crypto-agile"
+
+
+class Event(NamedTuple):
+    """One event, for whoever looks at single ones. ``number`` counts from 0, the header of a crypto-agile log not."""
+
+    number: int
+    register: int
+    kind: int
+    digests: dict[str, bytes]
+    data: bytes
+
+
+class EventLog:
+    """A parsed log. ``banks``: what its header names; ``rows``: its events, the header's own event not among them.
+
+    ``locality``: the startup locality that PCR 0 begins with, ``None`` if no event says.
+    """
+
+    __slots__ = ("banks", "data", "end", "format", "locality", "rows")
+
+    def __init__(self, data: bytes, end: int, form: Format, banks: tuple[Bank, ...], rows: list[Row]) -> None:
+        self.data = data
+        self.end = end
+        self.format = form
+        self.banks = banks
+        self.rows = rows
+        self.locality: int | None = None
+
+    @classmethod
+    def parse(cls, data: bytes, *, registers: int = TPM_REGISTERS) -> EventLog:
+        """Read a log of either format, or ``MalformedEvidence``. An extending event beyond ``registers`` is malformed."""
+        if len(data) > MAX_SIZE:
+            raise malformed(f"larger than {MAX_SIZE} bytes", field="event_log", got=len(data))
+        if len(data) < _FIRST.size:
+            raise malformed("shorter than its first event", field="event_log", got=len(data))
+        _, kind, digest, size = _FIRST.unpack_from(data)
+        begin = _FIRST.size
+        end = begin + size
+        if end > len(data):
+            raise malformed("the first event is longer than the log", field="event 0", got=size)
+        if kind == kinds.NO_ACTION and not any(digest) and _is_agile(data, begin, end):
+            banks = (SHA384, SM3) if data.startswith(_COCO_HEADER) else _banks(data[begin:end])
+            rows, end = _agile(data, end, banks)
+            form = Format.CRYPTO_AGILE
+        else:
+            banks = (SHA1,)
+            rows, end = _sha1_only(data)
+            form = Format.TCG_1_2
+        log = cls(data, end, form, banks, rows)
+        log.locality = _check(data, rows, registers)
+        return log
+
+    @property
+    def raw(self) -> bytes:
+        """The events, without the fill."""
+        return self.data[: self.end]
+
+    @property
+    def tail(self) -> bytes:
+        """The fill after the last event; not looked at."""
+        return self.data[self.end :]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def position(self, bank: Bank) -> int | None:
+        """Where ``bank``'s digest stands in a row; ``None`` if the log lacks that bank."""
+        for position, own in enumerate(self.banks):
+            if own.identifier == bank.identifier:
+                return position
+        return None
+
+    def events(self) -> Iterator[Event]:
+        """Every event as an object."""
+        names = [bank.name for bank in self.banks]
+        for number, (register, kind, digests, begin, end) in enumerate(self.rows):
+            present = {name: value for name, value in zip(names, digests, strict=True) if value is not None}
+            yield Event(number, register, kind, present, self.data[begin:end])
+
+    def data_of(self, number: int) -> bytes:
+        """The data of event ``number``."""
+        row = self.rows[number]
+        return self.data[row[3] : row[4]]
+
+
+def malformed(message: str, *, field: str, expected: object = None, got: object = None) -> MalformedEvidence:
+    """The error of a log that cannot be read."""
+    return MalformedEvidence(
+        f"event log: {message}", code="event_log_malformed", field=field, expected=expected, got=got, spec=SPEC
+    )
+
+
+def _is_agile(data: bytes, begin: int, end: int) -> bool:
+    return data.startswith(_SPEC_ID, begin) or (end == len(_COCO_HEADER) and data.startswith(_COCO_HEADER))
+
+
+def _banks(body: bytes) -> tuple[Bank, ...]:
+    """The algorithms of TCG_EfiSpecIDEvent: signature 16, class 4, version 3, word size 1, count 4, {id 2, size 2}."""
+    field = "event 0"
+    try:
+        (count,) = _U32.unpack_from(body, 24)
+        if not 1 <= count <= len(BY_ID):
+            raise malformed("a number of algorithms that no TPM has", field=field, got=count)
+        banks = []
+        for number in range(count):
+            identifier, size = struct.unpack_from("<HH", body, 28 + 4 * number)
+            bank = BY_ID.get(identifier)
+            if bank is None or bank.size != size or bank in banks:
+                raise malformed(
+                    "an algorithm that is unknown, has another size or comes twice", field=field, got=hex(identifier)
+                )
+            banks.append(bank)
+        vendor = 28 + 4 * count
+        if vendor + 1 + body[vendor] != len(body):
+            raise malformed("its header is not as long as it says", field=field, got=len(body))
+    except (struct.error, IndexError):
+        raise malformed("its header is cut off", field=field, got=len(body)) from None
+    return tuple(banks)
+
+
+@lru_cache(maxsize=64)
+def _layout(banks: tuple[Bank, ...]) -> tuple[struct.Struct, tuple[int, ...]]:
+    """An event that has every bank's digest, in the header's order: which is how nearly every event is."""
+    fields = "".join(f"H{bank.size}s" for bank in banks)
+    return struct.Struct(f"<III{fields}I"), tuple(bank.identifier for bank in banks)
+
+
+def _agile(data: bytes, offset: int, banks: tuple[Bank, ...]) -> tuple[list[Row], int]:
+    layout, identifiers = _layout(banks)
+    unpack, size, count, total = layout.unpack_from, layout.size, len(banks), len(data)
+    rows: list[Row] = []
+    keep = rows.append
+    last = total - size
+    while offset < total:
+        if offset <= last:
+            row = unpack(data, offset)
+            if row[2] == count and row[3:-1:2] == identifiers:
+                begin = offset + size
+                offset = begin + row[-1]
+                if offset > total:
+                    raise malformed("an event is longer than the log", field=f"event {len(rows)}", got=row[-1])
+                keep((row[0], row[1], row[4:-1:2], begin, offset))
+                continue
+        if _is_fill(data, offset):
+            break
+        other = _other(data, offset, banks, len(rows))
+        keep(other)
+        offset = other[4]
+    if len(rows) > MAX_EVENTS:
+        raise malformed(f"more than {MAX_EVENTS} events", field="event_log", got=len(rows))
+    return rows, offset
+
+
+def _other(data: bytes, offset: int, banks: tuple[Bank, ...], number: int) -> Row:
+    """An event that has fewer digests than the header names, or has them in another order."""
+    field = f"event {number}"
+    try:
+        register, kind, count = _HEAD.unpack_from(data, offset)
+        offset += _HEAD.size
+        if not 1 <= count <= len(banks):
+            raise malformed("a number of digests that its header does not name", field=field, got=count)
+        found: dict[int, bytes] = {}
+        sizes = {bank.identifier: bank.size for bank in banks}
+        for _ in range(count):
+            (identifier,) = _U16.unpack_from(data, offset)
+            size = sizes.get(identifier)
+            if size is None or identifier in found:
+                raise malformed("a digest that its header does not name, or twice", field=field, got=hex(identifier))
+            begin = offset + _U16.size
+            offset = begin + size
+            found[identifier] = data[begin:offset]
+        (size,) = _U32.unpack_from(data, offset)
+    except struct.error:
+        raise malformed("an event is cut off", field=field) from None
+    begin = offset + _U32.size
+    end = begin + size
+    if end > len(data):
+        raise malformed("an event is longer than the log", field=field, got=size)
+    return register, kind, tuple(found.get(bank.identifier) for bank in banks), begin, end
+
+
+def _sha1_only(data: bytes) -> tuple[list[Row], int]:
+    unpack, size, total = _FIRST.unpack_from, _FIRST.size, len(data)
+    rows: list[Row] = []
+    offset = 0
+    while offset < total:
+        if _is_fill(data, offset):
+            break
+        if offset + size > total:
+            raise malformed("an event is cut off", field=f"event {len(rows)}")
+        register, kind, digest, length = unpack(data, offset)
+        begin = offset + size
+        offset = begin + length
+        if offset > total:
+            raise malformed("an event is longer than the log", field=f"event {len(rows)}", got=length)
+        rows.append((register, kind, (digest,), begin, offset))
+    if len(rows) > MAX_EVENTS:
+        raise malformed(f"more than {MAX_EVENTS} events", field="event_log", got=len(rows))
+    return rows, offset
+
+
+def _is_fill(data: bytes, offset: int) -> bool:
+    """Whether nothing but FF or nothing but 00 follows, eight bytes of it at least."""
+    head = data[offset : offset + _END]
+    if head not in (b"\xff" * _END, bytes(_END)):
+        return False
+    return data.count(head[:1], offset) == len(data) - offset
+
+
+def _check(data: bytes, rows: list[Row], registers: int) -> int | None:
+    """Registers exist. Returns the startup locality (PFP 1.06, 10.4.5.3): one EV_NO_ACTION in PCR 0, of 0, 3 or 4.
+
+    It stands before anything is extended there.
+    """
+    locality = None
+    extended = False
+    for row in rows:
+        if row[1] != kinds.NO_ACTION:
+            if row[0] == 0:
+                extended = True
+            elif row[0] >= registers:
+                number = rows.index(row)
+                raise malformed(
+                    "a register that does not exist", field=f"event {number}", expected=f"below {registers}", got=row[0]
+                )
+        elif row[0] == 0 and data.startswith(_LOCALITY, row[3], row[4]):
+            begin, end = row[3:]
+            if extended or locality is not None or end - begin != len(_LOCALITY) + 1 or data[end - 1] not in (0, 3, 4):
+                raise malformed(
+                    "a startup locality that is late, repeated or none",
+                    field=f"event {rows.index(row)}",
+                    expected="0, 3 or 4",
+                )
+            locality = data[end - 1]
+    return locality

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+import struct
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 from adyton.protocol import workload
+from adyton.tee.sgx.measure import EXECUTE, READ, REGULAR, Enclave
+from adyton.tee.sgx.sigstruct import Sigstruct
+from adyton.tee.tdx import measure as tdx
+from adyton.wire import guid_table
 
 
 def measure(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -56,6 +62,13 @@ def test_launch_digests_of_the_vectors(vectors: Path, manifest: dict[str, Any], 
         (("guest", "/nowhere"), 3),
         (("guest", "/etc/hostname"), 1),
         (("workload", "/nowhere"), 3),
+        (("sgx",), 3),
+        (("sgx", "/nowhere"), 3),
+        (("sgx", "/etc/hostname"), 1),
+        (("sgx", "--sigstruct", "/etc/hostname"), 1),
+        (("tdx",), 3),
+        (("tdx", "/etc/hostname"), 1),
+        (("tdx", "/etc/hostname", "--order", "random"), 3),
         (("workload", "/etc/hostname"), 1),
     ],
 )
@@ -74,3 +87,32 @@ def test_host_data_is_the_digest_of_the_documents_bytes(tmp_path: Path) -> None:
     assert json.loads(measure("workload", str(path), "--json").stdout)["host_data"] == document.digest.hex
     path.write_bytes(document.raw + b"\n")
     assert measure("workload", str(path)).stdout.strip() == hashlib.sha256(document.raw + b"\n").hexdigest()
+
+
+def test_an_enclave_and_its_signature(tmp_path: Path) -> None:
+    stream = bytearray()
+    enclave = Enclave(size=0x4000, ssa_frame_size=1, write=stream.extend)
+    enclave.add_page(0, READ | EXECUTE | REGULAR, b"code")
+    sgxs, sigstruct = tmp_path / "a.sgxs", tmp_path / "a.sig"
+    sgxs.write_bytes(stream)
+    blank: dict[str, Any] = {"modulus": 0, "signature": 0, "q1": 0, "q2": 0, "date": 0, "isv_svn": 9}
+    key = rsa.generate_private_key(3, 3072)
+    sigstruct.write_bytes(Sigstruct(**blank, enclave_hash=enclave.mrenclave).sign(key).encode())
+    assert measure("sgx", str(sgxs)).stdout.strip() == enclave.mrenclave.hex()
+    both = json.loads(measure("sgx", str(sgxs), "--sigstruct", str(sigstruct), "--json").stdout)
+    assert (both["measurement"], both["isvsvn"], both["pages"]) == (enclave.mrenclave.hex(), 9, 1)
+    assert both["mrsigner"] in measure("sgx", "--sigstruct", str(sigstruct)).stderr
+    sigstruct.write_bytes(Sigstruct(**blank, enclave_hash=bytes(32)).sign(key).encode())
+    refused = measure("sgx", str(sgxs), "--sigstruct", str(sigstruct), "--json")
+    assert (refused.returncode, json.loads(refused.stdout)["error"]["code"]) == (1, "sigstruct_enclave")
+
+
+def test_a_trust_domains_firmware(tmp_path: Path) -> None:
+    row = struct.pack("<4sIII", b"TDVF", 48, 1, 1) + struct.pack("<IIQQII", 0, 4096, 0xFFFFF000, 4096, 0, 1)
+    table = guid_table.write({tdx.METADATA: struct.pack("<I", 4096)})
+    path = tmp_path / "OVMF.fd"
+    path.write_bytes(row.ljust(4096 - 32 - len(table), b"\0") + table + bytes(32))
+    values = {order.value: tdx.mrtd(path.read_bytes(), order).hex() for order in tdx.Order}
+    assert json.loads(measure("tdx", str(path), "--json").stdout)["measurements"] == values
+    assert measure("tdx", str(path), "--order", "section").stdout.strip() == values["section"]
+    assert measure("tdx", str(path)).stdout.split() == ["page:", values["page"], "section:", values["section"]]

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import click
 
-from adyton.cli.output import json_option, print_json
+from adyton.cli.output import json_option, print_json, say
 from adyton.cli.places import places
+from adyton.rats.types import JsonValue
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _MAX_DOCUMENT = 1 << 20
+_PIECE = 1 << 20
 
 
 @click.group()
@@ -113,6 +115,78 @@ def snp(
         print_json({"tee": "snp", "measurement": digest})
     else:
         click.echo(digest)
+
+
+@measure.command()
+@click.argument("file", required=False, type=_FILE)
+@click.option("--sigstruct", type=_FILE, help="The enclave's SIGSTRUCT: it is verified, and must be FILE's.")
+@json_option
+def sgx(file: Path | None, sigstruct: Path | None, as_json: bool) -> None:
+    """MRENCLAVE of the enclave in FILE, an SGX stream (.sgxs); or what a SIGSTRUCT vouches for, once it verifies."""
+    from adyton.tee.sgx.measure import measure as measure_stream
+    from adyton.tee.sgx.sigstruct import SIZE, Sigstruct
+
+    shown: dict[str, JsonValue] = {"tee": "sgx"}
+    measurement = None
+    if file is None and sigstruct is None:
+        raise click.UsageError("give an SGX stream, --sigstruct, or both")
+    if file is not None:
+        with file.open("rb") as stream:
+            measured = measure_stream(iter(lambda: stream.read(_PIECE), b""))
+        measurement = measured.mrenclave
+        shown |= {"size": measured.size, "pages": measured.pages, "unmeasured_chunks": measured.unmeasured}
+    if sigstruct is not None:
+        with sigstruct.open("rb") as stream:
+            signed = Sigstruct.parse(stream.read(SIZE + 1))
+        signed.verify()
+        if measurement is not None:
+            signed.check_measurement(measurement)
+        measurement = signed.enclave_hash
+        shown |= {
+            "mrsigner": signed.mrsigner.hex(),
+            "isvprodid": signed.isv_prod_id,
+            "isvsvn": signed.isv_svn,
+            "attributes": signed.attributes.hex(),
+            "debug": signed.debug,
+            "date": signed.signed_on.isoformat() if signed.signed_on is not None else None,
+        }
+    value = measurement.hex() if measurement is not None else None
+    if as_json:
+        print_json({**shown, "measurement": value})
+        return
+    click.echo(value)
+    if sigstruct is not None:
+        for name in ("mrsigner", "isvprodid", "isvsvn", "attributes", "debug", "date"):
+            say(f"{name + ':':<12}{shown[name]}")
+
+
+@measure.command()
+@click.argument("firmware", type=_FILE)
+@click.option(
+    "--order",
+    type=click.Choice(["page", "section"]),
+    help="How the VMM measures: each page as it is added, or a section once all its pages are [default: both].",
+)
+@json_option
+def tdx(firmware: Path, order: str | None, as_json: bool) -> None:
+    """MRTD of a trust domain that starts with FIRMWARE, a TDVF such as OVMF.
+
+    VMMs measure in one of two orders, which give two values: publish the one that your VMM's guests show.
+    """
+    from adyton.tee.tdx.measure import MAX_FIRMWARE, Order, mrtd
+
+    with firmware.open("rb") as stream:
+        image = stream.read(MAX_FIRMWARE + 1)
+    wanted = [each for each in Order if order in {None, each.value}]
+    values = {each.value: mrtd(image, each).hex() for each in wanted}
+    if as_json:
+        only = {"measurement": values[order]} if order is not None else {}
+        print_json({"tee": "tdx", **only, "measurements": {**values}})
+    elif order is not None:
+        click.echo(values[order])
+    else:
+        for name, value in values.items():
+            click.echo(f"{name + ':':<9}{value}")
 
 
 def _sha256(path: Path) -> bytes:

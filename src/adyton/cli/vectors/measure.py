@@ -55,8 +55,24 @@ def _snp_id_block(case: Case, got: Got) -> None:
         raise BindingMismatch("the authentication block holds another key or signature", code="id_key_mismatch")
 
 
+def _sgx_sigstruct(case: Case, got: Got) -> None:
+    from adyton.tee.sgx.sigstruct import SCHEME, Sigstruct
+
+    sigstruct = Sigstruct.parse(case.files["sigstruct"])
+    got.members["mrsigner"] = sigstruct.mrsigner.hex()
+    got.members["enclavehash"] = sigstruct.enclave_hash.hex()
+    got.claims["attributes"] = sigstruct.attributes.hex()
+    got.claims["isvprodid"] = sigstruct.isv_prod_id
+    got.claims["isvsvn"] = sigstruct.isv_svn
+    consistent = (sigstruct.q1, sigstruct.q2) == sigstruct.quotients
+    got.claims["q1_q2"] = "consistent" if consistent else "inconsistent"
+    sigstruct.verify()
+    got.members["signature"] = SCHEME
+
+
 RUNNERS = {
     "sev-launch-digest": _sev_launch_digest,
     "snp-key-digest": _snp_key_digest,
     "snp-id-block": _snp_id_block,
+    "sgx-sigstruct": _sgx_sigstruct,
 }

@@ -348,21 +348,21 @@ class Verification:
 
 
 STEPS: tuple[tuple[Check, Callable[[Verification], None]], ...] = (
-    (Check("format", ok=True, spec="evidence 4.3.1"), Verification.format),
-    (Check("signing_key", ok=True, spec="evidence 4.3.3"), Verification.signing_key),
-    (Check("certificate", ok=True, spec="evidence 4.3.4"), Verification.certificate),
-    (Check("product", ok=True, spec="evidence 4.3.2"), Verification.same_product),
-    (Check("key_kind", ok=True, spec="evidence 4.3.3"), Verification.key_kind),
-    (Check("chip_id", ok=True, spec="evidence 4.3.3"), Verification.chip_id),
-    (Check("chain", ok=True, spec="evidence 4.3.4"), Verification.links),
-    (Check("validity", ok=True, spec="evidence 4.3.4"), Verification.validity),
-    (Check("root", ok=True, spec="evidence 4.3.4"), Verification.root),
-    (Check("revocation", ok=True, spec="evidence 4.3.4"), Verification.revoked),
-    (Check("tcb", ok=True, spec="evidence 4.3.5"), Verification.tcb),
-    (Check("report_sig", ok=True, spec="evidence 4.3.6"), Verification.signature),
-    (Check("tcb_order", ok=True, spec="evidence 4.3.7"), Verification.tcb_order),
-    (Check("report_data", ok=True, spec="kbs-protocol 1.5"), Verification.bound),
-    (Check("init_data", ok=True, spec="evidence 14"), Verification.started_for),
+    (Check("format", ok=True, spec="evidence 4.3.1", group="report"), Verification.format),
+    (Check("signing_key", ok=True, spec="evidence 4.3.3", group="report"), Verification.signing_key),
+    (Check("certificate", ok=True, spec="evidence 4.3.4", group="certificates"), Verification.certificate),
+    (Check("product", ok=True, spec="evidence 4.3.2", group="certificates"), Verification.same_product),
+    (Check("key_kind", ok=True, spec="evidence 4.3.3", group="certificates"), Verification.key_kind),
+    (Check("chip_id", ok=True, spec="evidence 4.3.3", group="certificates"), Verification.chip_id),
+    (Check("chain", ok=True, spec="evidence 4.3.4", group="certificates"), Verification.links),
+    (Check("validity", ok=True, spec="evidence 4.3.4", group="certificates"), Verification.validity),
+    (Check("root", ok=True, spec="evidence 4.3.4", group="certificates"), Verification.root),
+    (Check("revocation", ok=True, spec="evidence 4.3.4", group="certificates"), Verification.revoked),
+    (Check("tcb", ok=True, spec="evidence 4.3.5", group="certificates"), Verification.tcb),
+    (Check("report_sig", ok=True, spec="evidence 4.3.6", group="report"), Verification.signature),
+    (Check("tcb_order", ok=True, spec="evidence 4.3.7", group="report"), Verification.tcb_order),
+    (Check("report_data", ok=True, spec="kbs-protocol 1.5", group="binding"), Verification.bound),
+    (Check("init_data", ok=True, spec="evidence 14", group="binding"), Verification.started_for),
 )
 
 

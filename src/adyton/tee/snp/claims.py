@@ -30,7 +30,11 @@ def of_report(report: SnpReport) -> dict[str, JsonValue]:
         "mask_chip_key": key_info.mask_chip_key,
         "author_key_en": key_info.author_key_enabled,
         "measurement": report.measurement.hex(),
+        "debug": policy.debug_allowed,
+        "tcb_status": None,  # AMD publishes no status: the owner's minimum decides
+        "platform_id": None if report.chip_id_masked else report.chip_id.hex(),
         "report_data": report.report_data.hex(),
+        "init_data": report.host_data.hex(),
         "host_data": report.host_data.hex(),
         "id_key_digest": report.id_key_digest.hex(),
         "author_key_digest": report.author_key_digest.hex(),

@@ -19,6 +19,7 @@ from adyton.tee.snp import json_form
 from adyton.tee.snp.abi import SnpReport
 from adyton.tee.snp.checks import STEPS, Verification, is_json
 from adyton.tee.snp.endorsements import Leaf, VerifiedChain, Walk, read_leaf
+from adyton.tee.snp.told import told
 from adyton.tee.steps import failed
 
 HOST_DATA_SIZE = 32
@@ -69,7 +70,7 @@ def verify(
                 trail.append(failed(check, error))
             raise
         if trail is not None and not run.skips(check.id):
-            trail.append(check)
+            trail.append(told(check, run))
     chain = run.chain
     if chain is None:
         chain = run.walked()

@@ -58,7 +58,7 @@ def _ec(members: Mapping[str, str]) -> ec.EllipticCurvePublicKey:
     if members["crv"] not in CURVES:
         raise _malformed(sorted(CURVES), members["crv"], "crv")
     curve, size = CURVES[members["crv"]]
-    point = b"\x04" + b"".join(_number(members, name, size) for name in ("x", "y"))
+    point = b"\x04" + _number(members, "x", size) + _number(members, "y", size)
     try:
         return ec.EllipticCurvePublicKey.from_encoded_point(curve, point)
     except (ValueError, UnsupportedAlgorithm) as error:

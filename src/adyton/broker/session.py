@@ -6,7 +6,7 @@ open. It is never a bearer secret: whoever steals one gets answers encrypted to 
 
 ``kbs-session-id=<base64url>; Expires=…`` has no ``Path``: clients then use the path of the request up to its last
 slash, ``/kbs/v0`` below whatever base URL they know the broker by (kbs-protocol 1.3). At most ``MAX_COOKIE``
-characters: claims that make it longer are compressed, and kept in the store by digest if that is not enough.
+characters: claims are compressed, and kept in the store by digest if that is not enough.
 """
 
 from __future__ import annotations
@@ -31,7 +31,30 @@ else:
 NAME = b"kbs-session-id"
 MAX_COOKIE = 3000
 MAX_CLAIMS = 256 * 1024
-_COMPRESSOR = zstd.ZstdCompressor(level=1)  # used over and over: making one costs more than 3 kB of claims
+# What most claims have in common, for the compressor: names in their order, usual values. Another text is another
+# format of cookies, so a change of it is a change of ``Attested``'s tag.
+_USUAL = zstd.ZstdDict(
+    b'{"alg":"RSA-OAEP-256","e":"AQAB","kty":"RSA","n":""},"root":"vendor","unchecked":["chip_id"]'
+    b'{"eat_profile":"tag:github.com,2024:confidential-containers/Trustee","iat":17,"exp":17,"iss":"Adyton",'
+    b'"ear.verifier-id":{"developer":"Adyton","build":"adyton 0.1.0"},"submods":{"cpu0":{"ear.status":"affirming",'
+    b'"contraindicated""warning","ear.trustworthiness-vector":{"instance-identity":0,"configuration":3,"executables":3,'
+    b'"file-system":0,"hardware":32,"runtime-opaque":0,"storage-opaque":0,"sourced-data":0},'
+    b'"ear.appraisal-policy-id":"default","ear.veraison.annotated-evidence":{"report_data":"",'
+    b'00000000000000000000000000000000","runtime_data_claims":{"additional-evidence":"","nonce":"=","tee-pubkey":'
+    b'{"alg":"ECDH-ES+A256KW","crv":"P-256","kty":"EC","x":"","y":""}},"snp":{"measurement":"","report_data":"",'
+    b'"init_data":"","chip_id":"","reported_tcb_bootloader":10,"reported_tcb_tee":0,"reported_tcb_snp":25,'
+    b'"reported_tcb_microcode":84,"policy_abi_major":0,"policy_abi_minor":0,"policy_smt_allowed":true,'
+    b'"policy_migrate_ma":false,"policy_debug_allowed":false,"policy_single_socket":false,"platform_smt_enabled":true,'
+    b'"platform_tsme_enabled":false},"adyton":{"tee":"snp","root":"custom","root_fingerprint":"","measurement":"",'
+    b'"host_data":"","unchecked":[],"policy_digest":"","reference_generation":1},"init_data":"",'
+    b'"init_data_claims":{"workload":{"image":"sha256:","command":["/bin/sh"],"cwd":"/","user":"0:0",'
+    b'"env":{"PATH":"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"},"mounts":[],"ports":[],'
+    b'"network":"none","broker":null,"terminal":false,"debug":false,"logs":false}}},'
+    b'"ear.trustee.identifiers":{"validated":{}}}},"adyton":{"tenant":"default","generation":1}}',
+    is_raw=True,
+)
+# Used over and over: making one costs more than 3 kB of claims. The level is for speed; the usual text is what helps.
+_COMPRESSOR = zstd.ZstdCompressor(level=-3, zstd_dict=_USUAL.as_digested_dict)
 _CONTEXT = b"adyton session 1\0"
 
 
@@ -44,11 +67,11 @@ class Challenged(msgspec.Struct, frozen=True, array_like=True, tag="c"):
     algorithm: str
 
 
-class Attested(msgspec.Struct, frozen=True, array_like=True, tag="a"):
-    """After ``/attest``. ``claims`` is the token's payload, or empty when the store has it under ``digest``.
+class Attested(msgspec.Struct, frozen=True, array_like=True, tag="b"):
+    """After ``/attest``. ``claims`` is the token's payload, compressed; empty when the store has it under ``digest``.
 
     ``generation`` is the tenant's when the evidence was appraised: a change of policies or reference values since then
-    ends the session. ``compressed`` tells how ``claims`` is written.
+    ends the session.
     """
 
     expires: int
@@ -57,7 +80,6 @@ class Attested(msgspec.Struct, frozen=True, array_like=True, tag="a"):
     generation: int
     digest: bytes
     claims: bytes
-    compressed: bool
 
 
 Session: TypeAlias = Challenged | Attested
@@ -93,14 +115,12 @@ def attested(  # noqa: PLR0917 -- one value each
 ) -> tuple[bytes, bytes, bool]:
     """The cookie's value after ``/attest``, the digest of ``claims``, and whether the store must keep them for it."""
     digest = hashlib.sha256(claims).digest()
-    for form in ("plain", "compressed", "shelved"):
-        kept = claims if form == "plain" else _compress(claims) if form == "compressed" else b""
-        if (len(kept) + OVERHEAD) * 4 // 3 > MAX_COOKIE:
-            continue
-        session = Attested(expires, tee, key, generation, digest, kept, form == "compressed")
-        value = seal(ring, tenant, session)
-        if len(value) <= MAX_COOKIE:
-            return value, digest, not kept
+    compressed = _compress(claims)
+    for kept in (compressed, b""):
+        if (len(kept) + OVERHEAD) * 4 // 3 <= MAX_COOKIE:
+            value = seal(ring, tenant, Attested(expires, tee, key, generation, digest, kept))
+            if len(value) <= MAX_COOKIE:
+                return value, digest, not kept
     raise ValueError("a TEE's key alone does not fill a cookie")
 
 
@@ -114,9 +134,7 @@ def claims(session: Attested, shelved: bytes | None) -> bytes:
         if shelved is None:
             raise SessionInvalid("the session's claims are no longer kept", code="session_expired", hint="attest again")
         return shelved
-    if not session.compressed:
-        return session.claims
-    return zstd.ZstdDecompressor().decompress(session.claims, MAX_CLAIMS)
+    return zstd.ZstdDecompressor(_USUAL).decompress(session.claims, MAX_CLAIMS)
 
 
 def value_of(header: bytes) -> bytes | None:

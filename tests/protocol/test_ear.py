@@ -188,6 +188,7 @@ def test_what_is_written_is_read() -> None:
     result = AttestationResult(appraisals=(APPRAISAL, second), generation=1, reference_generation=1, expires=NOW)
     claims = ear.parse(msgspec.json.encode(payload(result)))
     assert ear.read(payload(result)) == claims  # whether it comes from a cookie or was never written
+    assert ear.told(result, payload(result)) == claims
     assert [item.name for item in claims.submodules] == ["cpu0", "gpu0"]
     primary = claims.primary
     assert (primary.tee, primary.measurement, primary.host_data) == ("snp", "ab" * 48, DOCUMENT.digest.value)

@@ -14,7 +14,7 @@ from adyton.appraisal import explain
 from adyton.broker import session
 from adyton.broker.answer import Answer
 from adyton.broker.audit import Auditor
-from adyton.broker.handshake import Handshake, handle
+from adyton.broker.handshake import Handshake
 from adyton.broker.holders import Holder
 from adyton.broker.keys import BrokerKeys
 from adyton.broker.release import Releaser
@@ -67,7 +67,7 @@ class Delivery:
         known = holders.get(opened.digest)
         if known is None:
             body = session.claims(opened, self._handshake.shelved(tenant, opened, now))
-            known = Holder(jwk.parse(opened.key), ear.parse(body), opened.generation)
+            known = Holder.of(jwk.parse(opened.key), ear.parse(body), opened.generation)
             holders.put(opened.digest, known)
         return known
 
@@ -80,25 +80,27 @@ class Delivery:
         if not isinstance(own, dict) or own.get("tenant") != tenant or not isinstance(own.get("generation"), int):
             raise SessionInvalid("the token is of another tenant", code="token_invalid")
         try:
-            return Holder(jwk.parse(claims.tee_public_key), claims, cast("int", own["generation"]))
+            return Holder.of(jwk.parse(claims.tee_public_key), claims, cast("int", own["generation"]))
         except MalformedRequest as error:
             raise SessionInvalid("the token's key cannot be used", code="token_invalid") from error
 
     async def deliver(self, tenant: str, path: ResourcePath, holder: Holder, asked: Asking) -> Answer:
         """The encrypted value, once its audit row is on the disk; or the refusal, as an error."""
-        if self._store.generation(tenant) != holder.generation:
+        generation, stored = self._store.resources.with_generation(tenant, path)
+        if generation != holder.generation:
             raise SessionInvalid(
                 "policies, reference values or requirements changed since this attestation",
                 code="session_outdated",
                 hint="attest again",
             )
-        stored = self._store.resources.get(tenant, path)
-        permit = await self._releaser.decide(tenant, holder.claims, path, stored, asked.at, asked.query)
+        permit = await self._releaser.decide(
+            tenant, holder.claims, path, stored, asked.at, asked.query, generation=generation
+        )
         if stored is None:  # a permit for nothing: the decision and this disagree, so nothing leaves
             raise NotFound("there is no such resource", code="resource_absent")
         body = jwe.encrypt(holder.key, stored.value)
         await self._auditor.released(
-            tenant, path, holder.claims, permit.by, asked.at, request_id=handle(holder.key), peer=asked.peer
+            tenant, path, holder.claims, permit.by, asked.at, request_id=holder.handle, peer=asked.peer
         )
         return Answer(200, body)
 
@@ -113,5 +115,5 @@ class Delivery:
                 texts = (*error.reasons, *(f"{item.code}: {item.text}" for item in found))
                 error = ReleaseRefused(error.message, reasons=texts, code=error.code, hint=error.hint)
         await self._auditor.release_refused(
-            tenant, path, holder.claims, error, asked.at, request_id=handle(holder.key), peer=asked.peer
+            tenant, path, holder.claims, error, asked.at, request_id=holder.handle, peer=asked.peer
         )

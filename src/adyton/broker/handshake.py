@@ -6,7 +6,6 @@ serves either. A replayed cookie and body gives at most a token for the TEE key 
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -24,7 +23,6 @@ from adyton.broker.holders import Holder, Holders
 from adyton.broker.keys import BrokerKeys
 from adyton.broker.session import Attested, Challenged
 from adyton.crypto.aead import random_bytes
-from adyton.crypto.jwk import TeeKey
 from adyton.errors import (
     AdytonError,
     BindingMismatch,
@@ -140,8 +138,9 @@ class Handshake:
         if shelve:
             self._store.claims.put(tenant, claims, datetime.fromtimestamp(expires, UTC), at)
         body = rcar.token_body(keys.signer.sign(claims))
-        await self._auditor.attested(tenant, result, at, request_id=handle(request.key), peer=peer)
-        self.holders.put(digest, Holder(request.key, ear.read(payload), result.generation))
+        holder = Holder.of(request.key, ear.told(result, payload), result.generation)
+        await self._auditor.attested(tenant, result, at, request_id=holder.handle, peer=peer)
+        self.holders.put(digest, holder)
         return Answer(200, body, cookie=session.set_cookie(value, expires, secure=self._secure))
 
     def _verify(
@@ -231,9 +230,3 @@ def _no_devices(additional: str) -> None:
         got=[name[:40] for name in names[:10]],
         hint="attest without devices, or leave them out of what the policy needs",
     )
-
-
-def handle(key: TeeKey) -> str:
-    """What joins the audit rows of one attester's session: a few digits of its public key's digest."""
-    number = key.members.get("x") or key.members["n"]
-    return hashlib.sha256(number.encode("ascii")).hexdigest()[:16]

@@ -7,6 +7,7 @@ reads the same from the cookie or the store.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 from adyton.crypto.jwk import TeeKey
@@ -17,11 +18,21 @@ MAX_KNOWN = 2048
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """Whoever asks: the key to encrypt to, the claims to decide by, and the generation that they were made under."""
+    """Whoever asks: the key to encrypt to, the claims to decide by, and the generation that they were made under.
+
+    ``handle`` joins the audit rows of one attester's session: a few digits of its public key's digest.
+    """
 
     key: TeeKey
     claims: TokenClaims
     generation: int
+    handle: str
+
+    @classmethod
+    def of(cls, key: TeeKey, claims: TokenClaims, generation: int) -> Holder:
+        """With its handle."""
+        number = key.members.get("x") or key.members["n"]
+        return cls(key, claims, generation, hashlib.sha256(number.encode("ascii")).hexdigest()[:16])
 
 
 class Holders:

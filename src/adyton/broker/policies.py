@@ -132,9 +132,13 @@ class PolicyBook:
             self._accepted.put((text, data), known)
         return known
 
-    def view(self, tenant: str, now: datetime) -> TenantView:
-        """What holds now. Reads the tenant's generation, and the rest only if that or an expiry says so."""
-        generation = self._store.generation(tenant)
+    def view(self, tenant: str, now: datetime, generation: int | None = None) -> TenantView:
+        """What holds now. Reads the tenant's generation, and the rest only if that or an expiry says so.
+
+        ``generation``: as it was read for this very decision, together with what is decided about.
+        """
+        if generation is None:
+            generation = self._store.generation(tenant)
         known = self._views.get(tenant)
         if known is not None and known.holds(generation, now):
             return known

@@ -68,13 +68,17 @@ class Releaser:
         resource: StoredResource | None,
         now: datetime,
         query: Mapping[str, str] | None = None,
+        *,
+        generation: int | None = None,
     ) -> Permit:
         """The permit, or ``ReleaseRefused`` with every reason. ``resource`` ``None``: there is none at ``path``.
+
+        ``generation`` is the tenant's if it was read together with the resource; else it is read here.
 
         That it is absent (``NotFound``) is told to an attester whose status is accepted here and whom the tenant's
         resource policy, if there is one, allows the path. Anybody else is refused as for an unbound resource.
         """
-        view = self._book.view(tenant, now)
+        view = self._book.view(tenant, now, generation)
         reasons = self.status_reasons(claims)
         own = claims.raw.get("adyton")
         if isinstance(own, dict) and own.get("generation") != view.generation:  # changed since the caller looked

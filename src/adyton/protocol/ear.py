@@ -27,6 +27,7 @@ from adyton.wire import strict_json
 PROFILE = "tag:github.com,2024:confidential-containers/Trustee"
 EVIDENCE = "ear.veraison.annotated-evidence"
 _KEPT_SHORT = "additional-evidence"
+_PRIMARY = "cpu0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +145,7 @@ def read(raw: Any) -> TokenClaims:
             raise _invalid("eat_profile")
         submodules = raw["submods"]
         # The primary evidence binds all others, so it must be there and is looked at first.
-        names = ["cpu0", *sorted(submodules.keys() - {"cpu0"})]
+        names = [_PRIMARY, *sorted(submodules.keys() - {_PRIMARY})]
         return TokenClaims(
             issued=_integer(raw["iat"]),
             expires=_integer(raw["exp"]),
@@ -153,6 +154,41 @@ def read(raw: Any) -> TokenClaims:
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise _invalid("submods") from error
+
+
+def told(result: AttestationResult, payload: Mapping[str, JsonValue]) -> TokenClaims:
+    """What ``read`` gives for ``payload``, the ``claims`` of ``result``, without reading it."""
+    first, *others = result.appraisals
+    if first.name != _PRIMARY:
+        raise _invalid("submods")
+    others.sort(key=lambda appraisal: appraisal.name)
+    generation = result.reference_generation
+    return TokenClaims(
+        issued=_integer(payload["iat"]),
+        expires=_integer(payload["exp"]),
+        submodules=tuple([_told_submodule(appraisal, generation, payload) for appraisal in (first, *others)]),
+        raw=payload,
+    )
+
+
+def _told_submodule(appraisal: Appraisal, reference_generation: int, payload: Any) -> Submodule:
+    evidence = payload["submods"][appraisal.name][EVIDENCE]
+    workload = evidence["init_data_claims"].get("workload") if "init_data_claims" in evidence else None
+    vector = appraisal.vector
+    return Submodule(
+        name=appraisal.name,
+        status=vector.status,
+        vector=vector if vector.stated == _ELEMENTS else TrustVector(vector.values, _ELEMENTS),
+        tee=appraisal.tee,
+        measurement=appraisal.measurement,
+        host_data=bytes.fromhex(appraisal.host_data),
+        root=appraisal.root,
+        root_fingerprint=appraisal.root_fingerprint,
+        image=workload["image"] if workload is not None else None,
+        policy_digest=appraisal.policy_digest,
+        reference_generation=reference_generation,
+        evidence=evidence,
+    )
 
 
 def _read_submodule(name: str, raw: Any) -> Submodule:

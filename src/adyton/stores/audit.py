@@ -82,6 +82,7 @@ class _Pending:
     done: asyncio.Future[int]
 
 
+_HEAD = "SELECT sequence, digest FROM audit WHERE tenant=? ORDER BY sequence DESC LIMIT 1"
 _ENCODE = msgspec.json.Encoder().encode
 _ENTRY = msgspec.json.Decoder(AuditEntry)
 
@@ -158,21 +159,19 @@ class AuditLog:
         started = time.perf_counter()
         numbers = []
         heads: dict[str, tuple[int, bytes]] = {}
+        written: list[tuple[object, ...]] = []
         with self._database.write() as transaction:
             for tenant, row, now in rows:
                 if (head := heads.get(tenant)) is None:
-                    head = transaction.execute(
-                        "SELECT sequence, digest FROM audit WHERE tenant=? ORDER BY sequence DESC LIMIT 1", (tenant,)
-                    ).fetchone() or (0, _START)
+                    head = transaction.execute(_HEAD, (tenant,)).fetchone() or (0, _START)
                 number = head[0] + 1
                 at = now if now.tzinfo is UTC else now.astimezone(UTC)
                 body = _ENCODE(AuditEntry(tenant, number, at, head[1].hex(), row))
                 digest = hashlib.sha256(body).digest()
-                transaction.execute(
-                    "INSERT INTO audit VALUES (?,?,?,?,?)", (tenant, number, now.timestamp(), body, digest)
-                )
+                written.append((tenant, number, now.timestamp(), body, digest))
                 heads[tenant] = (number, digest)
                 numbers.append(number)
+            transaction.executemany("INSERT INTO audit VALUES (?,?,?,?,?)", written)
         self._commit_seconds += _AVERAGE * (time.perf_counter() - started - self._commit_seconds)
         return numbers
 

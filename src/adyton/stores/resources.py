@@ -103,9 +103,21 @@ class Resources:
         rows = self._database.read(
             "SELECT version, updated, sealed FROM resources WHERE tenant=? AND path=?", (tenant, str(path))
         )
+        return self._open(tenant, path, *rows[0]) if rows else None
+
+    def with_generation(self, tenant: str, path: ResourcePath) -> tuple[int, StoredResource | None]:
+        """As ``get``, and the tenant's generation at that same moment (see ``Store.generation``)."""
+        rows = self._database.read(
+            "SELECT t.generation, r.version, r.updated, r.sealed FROM tenants t"
+            " LEFT JOIN resources r ON r.tenant = t.name AND r.path = ? WHERE t.name = ?",
+            (str(path), tenant),
+        )
         if not rows:
-            return None
-        version, updated, sealed = rows[0]
+            return 0, None
+        generation, version, updated, sealed = rows[0]
+        return int(generation), None if version is None else self._open(tenant, path, version, updated, sealed)
+
+    def _open(self, tenant: str, path: ResourcePath, version: int, updated: float, sealed: bytes) -> StoredResource:
         binding, value = _unpack(self._sealer.open(sealed, tenant, _KIND, str(path), version))
         return StoredResource(
             ResourceInfo(

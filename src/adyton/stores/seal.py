@@ -110,5 +110,5 @@ class Sealer:
             ) from error
 
     def _context(self, tenant: str, kind: str, name: str, version: int) -> bytes:
-        parts = [b"adyton store 1", self._store, tenant.encode(), kind.encode(), name.encode(), b"%d" % version]
-        return b"".join(len(part).to_bytes(4, "big") + part for part in parts)
+        parts = (b"adyton store 1", self._store, tenant.encode(), kind.encode(), name.encode(), b"%d" % version)
+        return b"".join([len(part).to_bytes(4, "big") + part for part in parts])

@@ -19,6 +19,12 @@ P256_ORDER = int("ffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc6325
 P384_ORDER = int("ffffffffffffffffffffffffffffffffffffffffffffffffc7634d81f4372ddf581a0db248b0a77aecec196accc52973", 16)
 _ECDSA_SHA256 = ec.ECDSA(hashes.SHA256())
 _ECDSA_SHA384 = ec.ECDSA(hashes.SHA384())
+P521_ORDER = int(
+    "01fffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffa"
+    "51868783bf2f966b7fcc0148f709a5d03bb5c9b8899c47aebb6fb71e91386409",
+    16,
+)
+_ECDSA_SHA512 = ec.ECDSA(hashes.SHA512())
 
 
 def verify_p256(key: ec.EllipticCurvePublicKey, signature: bytes, data: bytes) -> None:
@@ -60,5 +66,21 @@ def verify_p384(
         raise SignatureInvalid("r or s of the signature is out of range", field="signature")
     try:
         key.verify(encode_dss_signature(r, s), data, _ECDSA_SHA384)
+    except InvalidSignature:
+        raise SignatureInvalid("the signature does not verify", field="signature") from None
+
+
+def verify_p521(key: ec.EllipticCurvePublicKey, signature: bytes, data: bytes) -> None:
+    """Verify ECDSA P-521 with SHA-512 over ``data``, or ``SignatureInvalid``; r then s, 66 bytes each, big-endian."""
+    if len(signature) != 132:
+        raise ValueError("a P-521 signature is two numbers of 66 bytes")
+    if key.curve.name != "secp521r1":
+        raise ValueError("not a P-521 key")
+    r = int.from_bytes(signature[:66], "big")
+    s = int.from_bytes(signature[66:], "big")
+    if not (0 < r < P521_ORDER and 0 < s < P521_ORDER):
+        raise SignatureInvalid("r or s of the signature is out of range", field="signature")
+    try:
+        key.verify(encode_dss_signature(r, s), data, _ECDSA_SHA512)
     except InvalidSignature:
         raise SignatureInvalid("the signature does not verify", field="signature") from None

@@ -21,6 +21,10 @@ __all__ = ["FIELD_SIZES", "ROOMS", "WIRE_NAMES", "Remembered", "show", "verify"]
 
 # TEE (wire name) -> the module that verifies its evidence
 ROOMS = {
+    "sampledevice": "adyton.tee.sample.device",
+    "sample": "adyton.tee.sample.verify",
+    "cca": "adyton.tee.cca.verify",
+    "nitro": "adyton.tee.nitro.verify",
     "snp": "adyton.tee.snp.verify",
 }
 # Every name that may stand in a request (``kbs-protocol`` 1.3) or on a command line, room or no room.
@@ -39,6 +43,7 @@ FIELD_SIZES: dict[str, tuple[int | None, int | None]] = {
     "nitro": (None, 0),  # the document's nonce
     "nvidia": (32, 0),  # the requester's nonce
     "sample": (None, None),
+    "sampledevice": (None, 0),
     "se": (None, 0),  # user data
     "sgx": (64, 64),  # CONFIGID
     "snp": (64, 32),  # HOST_DATA

@@ -21,6 +21,8 @@ NOT_SUPPORTED = "not supported"
 _UNCOMPARED = ("failure", "note")  # members of `expected` that say why, not what
 # The manifest's name of a TEE -> the module with ``RUNNERS``, kind of case -> function.
 _MODULES = {
+    "cca": "adyton.cli.vectors.cca",
+    "nitro": "adyton.cli.vectors.nitro",
     "measure": "adyton.cli.vectors.measure",
     "roots": "adyton.cli.vectors.roots",
     "snp": "adyton.cli.vectors.snp",

@@ -1,0 +1,1 @@
+"""AWS Nitro Enclaves: attestation documents, and what an enclave image's PCRs must be."""

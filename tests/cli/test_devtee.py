@@ -179,3 +179,17 @@ def test_interrupting_a_start_leaves_a_root_whole_or_absent() -> None:
                 process.wait()
             root = Path(home) / "devtee" / "root"
             assert not root.exists() or len(list(root.iterdir())) == 6
+
+
+def test_init_makes_the_root_for_sgx_and_tdx_too(home: Path) -> None:
+    """Also where an older one made a directory without it."""
+    shutil.rmtree(home / "devtee" / "dcap")
+    assert json.loads(run(home, "devtee", "show", "--json").stdout)["dcap"] is None
+    assert "no root yet (adyton devtee init)" in run(home, "devtee", "show").stdout
+    made = run(home, "devtee", "init")
+    shown = json.loads(run(home, "devtee", "init", "--json").stdout)
+    assert shown["dcap"]["fingerprint"] in made.stderr
+    assert shown["dcap"]["fingerprint"] not in {shown["fingerprint"], made.stdout.strip()}
+    assert len(list(Path(shown["dcap"]["endorsements"]).iterdir())) == 9
+    assert json.loads(run(home, "devtee", "show", "--json").stdout)["dcap"] == shown["dcap"]
+    assert shown["dcap"]["fingerprint"] in run(home, "devtee", "show").stdout

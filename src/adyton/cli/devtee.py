@@ -49,18 +49,28 @@ class _Screen:
 @devtee.command()
 @json_option
 def init(as_json: bool) -> None:
-    """Make this machine's development root, or show the one that is there; it is never overwritten."""
+    """Make this machine's development roots (SNP; SGX and TDX), or show those that are there; never overwritten."""
+    from adyton.devtee.dcap_root import DcapRoot
     from adyton.devtee.root import DevelopmentRoot
 
     screen = _Screen()
     root = DevelopmentRoot.create(places().devtee, _now(), screen)
     screen.finish()
+    dcap = DcapRoot.create(places().devtee, _now())
     if as_json:
-        print_json({"fingerprint": root.fingerprint, "endorsements": str(root.endorsements), "hardware": False})
+        print_json(
+            {
+                "fingerprint": root.fingerprint,
+                "endorsements": str(root.endorsements),
+                "dcap": {"fingerprint": dcap.fingerprint, "endorsements": str(dcap.endorsements)},
+                "hardware": False,
+            }
+        )
         return
     say(click.style(WARNING, fg="yellow"))
     say(f"endorsements for verifiers: {root.endorsements}")
     say(f"a broker trusts it with:    --trust-dev-root {root.fingerprint} --environment development")
+    say(f"for SGX and TDX:            {dcap.endorsements}, root {dcap.fingerprint}")
     click.echo(root.fingerprint)
 
 
@@ -123,17 +133,21 @@ def serve(guest: Path | None, private_size: int | None, idle_exit: float | None)
 @devtee.command()
 @json_option
 def show(as_json: bool) -> None:
-    """Show the root, and the service if it runs."""
+    """Show the roots, and the service if it runs."""
+    from adyton.devtee.dcap_root import DcapRoot
     from adyton.devtee.root import DevelopmentRoot
 
     here = places()
     root = DevelopmentRoot.load(here.devtee, _now())
+    # A directory that was made before there was a root for SGX and TDX has none until the next init.
+    dcap = DcapRoot.load(here.devtee, _now()) if (here.devtee / "dcap" / "root").exists() else None
     about = _about(here)
     shown = {
         "hardware": False,
         "fingerprint": root.fingerprint,
         "chip_id": root.chip_id.hex(),
         "endorsements": str(root.endorsements),
+        "dcap": None if dcap is None else {"fingerprint": dcap.fingerprint, "endorsements": str(dcap.endorsements)},
         "service": None
         if about is None
         else {"pid": about.pid, "guest": about.guest, "measurement": about.measurement},
@@ -145,6 +159,11 @@ def show(as_json: bool) -> None:
     click.echo(f"root:         {root.fingerprint}")
     click.echo(f"chip id:      {root.chip_id.hex()}")
     click.echo(f"endorsements: {root.endorsements}")
+    if dcap is None:
+        click.echo("SGX and TDX:  no root yet (adyton devtee init)")
+    else:
+        click.echo(f"SGX and TDX:  root {dcap.fingerprint}")
+        click.echo(f"              {dcap.endorsements}")
     if about is None:
         click.echo("service:      not running (adyton devtee serve)")
     else:

@@ -11,26 +11,17 @@ something there is missing or differs. The chip's id (CHIP_ID, 64 random bytes) 
 
 from __future__ import annotations
 
-import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.hashes import SHA256, Hash
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    PublicFormat,
-    load_pem_private_key,
-)
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from adyton.devtee.certificates import (
     Authority,
@@ -42,6 +33,7 @@ from adyton.devtee.certificates import (
     make_leaf,
     new_key,
 )
+from adyton.devtee.keeping import broken, pem_of, read_certificate, read_key, spki, write
 from adyton.errors import ConfigError, PlatformError
 from adyton.rats.ports import Progress
 
@@ -94,19 +86,19 @@ class DevelopmentRoot:
                 field=str(root),
                 hint="make one: adyton devtee init",
             )
-        ark, ask, vcek = (_certificate(root / f"{name}.pem") for name in _NAMES)
-        ark_key, ask_key, vcek_key = (_key(root / f"{name}.key") for name in _NAMES)
+        ark, ask, vcek = (read_certificate(root / f"{name}.pem") for name in _NAMES)
+        ark_key, ask_key, vcek_key = (read_key(root / f"{name}.key") for name in _NAMES)
         try:
             chip_id = vcek.extensions.get_extension_for_oid(_HWID).value.public_bytes()
         except x509.ExtensionNotFound as error:
-            raise _broken(root / "vcek.pem", "it names no chip") from error
+            raise broken(root / "vcek.pem", "it names no chip") from error
         if not isinstance(ark_key, rsa.RSAPrivateKey) or not isinstance(ask_key, rsa.RSAPrivateKey):
-            raise _broken(root, "ark.key and ask.key must be RSA keys")
+            raise broken(root, "ark.key and ask.key must be RSA keys")
         if not isinstance(vcek_key, ec.EllipticCurvePrivateKey):
-            raise _broken(root / "vcek.key", "it must be a P-384 key")
+            raise broken(root / "vcek.key", "it must be a P-384 key")
         for name, certificate, key in (("ark", ark, ark_key), ("ask", ask, ask_key), ("vcek", vcek, vcek_key)):
-            if _spki(certificate.public_key()) != _spki(key.public_key()):  # type: ignore[arg-type]  # RSA or EC
-                raise _broken(root / f"{name}.key", f"it is not the key of {name}.pem")
+            if spki(certificate.public_key()) != spki(key.public_key()):  # type: ignore[arg-type]  # RSA or EC
+                raise broken(root / f"{name}.key", f"it is not the key of {name}.pem")
         signer = Signer(vcek, vcek_key, "VCEK", PRODUCT, LEVELS, chip_id)
         loaded = cls(directory, Authority(ark, ark_key), Authority(ask, ask_key), signer)
         if not loaded._laid_out():
@@ -126,7 +118,7 @@ class DevelopmentRoot:
     def fingerprint(self) -> str:
         """SHA-256 of the ARK's SubjectPublicKeyInfo, 64 hex digits: what ``--trust-dev-root`` takes."""
         digest = Hash(SHA256())
-        digest.update(_spki(self.ark.key.public_key()))
+        digest.update(spki(self.ark.key.public_key()))
         return digest.finalize().hex()
 
     @property
@@ -153,10 +145,9 @@ class DevelopmentRoot:
         fresh = Path(tempfile.mkdtemp(prefix=".root-", dir=self.directory))  # 0700
         try:
             for name, key in (("ark", self.ark.key), ("ask", self.ask.key), ("vcek", self.signer.key)):
-                pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-                _write(fresh / f"{name}.key", pem, 0o600)
+                write(fresh / f"{name}.key", pem_of(key), 0o600)
             for name, certificate in self._named():
-                _write(fresh / f"{name}.pem", certificate.public_bytes(Encoding.PEM), 0o644)
+                write(fresh / f"{name}.pem", certificate.public_bytes(Encoding.PEM), 0o644)
             fresh.rename(self.directory / "root")
         except OSError:
             shutil.rmtree(fresh, ignore_errors=True)
@@ -170,14 +161,14 @@ class DevelopmentRoot:
         self.endorsements.mkdir(parents=True, exist_ok=True)
         self.endorsements.chmod(0o755)
         for name, certificate in self._named():
-            _write(self.endorsements / f"{name}.pem", certificate.public_bytes(Encoding.PEM), 0o644)
+            write(self.endorsements / f"{name}.pem", certificate.public_bytes(Encoding.PEM), 0o644)
         self.renew_crl(now)
 
     def renew_crl(self, now: datetime) -> None:
         """Sign a CRL of ``now`` and put it in the old one's place."""
         path = self.endorsements / "crl.der"
         crl = make_crl(self.ark, now, number=_crl_number(path) + 1)
-        _write(path, crl.public_bytes(Encoding.DER), 0o644)
+        write(path, crl.public_bytes(Encoding.DER), 0o644)
 
     def _named(self) -> tuple[tuple[str, x509.Certificate], ...]:
         return (("ark", self.ark.certificate), ("ask", self.ask.certificate), ("vcek", self.signer.certificate))
@@ -195,76 +186,9 @@ class _Silent:
         """Nobody looks."""
 
 
-def _write(path: Path, content: bytes, mode: int) -> None:
-    """Replace ``path`` by one rename; nobody ever sees a part of it, nor its content under a wider mode."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            os.fchmod(file.fileno(), mode)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.rename(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise _broken(path, error.strerror or "cannot be read") from error
-
-
-def _parse(path: Path, parse: Callable[[bytes], object]) -> object:
-    try:
-        return parse(_read(path))
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise _broken(path, "it is not what it should be") from error
-
-
-def _certificate(path: Path) -> x509.Certificate:
-    certificate = _parse(path, x509.load_pem_x509_certificate)
-    assert isinstance(certificate, x509.Certificate)  # noqa: S101 -- what that function returns
-    return certificate
-
-
-def _key(path: Path) -> object:
-    try:
-        mode = path.stat().st_mode & 0o777
-    except OSError as error:
-        raise _broken(path, error.strerror or "cannot be read") from error
-    if mode & 0o077:
-        raise ConfigError(
-            "a key of the development root can be read by others",
-            code="devtee_key_exposed",
-            field=str(path),
-            expected="0600",
-            got=f"{mode:04o}",
-            hint="whoever read it can forge this root's evidence: remove the directory and make a new root",
-        )
-    # RSA keys that we made need no primality tests at every start (0.3 s each); load compares them with certificates.
-    return _parse(path, lambda pem: load_pem_private_key(pem, None, unsafe_skip_rsa_key_validation=True))
-
-
-def _spki(key: rsa.RSAPublicKey | ec.EllipticCurvePublicKey) -> bytes:
-    return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-
-
 def _crl_number(path: Path) -> int:
     try:
         crl = x509.load_der_x509_crl(path.read_bytes())
         return crl.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
     except (OSError, ValueError, x509.ExtensionNotFound):
         return 0  # absent or broken: a new series begins
-
-
-def _broken(path: Path, why: str) -> ConfigError:
-    return ConfigError(
-        f"the development root cannot be used: {why}",
-        code="devtee_root_broken",
-        field=str(path),
-        hint="move the directory away and make a new root: adyton devtee init",
-    )

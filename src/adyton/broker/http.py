@@ -98,36 +98,33 @@ class Front:
             return refusals.OVERLOADED
         if where.area == "kbs" and where.parts == ("auth",) and request.method == "POST":
             return self._auth(where.tenant, request)
-        return self._noted(where, request, began)
+        return self._counted(where, request, began)
 
-    async def _noted(self, where: Route, request: HttpRequest, began: float) -> Answer:
-        answer = await self._counted(where, request)
-        self._journal.request(request, answer, began)
-        return answer
-
-    async def _counted(self, where: Route, request: HttpRequest) -> Answer:
+    async def _counted(self, where: Route, request: HttpRequest, began: float) -> Answer:
         self._in_flight += 1
         try:
-            return await self._slow(where, request)
+            answer = await self._slow(where, request)
         except AdytonError as error:  # the audit row could not be written: then there is no answer
             _LOG.error("no answer without its audit row: %s [%s]", error.message, error.code)
-            return refusals.answer(Unavailable(error.message, code=error.code), Stage.RESOURCE)
+            answer = refusals.answer(Unavailable(error.message, code=error.code), Stage.RESOURCE)
         except Exception:  # noqa: BLE001 -- the connection must get an answer, and the stranger no traceback
             _LOG.exception("a handler failed")
-            return refusals.plain(
+            answer = refusals.plain(
                 500, Variant.PLUGIN_INTERNAL_ERROR, "the broker failed; its log has the cause", "failed"
             )
         finally:
             self._in_flight -= 1
+        self._journal.request(request, answer, began)
+        return answer
 
-    async def _slow(self, where: Route, request: HttpRequest) -> Answer:
+    def _slow(self, where: Route, request: HttpRequest) -> Awaitable[Answer]:
         if where.area == "kbs":
             match (request.method, *where.parts):
                 case ("POST", "attest"):
-                    return await self._attest(where.tenant, request)
+                    return self._attest(where.tenant, request)
                 case ("GET", "resource", *path):
-                    return await self._resource(where, path, request)
-        return await self._administer(where, request)
+                    return self._resource(where, path, request)
+        return self._administer(where, request)
 
     def _top(self, method: str, where: Route) -> Answer:
         if where.parts == ("healthz",):

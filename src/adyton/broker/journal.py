@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import os
 import time
+from typing import TypeAlias
 
 import msgspec
 
@@ -36,6 +37,7 @@ class Line(msgspec.Struct, frozen=True):
     peer: str
 
 
+_Noted: TypeAlias = tuple[float, str, bytes, int, str, float, str]
 _ENCODE = msgspec.json.Encoder().encode
 
 
@@ -44,35 +46,43 @@ class Journal:
 
     def __init__(self, descriptor: int = 2) -> None:
         self._descriptor = descriptor
-        self._waiting: list[bytes] = []
+        self._waiting: list[_Noted] = []
 
     def request(self, request: HttpRequest, answer: Answer, began: float) -> None:
         """Note one answered request; ``began`` is when it came, in seconds of ``time.perf_counter``."""
         path = request.target.partition(b"?")[0]
         if path in _QUIET:
             return
-        status = answer.status
-        line = Line(
-            time=round(time.time(), 3),
-            method=request.method,
-            path=path[:MAX_PATH].decode("ascii", "replace"),
-            status=status,
-            decision="allowed" if status < 400 else "refused" if status < 500 else "failed",
-            reason=answer.reason,
-            ms=round((time.perf_counter() - began) * 1000, 2),
-            peer=request.peer,
-        )
         if not self._waiting:
             asyncio.get_running_loop().call_later(FLUSH_SECONDS, self.flush)
         if len(self._waiting) < MAX_WAITING:
-            self._waiting.append(_ENCODE(line))
+            took = time.perf_counter() - began
+            noted = (time.time(), request.method, path[:MAX_PATH], answer.status, answer.reason, took, request.peer)
+            self._waiting.append(noted)
 
     def flush(self) -> None:
         """Write what waits. A reader that went away does not stop the broker."""
         lines, self._waiting = self._waiting, []
         if lines:
             with contextlib.suppress(OSError):
-                _write(self._descriptor, b"\n".join(lines) + b"\n")
+                _write(self._descriptor, b"\n".join([_line(*line) for line in lines]) + b"\n")
+
+
+def _line(  # noqa: PLR0917 -- as it was noted
+    at: float, method: str, path: bytes, status: int, reason: str, took: float, peer: str
+) -> bytes:
+    return _ENCODE(
+        Line(
+            time=round(at, 3),
+            method=method,
+            path=path.decode("ascii", "replace"),
+            status=status,
+            decision="allowed" if status < 400 else "refused" if status < 500 else "failed",
+            reason=reason,
+            ms=round(took * 1000, 2),
+            peer=peer,
+        )
+    )
 
 
 def _write(descriptor: int, data: bytes) -> None:

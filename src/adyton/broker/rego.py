@@ -26,7 +26,8 @@ from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 
-from adyton.appraisal.rego_check import MAX_DEPTH, AcceptedPolicy, Path
+from adyton.appraisal.rego_check import MAX_DEPTH, AcceptedPolicy
+from adyton.broker.rego_key import Reader
 from adyton.errors import AdytonError, MalformedRequest, PlatformError, PolicyInvalid, TooLarge, Unavailable
 from adyton.rats.types import JsonValue
 
@@ -35,7 +36,6 @@ WALL_SECONDS = 2.0
 START_SECONDS = 20.0
 MEMORY = 256 * 1024 * 1024
 MAX_REMEMBERED = 4096
-MAX_KEY = 8 * 1024
 MAX_PREPARED = 64
 MAX_REPLY = 1024 * 1024
 _HEADER = struct.Struct(">I")
@@ -86,6 +86,7 @@ class RegoEngine:
         self._thread: ThreadPoolExecutor | None = None
         self._remembered = Memory[Results]()
         self._prepared = Memory[JsonValue](MAX_PREPARED)
+        self._readers = Memory[Reader](MAX_PREPARED)
 
     def remembered(
         self, policy: AcceptedPolicy, rules: Sequence[str], document: Mapping[str, JsonValue], data_key: Hashable
@@ -96,12 +97,14 @@ class RegoEngine:
         """
         if policy.paths is None:
             return None, None
-        missing, values = _values(document, policy.paths)
-        kinds = tuple([_kind(document, path) for path in policy.tests])
-        encoded = msgspec.json.encode(values)
-        if len(encoded) > MAX_KEY:
+        reader = self._readers.get(policy.digest)
+        if reader is None:
+            reader = Reader(policy.paths, policy.tests)
+            self._readers.put(policy.digest, reader)
+        read = reader.key(document)
+        if read is None:
             return None, None
-        key = (policy.digest, data_key, missing, encoded, kinds, *rules)
+        key = (policy.digest, data_key, read, *rules)
         return key, self._remembered.get(key)
 
     def evaluate(
@@ -302,45 +305,6 @@ def prepare(value: JsonValue, depth: int = 0) -> JsonValue:
     if isinstance(value, list):
         return [prepare(item, depth + 1) for item in value]
     return {json.dumps(name, ensure_ascii=False)[1:-1]: prepare(item, depth + 1) for name, item in value.items()}
-
-
-def _values(document: Mapping[str, JsonValue], paths: tuple[Path, ...]) -> tuple[int, list[object]]:
-    """The values at ``paths``, which are sorted, and a bit map of those that are not there."""
-    missing, values = 0, []
-    before: Path | None = None
-    parent: Any = None
-    for number, path in enumerate(paths):
-        if path[:-1] != before:
-            before = path[:-1]
-            parent = _descend(document, before)
-        try:
-            values.append(parent[path[-1]])
-        except (KeyError, IndexError, TypeError):
-            missing |= 1 << number
-    return missing, values
-
-
-def _kind(document: Mapping[str, JsonValue], path: Path) -> str:
-    """What a condition can see of the value at ``path``: nothing, or its type, and whether it is one of the empty ones."""
-    parent = _descend(document, path[:-1])
-    try:
-        value = parent[path[-1]]
-    except (KeyError, IndexError, TypeError):
-        return ""
-    return f"{type(value).__name__} {bool(value)}"
-
-
-def _descend(value: Any, path: Path) -> Any:
-    """The object or array at ``path``; ``None`` if there is none, or another kind of value."""
-    try:
-        for part in path:
-            if not isinstance(value, dict | list):
-                return None
-            inner: Any = value
-            value = inner[part]
-    except (KeyError, IndexError, TypeError):
-        return None
-    return value if isinstance(value, dict | list) else None
 
 
 def _result(rule: str, text: str) -> JsonValue | Absent:

@@ -67,16 +67,16 @@ class Nonce:
 
 @dataclass(frozen=True, slots=True)
 class ReportData:
-    """What an attester puts under the TEE's signature, as the TEE's field holds it: 1 to 1024 bytes, mostly 64.
+    """What an attester puts under the TEE's signature, as the TEE's field holds it: at most 1024 bytes, mostly 64.
 
-    How long the field is, is the TEE's word (``tee.REPORT_DATA_SIZES``): a verifier refuses another length as misuse.
+    How long the field is, is the TEE's word (``tee.FIELD_SIZES``): a verifier refuses another length as misuse.
     """
 
     value: bytes
 
     def __post_init__(self) -> None:
-        if not 1 <= len(self.value) <= 1024:
-            raise ValueError("report data has 1 to 1024 bytes")
+        if len(self.value) > 1024:
+            raise ValueError("report data has at most 1024 bytes")
 
 
 class Revocation(Enum):

@@ -21,6 +21,10 @@ __all__ = ["FIELD_SIZES", "ROOMS", "WIRE_NAMES", "Remembered", "show", "verify"]
 
 # TEE (wire name) -> the module that verifies its evidence
 ROOMS = {
+    "az-snp-vtpm": "adyton.tee.az_vtpm.snp",
+    "nvidia": "adyton.tee.nvidia.verify",
+    "csv": "adyton.tee.csv.verify",
+    "se": "adyton.tee.se.verify",
     "sampledevice": "adyton.tee.sample.device",
     "sample": "adyton.tee.sample.verify",
     "cca": "adyton.tee.cca.verify",

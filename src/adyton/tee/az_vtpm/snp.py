@@ -1,0 +1,170 @@
+"""``az-snp-vtpm``: an Azure VM under SEV-SNP. The SNP report is the paravisor's, at VMPL 0, signed by the chip's VCEK."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from datetime import UTC, datetime
+
+from adyton.crypto.x509 import EndorsementSet
+from adyton.errors import EvidenceError
+from adyton.rats.types import Check, JsonValue, ReportData, Revocation, TrustAnchors, VerifiedEvidence
+from adyton.tee.az_vtpm import json_form
+from adyton.tee.az_vtpm.abi import SNP_TYPE, SPEC, malformed
+from adyton.tee.az_vtpm.verdict import coco_tpm, run_checks, verified
+from adyton.tee.az_vtpm.vtpm import Hardware, Verification
+from adyton.tee.remembered import Chain, Remembered, Window
+from adyton.tee.snp import verify as snp
+from adyton.tee.snp.abi import SnpReport
+
+TEE = "az-snp-vtpm"
+PARAVISOR_VMPL = 0
+_NO_TIME = datetime.min.replace(tzinfo=UTC)  # nothing that is checked without endorsements depends on a clock
+
+
+def verify(
+    evidence: bytes,
+    *,
+    endorsements: EndorsementSet,
+    now: datetime,
+    anchors: TrustAnchors,
+    revocation: Revocation = Revocation.REQUIRED,
+    report_data: ReportData | None = None,
+    init_data: bytes | None = None,
+    remembered: Remembered | None = None,
+    trail: list[Check] | None = None,
+) -> VerifiedEvidence:
+    """As ``adyton.tee.verify``. ``report_data``: the quote's extraData; ``init_data``: all 32 bytes of PCR 8."""
+    run = _run(
+        evidence,
+        _hardware,
+        endorsements=endorsements,
+        now=now,
+        anchors=anchors,
+        revocation=revocation,
+        report_data=report_data,
+        init_data=init_data,
+        remembered=remembered,
+        trail=trail,
+    )
+    hardware = run.hardware
+    claims = dict(hardware.claims) | {
+        "snp_measurement": hardware.claims["measurement"],
+        "snp_report_version": hardware.claims["report_version"],
+        "snp_report_data": hardware.claims["report_data"],
+    }
+    return verified(run, claims, {**_texts(hardware.coco_claims), **coco_tpm(run)})
+
+
+def claims_without_endorsement(evidence: bytes) -> dict[str, JsonValue]:
+    """What the vTPM says, where nobody endorses the chip's key: the SNP report itself is NOT verified.
+
+    Quote, PCRs and runtime claims are checked against each other. Who wrote them is unknown, so this is no verdict.
+    """
+    run = _run(
+        evidence,
+        None,
+        endorsements=EndorsementSet(),
+        now=_NO_TIME,
+        anchors=TrustAnchors(),
+        revocation=Revocation.UNCHECKED_AS_ASKED,
+        report_data=None,
+        init_data=None,
+        remembered=None,
+        trail=None,
+    )
+    return run.vtpm_claims()
+
+
+def show(evidence: bytes) -> dict[str, JsonValue]:
+    """What the evidence says. Parsed only."""
+    parsed = _parse(evidence)
+    return {**snp.show(parsed.hcl.hardware_report), "hcl_report_type": parsed.hcl.report_type}
+
+
+def _parse(evidence: bytes) -> json_form.Evidence:
+    parsed = json_form.parse(evidence)
+    if parsed.vcek is None:
+        raise malformed("evidence of a TDX guest", field="td_quote", expected="vcek")
+    return parsed
+
+
+def _run(
+    evidence: bytes,
+    verified_by: Hardware | None,
+    *,
+    endorsements: EndorsementSet,
+    now: datetime,
+    anchors: TrustAnchors,
+    revocation: Revocation,
+    report_data: ReportData | None,
+    init_data: bytes | None,
+    remembered: Remembered | None,
+    trail: list[Check] | None,
+) -> Verification:
+    parsed = _parse(evidence)
+    run = Verification(
+        TEE,
+        parsed,
+        hardware_type=SNP_TYPE,
+        hardware_data=SnpReport.parse(parsed.hcl.hardware_report).report_data,
+        verified_by=verified_by,
+        endorsements=endorsements,
+        now=now,
+        anchors=anchors,
+        revocation=revocation,
+        report_data=report_data,
+        init_data=init_data,
+        remembered=remembered,
+        trail=trail,
+    )
+    run_checks(run, trail)
+    return run
+
+
+def _hardware(run: Verification) -> VerifiedEvidence:
+    found = snp.verify(
+        run.evidence.hcl.hardware_report,
+        endorsements=_with_leaf(run),
+        now=run.now,
+        anchors=run.anchors,
+        revocation=run.revocation,
+        remembered=run.remembered,
+        trail=run.inner_trail,
+    )
+    if found.claims["vmpl"] != PARAVISOR_VMPL:
+        raise EvidenceError(
+            "the report is not the paravisor's: whoever asked for it ran below",
+            code="vmpl",
+            tee=TEE,
+            field="vmpl",
+            expected=PARAVISOR_VMPL,
+            got=found.claims["vmpl"],
+            spec=f"{SPEC} (8)",
+        )
+    return found
+
+
+def _with_leaf(run: Verification) -> EndorsementSet:
+    """The endorsements with the evidence's own VCEK. Putting them together is remembered: they are the same each time."""
+    vcek = run.evidence.vcek or b""
+    key = (TEE, run.endorsements.digest, hashlib.sha256(vcek).digest())
+    known = run.remembered.recall(key, run.now) if run.remembered is not None else None
+    if isinstance(known, EndorsementSet):
+        return known
+    together = EndorsementSet.parse([vcek]).with_all(run.endorsements)
+    if run.remembered is not None:
+        run.remembered.keep(key, Chain(together, Window.around(run.now, ())))
+    return together
+
+
+def _texts(claims: object) -> dict[str, JsonValue]:
+    """CoCo's names, all of whose values are text here; measurement and report data in base64 (``kbs-protocol`` 2.4)."""
+    given: dict[str, JsonValue] = dict(claims)  # type: ignore[call-overload]  # a mapping
+    texts: dict[str, JsonValue] = {}
+    for name, value in given.items():
+        if name in {"measurement", "report_data"}:
+            texts[name] = base64.b64encode(bytes.fromhex(str(value))).decode("ascii")
+        else:
+            texts[name] = str(value).lower() if isinstance(value, bool) else str(value)
+    return texts

@@ -1,0 +1,55 @@
+"""What both kinds of Azure evidence have in common once the checks are done: trail, claims, expiry."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from adyton.rats.types import Check, JsonValue, ReportData, VerifiedEvidence
+from adyton.tee.az_vtpm.vtpm import INIT_DATA_PCR, STEPS, Verification
+from adyton.tee.steps import done, walk
+
+
+def run_checks(run: Verification, trail: list[Check] | None) -> None:
+    """Every check in order. The hardware's own stand in the trail before the ones that lean on them."""
+    ours: list[Check] | None = [] if trail is not None else None
+    try:
+        walk(STEPS, run, ours)
+    finally:
+        if trail is not None and ours is not None:
+            trail += [replace(check, group=f"hardware: {check.group or 'report'}") for check in run.inner_trail or ()]
+            trail += ours
+
+
+def verified(run: Verification, claims: dict[str, JsonValue], coco: Mapping[str, JsonValue]) -> VerifiedEvidence:
+    """The verdict: the hardware's, with the vTPM's claims over it."""
+    hardware = run.hardware
+    unchecked = [name for name in hardware.unchecked if name not in {"report_data", "init_data"}]
+    if run.report_data is None:
+        unchecked.append("report_data")
+    if run.init_data is None:
+        unchecked.append("init_data")
+    inner = tuple([replace(check, group=f"hardware: {check.group or 'report'}") for check in hardware.checks])
+    return VerifiedEvidence(
+        tee=run.tee,
+        tee_class="cpu",
+        claims=claims | run.vtpm_claims(),
+        coco_claims=coco,
+        tcb=hardware.tcb,
+        report_data=ReportData(run.attest.extra_data),
+        init_data=run.pcrs[INIT_DATA_PCR],
+        root=hardware.root,
+        root_fingerprint=hardware.root_fingerprint,
+        checks=inner + done(STEPS, run),
+        expires=hardware.expires,
+        expires_first=hardware.expires_first,
+        unchecked=tuple(unchecked),
+    )
+
+
+def coco_tpm(run: Verification) -> dict[str, JsonValue]:
+    """The members that CoCo adds for the vTPM: ``tpm.pcr00`` to ``tpm.pcr23``, and PCR 8 as the init data."""
+    return {
+        "tpm": {f"pcr{number:02}": value.hex() for number, value in run.pcrs.items()},
+        "init_data": run.pcrs[INIT_DATA_PCR].hex(),
+    }

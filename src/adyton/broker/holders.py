@@ -8,6 +8,7 @@ reads the same from the cookie or the store.
 from __future__ import annotations
 
 import hashlib
+from collections import OrderedDict
 from dataclasses import dataclass
 
 from adyton.crypto.jwk import TeeKey
@@ -40,7 +41,7 @@ class Holders:
 
     def __init__(self, size: int = MAX_KNOWN) -> None:
         self._size = size
-        self._known: dict[bytes, Holder] = {}
+        self._known: OrderedDict[bytes, Holder] = OrderedDict()  # a dict slows down when its first item goes each time
 
     def get(self, digest: bytes) -> Holder | None:
         """Who that is, if it is known here."""
@@ -49,5 +50,5 @@ class Holders:
     def put(self, digest: bytes, holder: Holder) -> None:
         """Remember."""
         if len(self._known) >= self._size:
-            del self._known[next(iter(self._known))]
+            self._known.popitem(last=False)
         self._known[digest] = holder

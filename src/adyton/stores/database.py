@@ -1,8 +1,8 @@
 """One SQLite file: opened, checked, read and written, with SQLite's errors turned into ours.
 
 WAL with ``synchronous=FULL``: a transaction that has returned from ``COMMIT`` is on the disk, and a process may be
-killed between any two instructions. One connection reads, one writes; both may be used from any thread of the process
-that opened them, and never after a fork.
+killed between any two instructions. One connection writes, and reads while it is free; another one reads while it is
+not. Both may be used from any thread of the process that opened them, and never after a fork.
 """
 
 from __future__ import annotations
@@ -95,12 +95,19 @@ class Database:
 
     def read(self, statement: str, parameters: Sequence[object] = ()) -> list[Row]:
         """All rows of one ``SELECT``, from one snapshot."""
+        # After each commit a connection forgets all pages that it knew, unless the commit was its own. So the one that
+        # writes reads too, and the other one reads only while that is busy writing.
+        free = self._writing.acquire(blocking=False)
+        lock, connection = (self._writing, self._writer) if free else (self._reading, self._reader)
+        if not free:
+            lock.acquire()
         try:
-            with self._reading:
-                self._check_process()
-                return self._reader.execute(statement, parameters).fetchall()
+            self._check_process()
+            return connection.execute(statement, parameters).fetchall()
         except sqlite3.Error as error:
             raise translate(error, self.path) from error
+        finally:
+            lock.release()
 
     @contextmanager
     def write(self) -> Iterator[sqlite3.Connection]:

@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # when run as a
 
 from bench.parts.timing import Missing, Pair, Result, measure
 
-PARTS = ("verify_snp", "verify_dcap")
+PARTS = ("verify_snp", "verify_dcap", "verify_vectors")
 
 
 def main() -> None:

@@ -185,8 +185,24 @@ def check_revocation(
     ``crls`` are those that bear the authority's name. Revocation is for good: an entry on a stale CRL counts too. Without
     a fresh CRL nothing is known, which is an error of its own. ``role`` is the CRL's.
     """
-    tee, spec = role.tee, role.spec
-    signed = [crl for crl in crls if _signed_crl(crl, authority, role, algorithms)]
+    signed = signed_crls(authority, crls, role=role, algorithms=algorithms)
+    check_unlisted(certificates, signed)
+    return fresh_crl(signed, crls, authority, now, role=role)
+
+
+def signed_crls(
+    authority: Certificate,
+    crls: Sequence[Crl],
+    *,
+    role: Role,
+    algorithms: Sequence[SignatureAlgorithm] = (RSA_PSS_SHA384,),
+) -> list[Crl]:
+    """Those of ``crls`` that ``authority`` signed and that cover all it issued; for who keeps them for later leaves."""
+    return [crl for crl in crls if _signed_crl(crl, authority, role, algorithms)]
+
+
+def check_unlisted(certificates: Sequence[tuple[Certificate, Role]], signed: Sequence[Crl]) -> None:
+    """None of ``certificates`` is on one of the ``signed`` CRLs of their issuer, fresh or stale."""
     for crl in signed:
         for certificate, whose in certificates:
             if crl.lists(certificate):
@@ -196,6 +212,11 @@ def check_revocation(
                     "revoked by its issuer",
                     got=f"serial number {certificate.serial:#x} on the CRL of {_time(crl.this_update)}",
                 )
+
+
+def fresh_crl(signed: Sequence[Crl], crls: Sequence[Crl], authority: Certificate, now: datetime, *, role: Role) -> Crl:
+    """The newest of ``signed`` that is fresh, or an error that says what is wrong with ``crls``, which ``signed`` are of."""
+    tee, spec = role.tee, role.spec
     fresh = [crl for crl in signed if crl.this_update <= now <= crl.next_update]
     if fresh:
         return max(fresh, key=lambda crl: (crl.next_update, crl.digest))

@@ -1,0 +1,105 @@
+"""Who certified the quoting enclave, by the quote's certification data (evidence 3.1): the PCK certificate, or how to find it.
+
+Type 5 is the chain, leaf first; 4 the leaf alone. Types 1 to 3 name the platform by its PPID, in the clear or encrypted to
+Intel: then the certificate must be among the endorsements, and it is the one whose key signed the QE's report. Type 7, a
+platform manifest, is for registration and certifies nothing.
+"""
+
+from __future__ import annotations
+
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from adyton.crypto.ecdsa import verify_p256
+from adyton.crypto.x509 import Certificate
+from adyton.errors import EndorsementError, MalformedEvidence, SignatureInvalid, UnsupportedEvidence
+from adyton.tee.dcap.documents import Collateral, Reader
+from adyton.tee.dcap.endorsements import SERVICE
+from adyton.tee.dcap.pck import PCK_NAME
+from adyton.tee.dcap.quote import PCK_CHAIN, Quote
+
+PCK_LEAF = 4
+BY_PPID = (1, 2, 3)
+MAX_CANDIDATES = 32
+SPEC = "evidence 3.1"
+
+_END = b"-----END CERTIFICATE-----"
+
+
+def split(quote: Quote) -> tuple[bytes, bytes]:
+    """The PEM text of the leaf and that of its issuers; nothing where the quote holds no certificate."""
+    if quote.certification_type == PCK_LEAF:
+        return quote.certification_data, b""
+    if quote.certification_type != PCK_CHAIN:
+        return b"", b""
+    data = quote.certification_data
+    at = data.find(_END) + len(_END)
+    return data[:at], data[at:]
+
+
+def embedded(leaf: bytes, issuers: bytes, reader: Reader, tee: str) -> tuple[Certificate, list[Certificate]]:
+    """The certificates in the quote, from ``split``; ``MalformedEvidence`` if they cannot be read."""
+    try:
+        if leaf[:1] == b"\x30":  # type 4 in DER
+            return Certificate(leaf), []
+        found = reader.certificates(leaf)
+        rest = reader.certificates(issuers) if issuers.strip(b"\0\r\n\t ") else []
+    except EndorsementError as error:
+        raise _malformed(tee, error.message) from error
+    if len(found) != 1:
+        raise _malformed(tee, "it has no certificate")
+    return found[0], rest
+
+
+def looked_up(quote: Quote, qe_report: bytes, given: Collateral, tee: str) -> Certificate:
+    """The PCK certificate among the endorsements whose key signed the QE's report; ``UnsupportedEvidence`` if none did."""
+    kind = quote.certification_type
+    if kind not in BY_PPID:
+        raise UnsupportedEvidence(
+            "the quote does not say which PCK certificate certifies it",
+            code="certification_data_type",
+            tee=tee,
+            field="certification_data",
+            expected=[*BY_PPID, PCK_LEAF, PCK_CHAIN],
+            got=kind,
+            spec=SPEC,
+        )
+    candidates = [item for item in given.pool.certificates if PCK_NAME in item.common_name]
+    for candidate in candidates[:MAX_CANDIDATES]:
+        key = candidate.public_key
+        if isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name == "secp256r1":
+            try:
+                verify_p256(key, quote.qe_report_signature, qe_report)
+            except SignatureInvalid:
+                continue
+            return candidate
+    raise UnsupportedEvidence(
+        "the quote names its platform by PPID, and no PCK certificate of that platform is among the endorsements",
+        code="pck_lookup_needed",
+        tee=tee,
+        field="certification_data",
+        expected="the platform's PCK certificate among the endorsements",
+        got=f"certification data type {kind}, {len(candidates)} PCK certificates of other platforms",
+        spec=SPEC,
+        hint=_url(quote),
+    )
+
+
+def _url(quote: Quote) -> str:
+    data = quote.certification_data
+    if quote.certification_type == 3 and len(data) == 404:
+        ppid, cpusvn, pcesvn, pceid = data[:384], data[384:400], data[400:402], data[402:404]
+        return (
+            f"{SERVICE}/sgx/certification/v4/pckcert?encrypted_ppid={ppid.hex()}"
+            f"&cpusvn={cpusvn.hex()}&pcesvn={pcesvn.hex()}&pceid={pceid.hex()} has it"
+        )
+    return "ask the platform's owner for its PCK certificate"
+
+
+def _malformed(tee: str, reason: str) -> MalformedEvidence:
+    return MalformedEvidence(
+        f"the PCK chain in the quote cannot be read: {reason}",
+        code="certification_data",
+        tee=tee,
+        field="certification_data",
+        spec=SPEC,
+    )

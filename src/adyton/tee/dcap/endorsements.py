@@ -1,0 +1,262 @@
+"""From a PCK certificate to a trusted root, with revocation; and the people who may sign TCB info (evidence 2, 3.2, 3.3).
+
+PCK leaf ← Platform or Processor CA ← root; TCB Signing ← root. ECDSA P-256 with SHA-256 throughout. The root is pinned
+by the SHA-256 of its SPKI: Intel issued its certificate twice for one key, and several roots of the same name are about.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from functools import cache
+from typing import NamedTuple
+
+from adyton.crypto import chain as walk
+from adyton.crypto import path
+from adyton.crypto.algorithms import ECDSA_P256_SHA256
+from adyton.crypto.chain import Role
+from adyton.crypto.path import Profile
+from adyton.crypto.x509 import BASIC_CONSTRAINTS, KEY_USAGE, Certificate, Crl, EndorsementSet
+from adyton.errors import EndorsementError, EndorsementUntrusted
+from adyton.rats.types import RootKind, TrustAnchors
+from adyton.tee.dcap.pck import PCK_NAME
+from adyton.tee.remembered import Window
+
+# SHA-256 of the SPKI of the Intel SGX Root CA, both issues (evidence 2).
+ROOT = bytes.fromhex("a0af031289f5d5d4132f9186068a7fc13628633ba235777472e29b6b6c67a49e")
+SERVICE = "https://api.trustedservices.intel.com"
+ROOT_CRL_URL = "https://certificates.trustedservices.intel.com/IntelSGXRootCA.der"
+ROOT_NAME = "SGX Root CA"
+SIGNER_NAME = "SGX TCB Signing"
+
+CHAIN_SPEC = "evidence 3.3.2"
+CRL_SPEC = "evidence 3.3.3"
+SIGNER_SPEC = "evidence 3.3.4"
+_ALGORITHMS = (ECDSA_P256_SHA256,)
+_KNOWN_CRITICAL = frozenset({BASIC_CONSTRAINTS, KEY_USAGE})
+_CAS = (("Platform CA", "platform"), ("Processor CA", "processor"))
+
+Life = tuple[datetime, datetime, str]  # begin and end of validity, and of what
+
+
+class Roles(NamedTuple):
+    """Names of the certificates and CRLs in one TEE's errors."""
+
+    pck: Role
+    pck_ca: Role
+    root: Role
+    pck_crl: Role
+    root_crl: Role
+    signer: Role
+    pck_profile: Profile
+    signer_profile: Profile
+
+
+@cache
+def roles(tee: str) -> Roles:
+    """The roles for ``sgx`` or ``tdx``."""
+    pck, pck_ca, root = (Role(tee, name, CHAIN_SPEC) for name in ("pck", "pck_ca", "root"))
+    signer = Role(tee, "tcb_signing", SIGNER_SPEC)
+    return Roles(
+        pck,
+        pck_ca,
+        root,
+        Role(tee, "pck_crl", CRL_SPEC),
+        Role(tee, "root_crl", CRL_SPEC),
+        signer,
+        Profile((pck, pck_ca, root), _ALGORITHMS, (PCK_NAME, "CA", ROOT_NAME)),
+        Profile((signer, root), _ALGORITHMS, (SIGNER_NAME, ROOT_NAME)),
+    )
+
+
+class Issuer(NamedTuple):
+    """A CA that issues PCK certificates, verified up to a trusted root. The CRLs are those that are signed, if asked for.
+
+    ``lives`` are of all that is used; ``window`` is around all that was looked at.
+    """
+
+    certificate: Certificate
+    root: Certificate
+    kind: str
+    root_kind: RootKind
+    pck_crls: tuple[Crl, ...]
+    pck_crl: Crl | None
+    root_crls: tuple[Crl, ...]
+    root_crl: Crl | None
+    lives: tuple[Life, ...]
+    window: Window
+
+
+class IssuerWalk:
+    """One walk from a PCK certificate up to a trusted root. ``links`` first, ``done`` last."""
+
+    def __init__(self, tee: str, leaf: Certificate, pool: EndorsementSet, anchors: TrustAnchors, now: datetime) -> None:
+        self._roles = roles(tee)
+        self._leaf = leaf
+        self._pool = pool
+        self._now = now
+        self._trusted = trusted(anchors)
+        self._vendor = anchors.vendor
+        self._pck_crls: tuple[Crl, ...] = ()
+        self._root_crls: tuple[Crl, ...] = ()
+        self._pck_crl: Crl | None = None
+        self._root_crl: Crl | None = None
+
+    def links(self) -> None:
+        """Names, algorithms, signatures, constraints: PCK ← CA ← root ← root."""
+        self._path = path.build(self._leaf, self._pool, self._roles.pck_profile, trusted=self._trusted, now=self._now)
+        _, self._issuer, self._root = self._path.certificates
+        self._kind = _kind(self._issuer, self._roles.pck_ca)
+
+    def validity(self) -> None:
+        """Each of the three at ``now``."""
+        self._path.validity(self._now)
+
+    def anchor(self) -> None:
+        """The root's key is Intel's, or one that the caller answers for."""
+        self._path.anchor(self._trusted)
+
+    def revocation(self) -> None:
+        """The CA is not on the root's CRL, the leaf not on the CA's; both CRLs are there, signed and fresh."""
+        self._root_crls, self._root_crl = crls_of(
+            self._root,
+            ((self._issuer, self._roles.pck_ca),),
+            self._pool,
+            now=self._now,
+            role=self._roles.root_crl,
+            url=ROOT_CRL_URL,
+        )
+        self._pck_crls, self._pck_crl = crls_of(
+            self._issuer,
+            ((self._leaf, self._roles.pck),),
+            self._pool,
+            now=self._now,
+            role=self._roles.pck_crl,
+            url=f"{SERVICE}/sgx/certification/v4/pckcrl?ca={self._kind}&encoding=der",
+        )
+
+    def done(self) -> Issuer:
+        """The verified CA, without its leaf. Call it after every step."""
+        issuer, root = self._issuer, self._root
+        lives = [
+            (issuer.not_before, issuer.not_after, f"PCK {self._kind.capitalize()} CA"),
+            (root.not_before, root.not_after, "root"),
+        ]
+        if self._pck_crl is not None:
+            lives.append((self._pck_crl.this_update, self._pck_crl.next_update, "PCK CRL"))
+        if self._root_crl is not None:
+            lives.append((self._root_crl.this_update, self._root_crl.next_update, "root CRL"))
+        seen = [(item.not_before, item.not_after) for item in self._path.seen if item is not self._leaf]
+        seen += [
+            (crl.this_update, crl.next_update)
+            for authority in (issuer, root)
+            for crl in self._pool.crls_by(authority.subject)
+        ]
+        vendor = self._vendor and root.spki_fingerprint == ROOT
+        return Issuer(
+            certificate=issuer,
+            root=root,
+            kind=self._kind,
+            root_kind=RootKind.VENDOR if vendor else RootKind.CUSTOM,
+            pck_crls=self._pck_crls,
+            pck_crl=self._pck_crl,
+            root_crls=self._root_crls,
+            root_crl=self._root_crl,
+            lives=tuple(lives),
+            window=Window.around(self._now, seen),
+        )
+
+
+def check_leaf(tee: str, leaf: Certificate, issuer: Issuer) -> bool:
+    """Whether a known ``issuer`` signed this PCK certificate, which has the profile of one; else somebody must search."""
+    role = roles(tee).pck
+    if PCK_NAME not in leaf.common_name or leaf.algorithm not in ECDSA_P256_SHA256.identifiers:
+        return False
+    try:
+        walk.check_leaf(leaf, role)
+        walk.check_critical(leaf, role, known=_KNOWN_CRITICAL)
+    except EndorsementError:
+        return False
+    return walk.is_signed(leaf, issuer.certificate, ECDSA_P256_SHA256)
+
+
+def check_signer(
+    tee: str,
+    signer: Certificate,
+    issuer: Issuer,
+    pool: EndorsementSet,
+    *,
+    anchors: TrustAnchors,
+    now: datetime,
+    revocation: bool,
+) -> list[Life]:
+    """That a certificate may sign TCB info: its name, its path to a trusted root, its validity, no CRL of the root.
+
+    The name matters: a PCK certificate leads to the same root, and its key may be in anybody's hands (evidence 3.3.4).
+    Returns the lives of all that was looked at, the signer's first.
+    """
+    role, root, crls = roles(tee).signer, issuer.root, issuer.root_crls
+    if (
+        SIGNER_NAME in signer.common_name
+        and signer.issuer == root.subject
+        and signer.algorithm in ECDSA_P256_SHA256.identifiers
+        and walk.is_signed(signer, root, ECDSA_P256_SHA256)
+    ):
+        walk.check_leaf(signer, role)
+        walk.check_critical(signer, role, known=_KNOWN_CRITICAL)
+        seen = [(signer.not_before, signer.not_after, "TCB Signing")]
+    else:  # under another root than the platform's, or under none
+        found = path.build(signer, pool, roles(tee).signer_profile, trusted=trusted(anchors), now=now)
+        found.validity(now)
+        found.anchor(trusted(anchors))
+        seen = [(item.not_before, item.not_after, "TCB Signing") for item in found.seen]
+        if revocation:
+            crls, fresh = crls_of(
+                found.root, ((signer, role),), pool, now=now, role=roles(tee).root_crl, url=ROOT_CRL_URL
+            )
+            seen += [(crl.this_update, crl.next_update, "root CRL") for crl in (fresh, *crls)]
+    walk.check_validity(signer, now, role)
+    walk.check_unlisted(((signer, role),), crls)
+    return seen
+
+
+def crls_of(
+    authority: Certificate,
+    certificates: Iterable[tuple[Certificate, Role]],
+    pool: EndorsementSet,
+    *,
+    now: datetime,
+    role: Role,
+    url: str,
+) -> tuple[tuple[Crl, ...], Crl]:
+    """The CRLs that ``authority`` signed, none of which lists one of ``certificates``, and the fresh one of them.
+
+    An issuer's name is compared as bytes: the CRL of another CA is none (evidence 3.3.3).
+    """
+    named = pool.crls_by(authority.subject)
+    try:
+        signed = walk.signed_crls(authority, named, role=role, algorithms=_ALGORITHMS)
+        walk.check_unlisted(tuple(certificates), signed)
+        return tuple(signed), walk.fresh_crl(signed, named, authority, now, role=role)
+    except EndorsementError as error:
+        if error.field == "crl":  # which of the two
+            error.field, error.hint = role.name, f"{url} has it"
+        raise
+
+
+def trusted(anchors: TrustAnchors) -> frozenset[bytes]:
+    """The root keys that are trusted here."""
+    return anchors.custom | {ROOT} if anchors.vendor else anchors.custom
+
+
+def _kind(certificate: Certificate, role: Role) -> str:
+    for name, kind in _CAS:
+        if certificate.common_name.endswith(f"SGX PCK {name}"):
+            return kind
+    raise role.error(
+        EndorsementUntrusted,
+        "name",
+        "not a CA that issues PCK certificates",
+        expected=[f"SGX PCK {name}" for name, _ in _CAS],
+        got=certificate.common_name[:80],
+    )

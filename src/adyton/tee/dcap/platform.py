@@ -1,0 +1,203 @@
+"""One platform: its PCK certificate, the CA above it, and what Intel says of its TCB (evidence 3.3, steps 2 to 6).
+
+Three things are remembered, each under all that it depends on: a CA with its CRLs, the collateral of a platform family,
+and a whole platform. So a second quote of a platform looks at none of it, and a new platform under a known CA costs the
+one signature on its certificate. Nothing is remembered before the whole quote was found right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from datetime import datetime
+from typing import NamedTuple
+
+from adyton.crypto import chain as walk
+from adyton.crypto.x509 import Certificate, EndorsementSet
+from adyton.rats.types import JsonValue, Revocation, TrustAnchors
+from adyton.tee.dcap import certified, claims, documents, levels, pck
+from adyton.tee.dcap.collateral import CollateralWalk, VerifiedCollateral
+from adyton.tee.dcap.documents import Collateral, Reader
+from adyton.tee.dcap.endorsements import Issuer, IssuerWalk, Life, check_leaf, roles
+from adyton.tee.dcap.pck import Pck
+from adyton.tee.dcap.quote import Quote
+from adyton.tee.dcap.tcb_info import TcbLevel
+from adyton.tee.remembered import Chain, Remembered, Window
+
+
+class Platform(NamedTuple):
+    """All that was verified about one platform. ``collateral`` is ``None`` where it was not looked at, as asked.
+
+    ``levels``: those of the TCB info that the certificate reaches. ``lives``: of all that was used. ``coco``: what CoCo
+    says of a platform, the same for each of its quotes.
+    """
+
+    pck: Pck
+    issuer: Issuer
+    collateral: VerifiedCollateral | None
+    levels: tuple[TcbLevel, ...]
+    lives: tuple[Life, ...]
+    expires: datetime
+    expires_first: str
+    root_fingerprint: str
+    coco: dict[str, JsonValue]
+
+
+class PlatformWalk:
+    """The checks over one platform, in their order; ``recall`` first, ``done`` last."""
+
+    def __init__(
+        self,
+        tee: str,
+        quote: Quote,
+        raw: bytes,
+        *,
+        endorsements: EndorsementSet,
+        anchors: TrustAnchors,
+        revocation: Revocation,
+        now: datetime,
+        remembered: Remembered | None,
+        with_collateral: bool,
+    ) -> None:
+        self._tee = tee
+        self._quote = quote
+        self._qe_report = quote.qe_report_offset, raw
+        self._endorsements = endorsements
+        self._anchors = anchors
+        self._revocation = revocation is Revocation.REQUIRED
+        self._now = now
+        self._remembered = remembered
+        self._base = (
+            "dcap", tee, endorsements.digest, anchors.vendor, anchors.custom, self._revocation
+        )  # fmt: skip
+        self._with_collateral = with_collateral
+        self._issuer_walk: IssuerWalk | None = None
+        self._collateral_walk: CollateralWalk | None = None
+        self._given: Collateral | None = None
+        self._issuers: list[Certificate] = []
+        self._collateral: VerifiedCollateral | None = None
+
+    def recall(self) -> Platform | None:
+        """The platform, if all of it is remembered."""
+        if self._remembered is None:
+            return None
+        found = self._remembered.recall(self._key(), self._now)
+        return found if isinstance(found, Platform) else None
+
+    def _key(self) -> tuple[Hashable, ...]:
+        quote = self._quote
+        named: Hashable = None  # where the quote holds no certificate, the QE's report says which one it is
+        if quote.certification_type in certified.BY_PPID:
+            named = self._report_bytes(), quote.qe_report_signature
+        return (*self._base, self._with_collateral, quote.certification_type, quote.certification_data, named)
+
+    def _report_bytes(self) -> bytes:
+        offset, raw = self._qe_report
+        return raw[offset : offset + 384]
+
+    def certificate(self) -> None:
+        """Step 2: the quote's PCK certificate is there and can be read."""
+        self._reader = Reader(self._endorsements.certificates)
+        leaf, self._rest = certified.split(self._quote)
+        if leaf:
+            self._leaf, self._issuers = certified.embedded(leaf, self._rest, self._reader, self._tee)
+        else:
+            self._leaf = certified.looked_up(self._quote, self._report_bytes(), self._all(), self._tee)
+        self.pck: Pck = pck.read(self._leaf, roles(self._tee).pck)
+
+    def _all(self) -> Collateral:
+        if self._given is None:
+            self._given = documents.collect(self._endorsements, self._reader, self._issuers)
+        return self._given
+
+    def chain(self) -> None:
+        """Step 2: names, algorithms, signatures and constraints up to a root."""
+        known = self._recall("issuer", self._rest, self._leaf.issuer)
+        if isinstance(known, Issuer) and check_leaf(self._tee, self._leaf, known):
+            self.issuer = known
+            return
+        self._issuer_walk = IssuerWalk(self._tee, self._leaf, self._all().pool, self._anchors, self._now)
+        self._issuer_walk.links()
+
+    def validity(self) -> None:
+        """Step 2: every certificate is valid now."""
+        walk.check_validity(self._leaf, self._now, roles(self._tee).pck)
+        if self._issuer_walk is not None:
+            self._issuer_walk.validity()
+
+    def root(self) -> None:
+        """Step 2: the root's key is trusted."""
+        if self._issuer_walk is not None:
+            self._issuer_walk.anchor()
+
+    def revoked(self) -> None:
+        """Step 3: neither the CA nor the PCK certificate is revoked, by fresh CRLs of their issuers."""
+        if self._issuer_walk is None:
+            walk.check_unlisted(((self._leaf, roles(self._tee).pck),), self.issuer.pck_crls)
+            return
+        if self._revocation:
+            self._issuer_walk.revocation()
+        self.issuer = self._issuer_walk.done()
+
+    def collateral(self) -> CollateralWalk | None:
+        """The walk over the collateral; ``None`` if its verdict is remembered, or it is not to be looked at."""
+        if self._collateral_walk is None and self._collateral is None and self._with_collateral:
+            known = self._recall(*self._collateral_name())
+            if isinstance(known, VerifiedCollateral):
+                self._collateral = known
+            else:
+                self._collateral_walk = CollateralWalk(
+                    self._tee,
+                    self._all(),
+                    pck=self.pck,
+                    issuer=self.issuer,
+                    anchors=self._anchors,
+                    now=self._now,
+                    revocation=self._revocation,
+                )
+        return self._collateral_walk
+
+    def _collateral_name(self) -> tuple[Hashable, ...]:
+        return ("collateral", self._rest, self._leaf.issuer, self.pck.fmspc, self.pck.pceid)
+
+    def _recall(self, *name: Hashable) -> object:
+        return self._remembered.recall((*self._base, *name), self._now) if self._remembered is not None else None
+
+    def done(self) -> Platform:
+        """The verified platform. Call it after every step."""
+        leaf, issuer = self._leaf, self.issuer
+        if self._collateral_walk is not None:
+            self._collateral = self._collateral_walk.done()
+        collateral = self._collateral
+        lives = (
+            (leaf.not_before, leaf.not_after, "PCK certificate"),
+            *issuer.lives,
+            *(collateral.lives if collateral is not None else ()),
+        )
+        expires, first = min((end, name) for _, end, name in lives)
+        return Platform(
+            pck=self.pck,
+            issuer=issuer,
+            collateral=collateral,
+            levels=levels.reached(collateral.info, self.pck) if collateral is not None else (),
+            lives=lives,
+            expires=expires,
+            expires_first=first,
+            root_fingerprint=issuer.root.spki_fingerprint.hex(),
+            coco=claims.coco_platform(self.pck, issuer, lives),
+        )
+
+    def remember(self, platform: Platform) -> None:
+        """Keep what was verified. Call it when the whole quote was found right."""
+        memory, collateral, issuer = self._remembered, platform.collateral, platform.issuer
+        if memory is None:
+            return
+        windows = [(issuer.window.first, issuer.window.last)]
+        if self._issuer_walk is not None:
+            memory.keep((*self._base, "issuer", self._rest, self._leaf.issuer), Chain(issuer, issuer.window))
+        if collateral is not None:
+            windows.append((collateral.window.first, collateral.window.last))
+            if self._collateral_walk is not None:
+                memory.keep((*self._base, *self._collateral_name()), Chain(collateral, collateral.window))
+        leaf = self._leaf
+        window = Window.around(self._now, ((leaf.not_before, leaf.not_after), *windows))
+        memory.keep(self._key(), Chain(platform, window))

@@ -1,0 +1,110 @@
+"""Reading the JSON that Intel signs: exact bytes kept, members there once, hex and dates of one form (evidence 1, rule 4).
+
+What is signed is text. It is never written anew before its signature was checked; nor is a member ever looked up in text
+in which it could stand twice.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, NamedTuple, TypeVar
+
+import msgspec
+
+from adyton.errors import EndorsementError, EndorsementMalformed
+from adyton.wire import strict_json
+
+MAX_SIZE = 1024 * 1024
+_T = TypeVar("_T")
+
+
+class Signed(NamedTuple):
+    """A signed document: ``content``, byte for byte, and r and s over it, 64 bytes, big-endian.
+
+    ``name`` is that of its member in what Intel serves: ``tcbInfo`` or ``enclaveIdentity``.
+    """
+
+    name: str
+    content: bytes
+    signature: bytes
+
+
+class Head(msgspec.Struct, frozen=True):
+    """As much of a document as choosing among several needs; nothing is checked."""
+
+    id: str = ""
+    version: int = 0
+    issueDate: str = ""  # noqa: N815 -- Intel's names
+    nextUpdate: str = ""  # noqa: N815
+    fmspc: str = ""
+    pceId: str = ""  # noqa: N815
+    tcbEvaluationDataNumber: int = 0  # noqa: N815
+
+
+_HEAD: msgspec.json.Decoder[Head] = msgspec.json.Decoder(Head)
+_MEMBERS: msgspec.json.Decoder[dict[str, msgspec.Raw]] = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+def head(document: Signed) -> Head:
+    """What the document says of itself, or ``EndorsementMalformed``."""
+    try:
+        return _HEAD.decode(document.content)
+    except strict_json.UNREADABLE as error:
+        raise malformed(document.name, "not a document of Intel's form") from error
+
+
+def members(document: bytes) -> dict[str, bytes]:
+    """The members of one object, each as the bytes that stand there; ``ValueError`` if it is none or one comes twice."""
+    if len(document) > MAX_SIZE:
+        raise ValueError(f"larger than {MAX_SIZE} bytes")
+    try:
+        found = {name: bytes(raw) for name, raw in _MEMBERS.decode(document).items()}
+    except RecursionError as error:
+        raise ValueError("nested too deep") from error
+    compact = b"{" + b",".join([b'"%b":%b' % (name.encode(), raw) for name, raw in found.items()]) + b"}"
+    if compact != document:  # white space, escapes in a name, or a name that comes twice
+        strict_json.parse(document, max_size=MAX_SIZE, max_depth=MAX_SIZE)
+    return found
+
+
+def decode(document: Signed, decoder: msgspec.json.Decoder[_T]) -> tuple[_T, Any]:
+    """The document as its type, and as plain values; ``EndorsementMalformed`` if it is not of it, or a name comes twice."""
+    content = document.content
+    try:
+        typed = decoder.decode(content)
+        plain: Any = msgspec.json.decode(content)
+        if msgspec.json.encode(plain) != content:  # one text, one value: else somebody must look at every name
+            strict_json.parse(content, max_size=MAX_SIZE, max_depth=MAX_SIZE)
+    except strict_json.UNREADABLE as error:
+        raise malformed(document.name, f"not a document of Intel's form: {error}") from error
+    return typed, plain
+
+
+def date(text: str, name: str) -> datetime:
+    """``2026-06-01T00:00:00Z``, or ``EndorsementMalformed``."""
+    if len(text) == 20 and text[10] == "T" and text[19] == "Z" and text.isascii():
+        try:
+            return datetime.fromisoformat(text)
+        except ValueError:
+            pass
+    raise malformed(name, "a date is not of the form YYYY-MM-DDThh:mm:ssZ", got=text[:40])
+
+
+def hexadecimal(text: str, size: int, name: str) -> bytes:
+    """Exactly ``size`` bytes in hex of either case, or ``EndorsementMalformed``."""
+    if len(text) == 2 * size and text.isalnum() and text.isascii():
+        try:
+            return bytes.fromhex(text)
+        except ValueError:
+            pass
+    raise malformed(name, f"a value is not {size} bytes in hex", got=text[:80])
+
+
+def malformed(name: str, reason: str, got: object = None) -> EndorsementError:
+    """The error about the document of this name."""
+    return EndorsementMalformed(
+        f"{name}: {reason}", code=f"{CODES[name]}_malformed", field=CODES[name], got=got, spec="evidence 3.2"
+    )
+
+
+CODES = {"tcbInfo": "tcb_info", "enclaveIdentity": "qe_identity"}

@@ -1,0 +1,76 @@
+"""Handing over what was verified of a quote: claims of body, platform and TCB in one mapping, written when read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from adyton.rats.types import JsonValue, ReportData, VerifiedEvidence
+from adyton.tee.dcap import claims as claims_of
+from adyton.tee.dcap.checks import Verification
+from adyton.tee.dcap.levels import TcbVerdict
+from adyton.tee.deferred import Deferred
+
+_NOT_CHECKED: dict[str, JsonValue] = {"tcb_status": None}
+
+
+def hand_over(
+    run: Verification, of_body: Callable[[], dict[str, JsonValue]], coco: dict[str, JsonValue]
+) -> VerifiedEvidence:
+    """What ``run`` verified. ``of_body`` gives Adyton's claims of the body; ``coco`` are CoCo's of quote and body."""
+    platform, verdict = run.platform, run.verdict
+    collateral = platform.collateral
+    coco |= platform.coco
+    ready = _NOT_CHECKED
+    if verdict is not None and collateral is not None:
+        status = verdict.status.value
+        ready = {"tcb_status": status}
+        coco |= claims_of.coco_tcb(verdict, collateral)
+
+    def claims() -> dict[str, JsonValue]:
+        made = of_body() | claims_of.of_quote(run.quote) | claims_of.of_pck(platform.pck, platform.issuer.kind)
+        made |= claims_of.of_collateral(platform.lives, platform.issuer)
+        if verdict is not None and collateral is not None:
+            return made | claims_of.of_tcb(verdict, collateral)
+        return made | _NOT_CHECKED
+
+    def tcb() -> dict[str, JsonValue]:
+        return _tcb(run, verdict)
+
+    checks, unchecked = run.summary()
+    return VerifiedEvidence(
+        tee=run.tee,
+        tee_class="cpu",
+        claims=Deferred(claims, ready),
+        coco_claims=coco,
+        tcb=Deferred(tcb, {"status": ready["tcb_status"]}),
+        report_data=ReportData(run.body.report_data),
+        init_data=run.init_data_field,
+        root=platform.issuer.root_kind,
+        root_fingerprint=platform.root_fingerprint,
+        checks=checks,
+        expires=platform.expires,
+        expires_first=platform.expires_first,
+        unchecked=unchecked,
+    )
+
+
+def _tcb(run: Verification, verdict: TcbVerdict | None) -> dict[str, JsonValue]:
+    pck, collateral = run.platform.pck, run.platform.collateral
+    known: dict[str, JsonValue] = {
+        "status": None,
+        "fmspc": pck.fmspc.hex(),
+        "components": list(pck.components),
+        "pcesvn": pck.pcesvn,
+    }
+    if verdict is None or collateral is None:
+        return known
+    module = verdict.module
+    return known | {
+        "status": verdict.status.value,
+        "date": verdict.platform.date,
+        "advisory_ids": list(verdict.advisories),
+        "platform": verdict.platform.status.value,
+        "qe": verdict.qe.status.value,
+        "tdx_module": module.status.value if module is not None else None,
+        "evaluation_data_number": collateral.info.evaluation_number,
+    }

@@ -29,7 +29,10 @@ ROOMS = {
     "sample": "adyton.tee.sample.verify",
     "cca": "adyton.tee.cca.verify",
     "nitro": "adyton.tee.nitro.verify",
+    "sgx": "adyton.tee.sgx.verify",
     "snp": "adyton.tee.snp.verify",
+    "tdx": "adyton.tee.tdx.verify",
+    "tpm": "adyton.tee.tpm.verify",
 }
 # Every name that may stand in a request (``kbs-protocol`` 1.3) or on a command line, room or no room.
 WIRE_NAMES = (

@@ -21,11 +21,17 @@ NOT_SUPPORTED = "not supported"
 _UNCOMPARED = ("failure", "note")  # members of `expected` that say why, not what
 # The manifest's name of a TEE -> the module with ``RUNNERS``, kind of case -> function.
 _MODULES = {
+    "csv": "adyton.cli.vectors.csv",
+    "ibm-se": "adyton.cli.vectors.se",
     "cca": "adyton.cli.vectors.cca",
     "nitro": "adyton.cli.vectors.nitro",
     "measure": "adyton.cli.vectors.measure",
     "roots": "adyton.cli.vectors.roots",
+    "nvidia": "adyton.cli.vectors.nvidia",
+    "sgx": "adyton.cli.vectors.dcap",
     "snp": "adyton.cli.vectors.snp",
+    "tdx": "adyton.cli.vectors.dcap",
+    "tpm": "adyton.cli.vectors.tpm",
 }
 
 

@@ -74,7 +74,8 @@ def _parse_only(case: Case, got: Got) -> None:
 
 def _with_event_log(case: Case, got: Got) -> None:
     """The quote's signatures, at the time of its own certificate; then the log's way to its registers."""
-    from adyton.tee.dcap.quote import Quote, TdBody
+    from adyton.tee.dcap.bodies import TdBody
+    from adyton.tee.dcap.quote import Quote
     from adyton.tee.tdx.verify import verify_signatures_without_tcb_as_asked
 
     raw = case.files["quote"]

@@ -3,8 +3,9 @@
 The server is one worker over real SNP evidence of a development root and a 1 kB resource bound to a workload; its data
 lie on a disk (``--data``), so every audit row is waited for. Three accounts of CPU, per handshake, from one run:
 
-* ``primitives``: the cryptography that it needs, alone: one P-384 verification, one ES256 signature, one encryption to
-  the TEE's key (ephemeral key, ECDH, key wrap, AES-GCM);
+* ``primitives``: what it cannot do without, alone (``parts/broker_floor.py`` lists it): the three operations of its
+  cryptography, that is one P-384 verification, one ES256 signature and one encryption to the TEE's key; and sealed
+  cookies, digests, JSON, reads and durable audit rows. ``…_over_cryptography`` are ratios to the three operations only;
 * ``handlers``: what the handlers and the writing of audit rows burn, by the thread's clock, inside the server;
 * ``server``: what the whole server process burns, all threads, by the kernel's account.
 
@@ -213,24 +214,25 @@ def measure(directory: Path, given: argparse.Namespace) -> dict[str, Any]:
         latencies(clients[0], fleet, 30)  # checks the work, and warms the worker
         for base in (KBS, FLOOR):
             finish(clients, begin(clients[0], fleet, 60, base), base)
-        alone = account("alone")["alone"]
+        told = account("alone")
         spent: list[dict[str, Any]] = []
         for _ in range(rounds):
-            one: dict[str, Any] = {"alone": alone}
-            for base in (FLOOR, KBS):
-                before = account()
+            one: dict[str, Any] = {"alone": told["alone"], "cryptography": told["cryptography"]}
+            for base in (KBS, FLOOR):
+                before = account(f"group {one['together']}" if base is FLOOR else "")
                 prepared = begin(clients[0], fleet, each, base)
                 wall = finish(clients, prepared, base)
                 after = account()
                 kind = "by" if base is KBS else "floor"
-                for part in (kind, "fine"):
+                for part in (kind, "fine") if base is KBS else (kind,):
                     one[part] = {
                         name: (after[part][name] - before[part].get(name, 0.0)) / each * 1e6 for name in after[part]
                     }
                 one[f"{kind}_server"] = (after["server"] - before["server"]) / each * 1e6
-                one["per_second"] = each / wall
-                one["body"] = len(prepared[0][0])
-                one["together"] = (after["rows"] - before["rows"]) / max(after["commits"] - before["commits"], 1)
+                if base is KBS:
+                    one["per_second"] = each / wall
+                    one["body"] = len(prepared[0][0])
+                    one["together"] = (after["rows"] - before["rows"]) / max(after["commits"] - before["commits"], 1)
             spent.append(one)
         times = sorted(latencies(clients[0], fleet, each))
     finally:
@@ -246,6 +248,9 @@ def summary(spent: list[dict[str, Any]], times: list[float], connections: int) -
     def floor(one: dict[str, Any]) -> float:
         return float(sum(one["floor"].values()))
 
+    def cryptography(one: dict[str, Any]) -> float:
+        return float(sum(one["floor"][name] for name in one["cryptography"]))
+
     def handlers(one: dict[str, Any]) -> float:
         return float(sum(one["by"].values()))
 
@@ -258,8 +263,11 @@ def summary(spent: list[dict[str, Any]], times: list[float], connections: int) -
         "summary": {
             "handlers_over_primitives": round(middle(lambda one: handlers(one) / floor(one)), 3),
             "server_over_primitives": round(middle(lambda one: one["by_server"] / floor(one)), 3),
+            "handlers_over_cryptography": round(middle(lambda one: handlers(one) / cryptography(one)), 3),
+            "server_over_cryptography": round(middle(lambda one: one["by_server"] / cryptography(one)), 3),
             "primitives_us": round(middle(floor), 1),
-            "primitives_alone_us": round(spent[0]["alone"], 1),
+            "cryptography_us": round(middle(cryptography), 1),
+            "cryptography_alone_us": round(spent[0]["alone"], 1),
             "handlers_us": round(middle(handlers), 1),
             "server_us": round(middle(lambda one: one["by_server"]), 1),
             "bare_server_us": round(middle(lambda one: one["floor_server"]), 1),
@@ -279,14 +287,20 @@ def report(result: dict[str, Any]) -> None:
     for name, value in result["primitives"].items():
         print(f"  floor: {name:27}{value:10.1f}")
     print(f"  {'floor, together':34}{found['primitives_us']:10.1f}")
-    print(f"  {'(floor beside an idle core)':34}{found['primitives_alone_us']:10.1f}")
+    print(f"  {'(cryptography in a tight loop)':34}{found['cryptography_alone_us']:10.1f}")
     for name, value in result["stages"].items():
         print(f"  handlers: {name:24}{value:10.1f}")
-    print(f"  {'handlers, together':34}{found['handlers_us']:10.1f}  {found['handlers_over_primitives']:.2f} x floor")
+    print(
+        f"  {'handlers, together':34}{found['handlers_us']:10.1f}  {found['handlers_over_primitives']:.2f} x floor, "
+        f"{found['handlers_over_cryptography']:.2f} x its cryptography"
+    )
     for name, value in result["fine"].items():
         print(f"    {name:41}{value:8.1f}")
     print(f"  {'server with the floor alone':34}{found['bare_server_us']:10.1f}")
-    print(f"  {'whole server process':34}{found['server_us']:10.1f}  {found['server_over_primitives']:.2f} x floor")
+    print(
+        f"  {'whole server process':34}{found['server_us']:10.1f}  {found['server_over_primitives']:.2f} x floor, "
+        f"{found['server_over_cryptography']:.2f} x its cryptography"
+    )
     print(
         f"{found['handshakes_per_second']:.0f} handshakes/s on {found['connections']} connections, one worker, "
         f"{found['rows_per_commit']:.1f} audit rows a commit; alone p50 {found['p50_ms']:.2f} ms, "

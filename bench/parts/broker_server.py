@@ -11,11 +11,13 @@ import json
 import socket
 import sys
 import time
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Generator
+from pathlib import Path
 from typing import Any
 
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
+
+from bench.parts.broker_floor import CRYPTOGRAPHY, Floor
 
 from adyton.broker import session, worker
 from adyton.broker.answer import Answer
@@ -24,14 +26,11 @@ from adyton.broker.delivery import Delivery
 from adyton.broker.handshake import Handshake
 from adyton.broker.policies import PolicyBook
 from adyton.broker.settings import Settings
-from adyton.crypto import jwe, jwk, jwt
+from adyton.crypto import jwe, jwt
 from adyton.protocol import ear, rcar
-from adyton.rats.types import Nonce
 from adyton.stores.audit import AuditLog
 from adyton.stores.resources import Resources
 from adyton.tee.snp import checks, json_form
-
-SECRET = bytes(1024)  # as large as the resource of the handshakes
 
 
 class Spent:
@@ -66,46 +65,6 @@ class Metered:
             value = yield waiting
 
 
-class Primitives:
-    """The cryptography of one handshake, alone, and answers of the handshake's size around it."""
-
-    def __init__(self) -> None:
-        vcek, tee = ec.generate_private_key(ec.SECP384R1()), ec.generate_private_key(ec.SECP256R1())
-        report, sha384 = bytes(672), ec.ECDSA(hashes.SHA384())
-        signature, public = vcek.sign(report, sha384), vcek.public_key()
-        signer, es256 = jwt.Signer.generate(), ec.ECDSA(hashes.SHA256())
-        tee_key, claims = jwk.from_public(tee.public_key()), bytes(3600)
-        self.parts: dict[str, Callable[[], object]] = {
-            "P-384 verification": lambda: public.verify(signature, report, sha384),
-            "ES256 signature": lambda: signer.private.sign(claims, es256),
-            "encryption to the TEE's key": lambda: jwe.encrypt(tee_key, SECRET),
-        }
-        token = rcar.token_body(signer.sign(bytes(2600)))
-        cookie = b"kbs-session-id=" + b"x" * 400 + b"; Expires=Thu, 01 Jan 2099 00:00:00 GMT; HttpOnly"
-        self.steps: dict[bytes, tuple[tuple[str, ...], Answer]] = {
-            b"auth": ((), Answer(200, rcar.challenge(Nonce(bytes(32)), "sha256"), cookie=cookie)),
-            b"attest": (("P-384 verification", "ES256 signature"), Answer(200, token, cookie=cookie)),
-            b"resource": (("encryption to the TEE's key",), Answer(200, jwe.encrypt(tee_key, SECRET))),
-        }
-
-    def step(self, name: bytes, spent: Spent) -> Answer:
-        """Do what one request of a handshake needs, and no more."""
-        parts, answer = self.steps[name]
-        for part in parts:
-            since = time.thread_time()
-            self.parts[part]()
-            spent.add(part, since)
-        return answer
-
-    def alone(self, count: int = 200) -> float:
-        """µs of CPU for all of them, in a tight loop."""
-        since = time.thread_time()
-        for _ in range(count):
-            for part in self.parts.values():
-                part()
-        return (time.thread_time() - since) / count * 1e6
-
-
 # What ``--fine`` meters inside the handlers: owner, name, what it is. Each metering costs about a microsecond.
 FINE: tuple[tuple[Any, str, str], ...] = (
     (rcar, "parse_attestation", "attest: read the body, check the key"),
@@ -118,9 +77,9 @@ FINE: tuple[tuple[Any, str, str], ...] = (
     (ear, "claims", "attest: claims of the token"),
     (session, "attested", "attest: compress and seal the cookie"),
     (jwt.Signer, "sign", "attest: sign the token"),
-    (ear, "read", "attest: claims as release reads them"),
+    (ear, "told", "attest: claims as release reads them"),
     (Delivery, "holder", "resource: who asks (with the cookie)"),
-    (Resources, "get", "resource: read and open it"),
+    (Resources, "with_generation", "resource: read and open it, with the generation"),
     (jwe, "encrypt", "resource: encrypt it to the TEE's key"),
 )
 
@@ -141,7 +100,8 @@ def meter(owner: Any, name: str, stage: str, spent: Spent) -> None:
 
 def serve(settings: Settings, *, fine: bool) -> None:
     """Serve with every handler metered; a line on standard input asks for the accounts."""
-    spent, floor, primitives, inside = Spent(), Spent(), Primitives(), Spent()
+    spent, floor, inside = Spent(), Spent(), Spent()
+    primitives = Floor(settings.directory)
     commits = rows_written = 0
     commit = AuditLog._commit
 
@@ -165,11 +125,21 @@ def serve(settings: Settings, *, fine: bool) -> None:
         parts = request.target.split(b"/")
         if parts[1] == b"floor":
             return primitives.step(parts[2], floor)
+        if not primitives.learnt and parts[3:] == [b"attest"]:
+            return learn(request)
         stage = parts[3].decode() if request.target.startswith(b"/kbs/") else "other"
         since = time.thread_time()
         answer = front(request)
         spent.add(stage, since)
         return answer if isinstance(answer, Answer) else Metered(answer, spent, stage)
+
+    async def learn(request: HttpRequest) -> Answer:
+        """Have the first attestation that a later one is like, its chain known by then, tell the floor its sizes."""
+        answering = front(request)
+        answer = answering if isinstance(answering, Answer) else await answering
+        if rcar._CHAINS.cut(request.body)[2] and answer.status == 200:
+            primitives.learn(request.body, answer)
+        return answer
 
     program._worker.application = application
     listener = socket.create_server(("127.0.0.1", 0))
@@ -179,7 +149,9 @@ def serve(settings: Settings, *, fine: bool) -> None:
         if not line:
             return
         told: dict[str, Any] = {"by": spent.by, "floor": floor.by, "fine": inside.by, "server": time.process_time()}
-        told |= {"commits": commits, "rows": rows_written}
+        told |= {"commits": commits, "rows": rows_written, "cryptography": CRYPTOGRAPHY}
+        if line.strip().startswith("group "):
+            primitives.group = max(1, round(float(line.split()[1])))
         if line.strip() == "alone":
             told["alone"] = primitives.alone()
         print(json.dumps(told), flush=True)

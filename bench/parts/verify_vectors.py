@@ -12,13 +12,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from bench.parts.timing import COLD, WARM, Call, Case, Missing, Pair, ecdsa, in_a_row, issued
 from cryptography.hazmat.primitives import hashes
 
 from adyton import tee
 from adyton.crypto.x509 import Certificate, EndorsementSet
 from adyton.errors import AdytonError
 from adyton.rats.types import Revocation, TrustAnchors, VerifiedEvidence
-from bench.parts.timing import COLD, WARM, Call, Case, Missing, Pair, ecdsa, in_a_row, issued
+from adyton.tee.remembered import Remembered
 
 _HASHES: dict[str, hashes.HashAlgorithm] = {
     "secp256r1": hashes.SHA256(),
@@ -43,7 +44,7 @@ class Evidence:
     cold_own: Sequence[Call] | None = None  # its own signatures with keys that nothing was prepared for
 
     def verify(
-        self, endorsements: EndorsementSet, memory: tee.Remembered | None, evidence: bytes | None = None
+        self, endorsements: EndorsementSet, memory: Remembered | None, evidence: bytes | None = None
     ) -> VerifiedEvidence:
         """By Adyton."""
         return tee.verify(
@@ -58,7 +59,7 @@ class Evidence:
 
     def pairs(self, name: str) -> list[Pair]:
         """Warm and cold, once both have been seen to agree."""
-        memory = tee.Remembered()
+        memory = Remembered()
         endorsements = EndorsementSet.parse(self.blobs)
 
         def warm() -> VerifiedEvidence:
@@ -81,7 +82,7 @@ class Evidence:
             Pair(f"{name}_cold_over_floor", cold, whole, COLD),
         ]
 
-    def _refuses_changes(self, endorsements: EndorsementSet, memory: tee.Remembered) -> None:
+    def _refuses_changes(self, endorsements: EndorsementSet, memory: Remembered) -> None:
         """A bit in the middle of what is signed."""
         broken = bytearray(self.evidence)
         broken[len(broken) // 3] ^= 1

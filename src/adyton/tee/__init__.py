@@ -30,13 +30,14 @@ ROOMS = {
     "cca": "adyton.tee.cca.verify",
     "nitro": "adyton.tee.nitro.verify",
     "sgx": "adyton.tee.sgx.verify",
+    "hyperenclave": "adyton.tee.hyperenclave.verify",
     "snp": "adyton.tee.snp.verify",
     "tdx": "adyton.tee.tdx.verify",
     "tpm": "adyton.tee.tpm.verify",
 }
 # Every name that may stand in a request (``kbs-protocol`` 1.3) or on a command line, room or no room.
 WIRE_NAMES = (
-    *("az-snp-vtpm", "az-tdx-vtpm", "cca", "csv", "hygondcu", "nitro", "nvidia", "nvidiadpu"),
+    *("az-snp-vtpm", "az-tdx-vtpm", "cca", "csv", "hygondcu", "hyperenclave", "nitro", "nvidia", "nvidiadpu"),
     *("sample", "sampledevice", "se", "sgx", "snp", "tdx", "tpm"),
 )
 
@@ -47,6 +48,7 @@ FIELD_SIZES: dict[str, tuple[int | None, int | None]] = {
     "az-tdx-vtpm": (None, 32),
     "cca": (64, 64),  # realm challenge; personalisation value
     "csv": (64, 0),
+    "hyperenclave": (64, 64),  # CONFIGID
     "nitro": (None, 0),  # the document's nonce
     "nvidia": (32, 0),  # the requester's nonce
     "sample": (None, None),

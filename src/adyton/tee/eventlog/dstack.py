@@ -15,7 +15,6 @@ from typing import Final, NamedTuple
 import msgspec
 
 from adyton.errors import EvidenceError, MalformedEvidence
-from adyton.rats.types import JsonValue
 from adyton.tee.eventlog.banks import SHA384
 from adyton.tee.eventlog.replay import extend
 from adyton.wire import strict_json
@@ -66,9 +65,9 @@ def replay(events: list[DstackEvent]) -> tuple[bytes, ...]:
     return tuple(values)
 
 
-def runtime_events(events: list[DstackEvent], *, tee: str) -> list[JsonValue]:
+def runtime_events(events: list[DstackEvent], *, tee: str) -> list[dict[str, str]]:
     """Name and payload (hex) of RTMR3's events, each of whose digests covers them; else ``EvidenceError``."""
-    found: list[JsonValue] = []
+    found: list[dict[str, str]] = []
     for number, event in enumerate(events):
         if event.rtmr != RTMRS - 1:
             continue

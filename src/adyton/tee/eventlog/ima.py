@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import binascii
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from hmac import compare_digest
 from typing import Final, NamedTuple
 
 from adyton.errors import EvidenceError, MalformedEvidence
@@ -82,22 +83,56 @@ def replay(entries: list[Entry], bank: Bank, *, padded: bool = False) -> dict[in
     ``MalformedEvidence`` if a bank is asked for that needs template data which an entry lacks.
     """
     values: dict[int, bytes] = {}
+    new, start = bank.new, bytes(bank.size)
+    for pcr, step in _steps(entries, bank, padded=padded):
+        values[pcr] = new(values.get(pcr, start) + step).digest()
+    return values
+
+
+def check(entries: list[Entry], bank: Bank, quoted: bytes, *, tee: str) -> int:
+    """The list leads to a quoted PCR 10, in the way of new kernels or of old ones; returns how many entries it took.
+
+    A list is read while the kernel adds to it: entries after the quote are no fault, so any beginning of the list will do
+    (an empty one only where nothing was measured). Else ``EvidenceError`` ``ima_mismatch``.
+    """
+    ways = (True,) if any(entry.data is None for entry in entries) else (False, True)
+    for padded in ways:
+        value, new = bytes(bank.size), bank.new
+        if not entries and compare_digest(value, quoted):
+            return 0
+        for number, (pcr, step) in enumerate(_steps(entries, bank, padded=padded), 1):
+            if pcr == IMA_PCR:
+                value = new(value + step).digest()
+                if value == quoted:
+                    return number
+    raise EvidenceError(
+        "IMA: no beginning of the list leads to the quoted PCR 10",
+        code="ima_mismatch",
+        tee=tee,
+        field=f"pcr{IMA_PCR}",
+        expected=quoted,
+        got=value,
+        spec=SPEC,
+        hint="the list was changed, cut before the quote, or belongs to another boot",
+    )
+
+
+def _steps(entries: list[Entry], bank: Bank, *, padded: bool) -> Iterator[tuple[int, bytes]]:
+    """PCR, and what it was extended with, entry by entry."""
     new, size = bank.new, bank.size
-    start, violation = bytes(size), b"\xff" * size
+    violation = b"\xff" * size
     sha1 = bank.identifier == SHA1.identifier
     for number, (pcr, digest, _, data, _) in enumerate(entries):
         if digest == _ZERO:
-            step = violation
+            yield pcr, violation
         elif sha1:
-            step = digest
+            yield pcr, digest
         elif padded:
-            step = digest.ljust(size, b"\0")
+            yield pcr, digest.ljust(size, b"\0")
         elif data is not None:
-            step = new(data).digest()
+            yield pcr, new(data).digest()
         else:
             raise _malformed("its template is unknown, so other banks cannot be replayed", number)
-        values[pcr] = new(values.get(pcr, start) + step).digest()
-    return values
 
 
 def _ascii(data: bytes) -> list[Entry]:

@@ -1,0 +1,152 @@
+"""The forms in which a TPM's evidence comes: CoCo's JSON, and Adyton's bundle of parts.
+
+CoCo (``kbs-protocol`` 2.4, ``tpm``)::
+
+    {"ak_public": b64 SPKI, "tpm_quote": {"signature": b64, "message": b64, "pcrs": [24 hex]}}
+
+The bundle, for quotes over several banks, certificates and logs (``README.md`` has it in full)::
+
+    {"quotes": [{"message": b64, "signature": b64}...], "pcrs": {"sha256": {"0": hex...}...},
+     "ak_public": b64?, "ak_certificate": b64?, "event_log": b64?, "ima_log": b64?}
+
+Strict: every member is known, of its type, there once, within its length. ``MalformedEvidence`` otherwise.
+"""
+
+from __future__ import annotations
+
+import binascii
+from typing import NamedTuple
+
+import msgspec
+
+from adyton.errors import MalformedEvidence
+from adyton.tee.eventlog.banks import BY_NAME, SHA256, Bank
+from adyton.tee.tpm.abi import MAX_PCRS, TEE
+from adyton.wire import b64, strict_json
+
+MAX_SIZE = 48 * 1024 * 1024  # a log of IMA may have many megabytes
+MAX_QUOTES = 8
+SPEC = "kbs-protocol 2.4 tpm"
+
+
+class _CocoQuote(msgspec.Struct, forbid_unknown_fields=True):
+    signature: str
+    message: str
+    pcrs: list[str]
+
+
+class _Coco(msgspec.Struct, forbid_unknown_fields=True):
+    ak_public: str
+    tpm_quote: _CocoQuote
+
+
+class _BundleQuote(msgspec.Struct, forbid_unknown_fields=True):
+    message: str
+    signature: str
+
+
+class _Bundle(msgspec.Struct, forbid_unknown_fields=True):
+    quotes: list[_BundleQuote]
+    pcrs: dict[str, dict[str, str]]
+    ak_public: str | None = None
+    ak_certificate: str | None = None
+    event_log: str | None = None
+    ima_log: str | None = None
+
+
+class Evidence(NamedTuple):
+    """The parts. ``ak_public``: SPKI, TPMT_PUBLIC or TPM2B_PUBLIC; ``full``: the form numbers PCRs by position.
+
+    ``quotes``: pairs of TPMS_ATTEST and TPMT_SIGNATURE.
+    """
+
+    quotes: tuple[tuple[bytes, bytes], ...]
+    pcrs: dict[Bank, dict[int, bytes]]
+    ak_public: bytes | None
+    ak_certificate: bytes | None
+    event_log: bytes | None
+    ima_log: bytes | None
+    full: bool
+
+
+_COCO = msgspec.json.Decoder(_Coco)
+_BUNDLE = msgspec.json.Decoder(_Bundle)
+_NUMBERS = tuple(range(MAX_PCRS))
+
+
+def parse(data: bytes) -> Evidence:
+    """Read either form."""
+    if len(data) > MAX_SIZE:
+        raise MalformedEvidence(
+            "evidence is too large", code="evidence_too_large", tee=TEE, expected=MAX_SIZE, got=len(data), spec=SPEC
+        )
+    try:
+        if b'"tpm_quote"' in data[:8192]:
+            return _coco(data)
+        return _bundle(data)
+    except strict_json.UNREADABLE as error:
+        raise MalformedEvidence(
+            f"not TPM evidence in JSON: {str(error)[:200]}", code="evidence_json", tee=TEE, field="json", spec=SPEC
+        ) from error
+
+
+def _coco(data: bytes) -> Evidence:
+    fields = _COCO.decode(data)
+    quote = fields.tpm_quote
+    # No member twice, at the price of counting quotation marks: five names and the strings that were decoded. Base64
+    # and hex hold no mark; a name that came twice does.
+    if data.count(b'"') != 2 * (5 + 3 + len(quote.pcrs)):
+        raise ValueError("an object has two members of the same name")
+    if len(quote.pcrs) != MAX_PCRS:
+        raise ValueError(f"{len(quote.pcrs)} PCRs where 24 are numbered by their position")
+    values = [_hex(text) for text in quote.pcrs]
+    return Evidence(
+        quotes=((b64.decode(quote.message), b64.decode(quote.signature)),),
+        pcrs={SHA256: dict(zip(_NUMBERS, values, strict=True))},
+        ak_public=b64.decode(fields.ak_public),
+        ak_certificate=None,
+        event_log=None,
+        ima_log=None,
+        full=True,
+    )
+
+
+def _bundle(data: bytes) -> Evidence:
+    strict_json.parse(data, max_size=MAX_SIZE, max_depth=4)  # for members that come twice
+    fields = _BUNDLE.decode(data)
+    if not 1 <= len(fields.quotes) <= MAX_QUOTES:
+        raise ValueError(f"{len(fields.quotes)} quotes where 1 to {MAX_QUOTES} can be")
+    pcrs: dict[Bank, dict[int, bytes]] = {}
+    for name, values in fields.pcrs.items():
+        bank = BY_NAME.get(name)
+        if bank is None:
+            raise ValueError("PCRs of an unknown bank")
+        pcrs[bank] = {_number(number): _hex(text) for number, text in values.items()}
+        if len(pcrs[bank]) != len(values):
+            raise ValueError("a PCR comes twice")
+    return Evidence(
+        quotes=tuple((b64.decode(quote.message), b64.decode(quote.signature)) for quote in fields.quotes),
+        pcrs=pcrs,
+        ak_public=_optional(fields.ak_public),
+        ak_certificate=_optional(fields.ak_certificate),
+        event_log=_optional(fields.event_log),
+        ima_log=_optional(fields.ima_log),
+        full=False,
+    )
+
+
+def _optional(text: str | None) -> bytes | None:
+    return b64.decode(text) if text is not None else None
+
+
+def _hex(text: str) -> bytes:
+    try:
+        return binascii.unhexlify(text)
+    except (binascii.Error, ValueError) as error:
+        raise ValueError("a PCR's value that is not hex") from error
+
+
+def _number(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= 2 and int(text) < MAX_PCRS):
+        raise ValueError("a PCR's number that is none from 0 to 23")
+    return int(text)

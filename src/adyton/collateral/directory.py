@@ -1,7 +1,7 @@
 """Endorsements from files and directories, for whoever keeps them offline.
 
-A file must be endorsements: certificates or CRLs in PEM or DER, or a vendor's document (signed JSON, a reference manifest,
-an OCSP answer, Hygon's certificates). A directory is searched through, with everything below it, for names that end in one
+A file must be endorsements: certificates or CRLs in PEM or DER, a vendor's document (signed JSON, a reference manifest,
+an OCSP answer, Hygon's certificates), or a bundle of Adyton's (``bundle``). A directory is searched through, with everything below it, for names that end in one
 of ``SUFFIXES``; other files in it are left alone, and so are names that begin with a dot. Content decides what a file is,
 never its name.
 """
@@ -12,10 +12,11 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from adyton.collateral import bundle
 from adyton.crypto.x509 import MAX_SIZE, Certificate, Crl, EndorsementSet
 from adyton.errors import ConfigError, EndorsementMalformed
 
-SUFFIXES = frozenset({".pem", ".crt", ".cer", ".cert", ".der", ".crl", ".json", ".xml", ".swidtag"})
+SUFFIXES = frozenset({".pem", ".crt", ".cer", ".cert", ".der", ".crl", ".json", ".xml", ".swidtag", ".tar"})
 MAX_FILES = 20_000
 
 
@@ -26,12 +27,14 @@ def load(paths: Iterable[Path]) -> EndorsementSet:
     documents: list[bytes] = []
     for path in _files(paths):
         try:
-            part = EndorsementSet.parse([_read(path)])
+            content = _read(path)
+            part = bundle.endorsements(content) if bundle.is_bundle(content) else EndorsementSet.parse([content])
         except EndorsementMalformed as error:
             raise EndorsementMalformed(
                 f"{path}: {error.message}",
                 code=error.code,
                 field=str(path),
+                expected=error.expected,
                 got=error.got,
                 spec=error.spec,
                 hint=error.hint,
@@ -75,7 +78,8 @@ def _read(path: Path) -> bytes:
         if not path.is_file():  # a device or pipe would block, or never end
             raise FileNotFoundError(2, "no such file")
         with path.open("rb") as file:
-            return file.read(MAX_SIZE + 1)
+            content = file.read(MAX_SIZE + 1)
+            return content + file.read(bundle.MAX_SIZE) if bundle.is_bundle(content) else content
     except OSError as error:
         raise _unreadable(path, error) from error
 

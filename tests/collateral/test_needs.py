@@ -1,0 +1,216 @@
+"""What evidence needs is read from its bytes; nothing in them chooses where it is asked for."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+from pathlib import Path
+
+import pytest
+from cryptography.x509 import ocsp
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.collateral.conftest import NOW, Collect
+from tests.collateral.endorser import Answer, Clock, Endorser, at, play_amd, play_intel, vcek_path
+from tests.collateral.test_items import vcek_of
+
+from adyton.collateral import gather
+from adyton.collateral.items import Item
+from adyton.collateral.needs import after, needs
+from adyton.collateral.wanted import (
+    AmdChain,
+    AmdCrl,
+    AmdVcek,
+    IntelIdentity,
+    IntelPck,
+    IntelPckCrl,
+    IntelRootCrl,
+    IntelTcbInfo,
+    NvidiaOcsp,
+    NvidiaRim,
+)
+from adyton.devtee.certificates import Levels
+from adyton.devtee.forge import Forge
+from adyton.devtee.snp import ReportFields, issue_report
+from adyton.errors import AdytonError, EndorsementMissing, MalformedEvidence, NotFound
+from adyton.rats.types import Revocation, TrustAnchors
+from adyton.tee import verify
+from adyton.tee.snp.product import Product
+
+
+def test_snp(forge: Forge) -> None:
+    wanted = needs("snp", forge.report())
+    assert wanted == (AmdChain(Product.GENOA), AmdCrl(Product.GENOA), vcek_of(forge))
+    assert needs("snp", forge.report(mask_chip_key=True)) == wanted[:2]
+    assert needs("snp", forge.report(signing_key=1)) == (AmdChain(Product.GENOA, "vlek"), AmdCrl(Product.GENOA))
+    old = needs("snp", forge.report(version=2))  # does not say which product: both are asked for
+    assert [type(one) for one in old] == [AmdChain, AmdCrl, AmdVcek] * 2
+    with pytest.raises(MalformedEvidence):
+        needs("snp", forge.report()[:-1])
+
+
+def test_snp_asks_for_the_reported_tcb(forge: Forge) -> None:
+    """go-sev-guest #72: KDS was asked with current_tcb."""
+    report = forge.report(reported_tcb=Levels(snp=3), current_tcb=Levels(snp=99))
+    (found,) = (one for one in needs("snp", report) if isinstance(one, AmdVcek))
+    assert found.snp == 3
+
+
+def test_turin_has_a_short_id_and_fmc() -> None:
+    from adyton.devtee.certificates import new_key
+
+    key = new_key()
+    turin = Forge.new(NOW, product="Turin", levels=Levels(fmc=7), new_rsa_key=lambda: key)
+    (found,) = (one for one in needs("snp", issue_report(turin.signer, ReportFields())) if isinstance(one, AmdVcek))
+    assert (len(found.chip_id), found.fmc) == (8, 7)
+
+
+@pytest.mark.vectors
+def test_dcap(vectors: Path) -> None:
+    quote = (vectors / "dcap-synthetic/sgx-uptodate.quote.bin").read_bytes()
+    fmspc = bytes.fromhex("aabbccddeeff")
+    assert needs("sgx", quote) == (
+        IntelTcbInfo("sgx", fmspc), IntelPckCrl("platform"), IntelIdentity("qe"), IntelRootCrl(),
+    )  # fmt: skip
+    td = (vectors / "dcap-synthetic/tdx-uptodate.quote.bin").read_bytes()
+    wanted = needs("tdx", td, edition="standard")
+    assert {IntelTcbInfo("tdx", fmspc, "standard"), IntelIdentity("td_qe", "standard")} < set(wanted)
+    as_json = json.dumps({"cc_eventlog": None, "quote": base64.b64encode(td).decode()}).encode()
+    assert needs("tdx", as_json, edition="standard") == wanted
+    for broken in (quote[:100], b"{", b"[]", b"{}", b'{"quote":5}', b'{"quote":"!"}'):
+        with pytest.raises(MalformedEvidence):
+            needs("sgx", broken)
+
+
+@pytest.mark.vectors
+def test_every_quote_and_report_of_the_vectors(manifest: dict[str, object], vectors: Path) -> None:
+    kinds: dict[str, set[type]] = {}
+    cases = manifest["cases"]
+    assert isinstance(cases, list)
+    for case in cases:
+        evidence = case["files"].get("quote") or case["files"].get("report") or case["files"].get("evidence")
+        tee = {"azure-vtpm": "az-tdx-vtpm" if "tdx" in case["id"] else "az-snp-vtpm"}.get(case["tee"], case["tee"])
+        if not isinstance(evidence, str) or tee not in {"sgx", "tdx", "snp", "nvidia", "az-snp-vtpm", "az-tdx-vtpm"}:
+            continue
+        try:
+            wanted = needs(tee, (vectors / evidence).read_bytes())
+        except AdytonError as error:
+            assert case["expected"]["outcome"] != "valid" or isinstance(error, MalformedEvidence), case["id"]
+            continue
+        assert wanted or tee == "nvidia", case["id"]
+        kinds.setdefault(tee, set()).update(map(type, wanted))
+    assert {AmdVcek, AmdChain, AmdCrl} <= kinds["snp"]
+    assert {IntelTcbInfo, IntelRootCrl} <= kinds["sgx"] & kinds["tdx"]
+    assert IntelPck in kinds["sgx"]
+    assert AmdCrl in kinds["az-snp-vtpm"]
+    assert IntelTcbInfo in kinds["az-tdx-vtpm"]
+
+
+@pytest.mark.vectors
+def test_nvidia(vectors: Path) -> None:
+    report = (vectors / "nvidia/h100-550.90.07.spdm").read_bytes()
+    assert needs("nvidia", report) == ()  # the chain is not in it, and the chain says which chip it is
+    manifests = (NvidiaRim("NV_GPU_DRIVER_GH100_550.90.07"), NvidiaRim("NV_GPU_VBIOS_1010_0200_882_96009F0001"))
+    device = {
+        "arch": "HOPPER", "evidence": base64.b64encode(report).decode(),
+        "certificate": base64.b64encode((vectors / "nvidia/h100-550.90.07-chain.pem").read_bytes()).decode(),
+    }  # fmt: skip
+    wanted = needs("nvidia", json.dumps({"device_evidence_list": [device]}).encode())
+    assert wanted[:2] == manifests
+    asked = [one for one in wanted if isinstance(one, NvidiaOcsp)]
+    assert len(asked) == 3
+    switch = (vectors / "nvidia/nvswitch-ls10.spdm").read_bytes()
+    chain = (vectors / "nvidia/nvswitch-ls10-chain.pem").read_bytes()
+    device = {
+        "arch": "LS10", "evidence": base64.b64encode(switch).decode(), "certificate": base64.b64encode(chain).decode(),
+    }  # fmt: skip
+    (first, *_) = needs("nvidia", json.dumps({"device_evidence_list": [device]}).encode())
+    assert first == NvidiaRim("NV_SWITCH_BIOS_5612_0002_890_9610550001")
+
+
+@pytest.mark.vectors
+def test_a_manifests_signers_are_asked_about_too(vectors: Path) -> None:
+    body = (vectors / "nvidia/rim/NV_GPU_DRIVER_GH100_550.90.07.xml").read_bytes()
+    item = Item.read(NvidiaRim("NV_GPU_DRIVER_GH100_550.90.07"), body, url="test:", fetched=NOW)
+    asked = after(item, "nvidia")
+    assert len(asked) == 3
+    recorded = [ocsp.load_der_ocsp_response(path.read_bytes()) for path in vectors.glob("nvidia/ocsp/*rim*")]
+    assert {NvidiaOcsp(one.issuer_name_hash, one.issuer_key_hash, one.serial_number) for one in recorded} <= set(asked)
+
+
+def test_others_need_nothing() -> None:
+    assert needs("nitro", b"anything") == needs("tpm", b"") == ()
+
+
+@pytest.mark.parametrize("tee", ["snp", "sgx", "tdx", "nvidia", "az-snp-vtpm", "az-tdx-vtpm"])
+@given(evidence=st.one_of(st.binary(max_size=3000), st.binary(max_size=100).map(lambda b: b'{"quote":"' + b + b'"}')))
+def test_any_bytes_are_read_or_refused(tee: str, evidence: bytes) -> None:
+    with contextlib.suppress(AdytonError):
+        needs(tee, evidence)
+
+
+def test_evidence_does_not_choose_its_endorser(forge: Forge, endorser: Endorser, collect: Collect) -> None:
+    """dstack review (January 2026): a caller-chosen PCCS URL. Where endorsements come from is configuration."""
+    report = json.dumps({"pccs_url": endorser.url, "quote": "x", "collateral_service": endorser.url}).encode()
+    with pytest.raises(MalformedEvidence):
+        gather.gather("tdx", report, collect(), NOW)
+    assert endorser.asked == []
+
+
+def test_gathered_snp_verifies(forge: Forge, endorser: Endorser, collect: Collect, clock: Clock) -> None:
+    play_amd(endorser, forge)
+    collector = collect(f"kds={endorser.url}")
+    found = gather.gather("snp", forge.report(), collector, NOW)
+    from adyton.crypto.x509 import Certificate
+
+    anchors = TrustAnchors(vendor=False, custom=frozenset({Certificate(forge.certificates[2][1]).spki_fingerprint}))
+    verified = verify(
+        "snp", forge.report(), endorsements=found, now=NOW, anchors=anchors, revocation=Revocation.REQUIRED
+    )
+    assert verified.unchecked == ("report_data", "init_data")
+    endorser.outage = True
+    assert gather.gather("snp", forge.report(), collect(), NOW) == found
+    assert endorser.asked == ["/vcek/v1/Genoa/cert_chain", "/vcek/v1/Genoa/crl", vcek_path(forge)]
+
+
+def test_problems_are_told_and_verification_says_what_it_misses(
+    forge: Forge, endorser: Endorser, collect: Collect
+) -> None:
+    play_amd(endorser, forge)
+    del endorser.routes[vcek_path(forge)]
+    collector = collect(f"kds={endorser.url}")
+    with pytest.raises(NotFound):
+        gather.gather("snp", forge.report(), collector, NOW)
+    problems: list[AdytonError] = []
+    found = gather.gather("snp", forge.report(), collector, NOW, problems=problems)
+    assert [error.code for error in problems] == ["endorsement_absent"]
+    assert len(found.crls) == 1
+    with pytest.raises(EndorsementMissing):
+        verify("snp", forge.report(), endorsements=found, now=NOW, anchors=TrustAnchors())
+
+
+@pytest.mark.vectors
+@pytest.mark.parametrize("kind", ["pccs", "pcs"])
+def test_gathered_from_pccs_and_from_pcs(
+    vectors: Path, endorser: Endorser, collect: Collect, clock: Clock, kind: str
+) -> None:
+    clock.at = at("2026-01-15T00:00:00Z")
+    for tee in ("sgx", "tdx"):
+        play_intel(
+            endorser,
+            vectors / f"dcap-synthetic/{tee}-uptodate.collateral.json",
+            tee=tee,
+            ca="platform",
+            pccs=kind == "pccs",
+        )
+        sources = (f"pccs={endorser.url}",) if kind == "pccs" else (f"pcs={endorser.url}", f"root-crl={endorser.url}")
+        evidence = (vectors / f"dcap-synthetic/{tee}-uptodate.quote.bin").read_bytes()
+        found = gather.gather(tee, evidence, collect(*sources), clock.at)
+        assert len(found.crls) == 2
+        assert len(found.documents) == 2
+    assert any("update=early" in target for target in endorser.asked)
+    endorser.routes["/tdx/certification/v4/tcb"] = Answer(b"{}", headers={"TCB-Info-Issuer-Chain": "x"})
+    with pytest.raises(AdytonError) as caught:
+        collect(*sources).refresh(IntelTcbInfo("tdx", bytes.fromhex("aabbccddeeff")))
+    assert caught.value.code == "endorsement_unusable"

@@ -6,9 +6,10 @@ end when the tenant's policies or reference values change after the appraisal: n
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import cast
+
+import msgspec
 
 from adyton.appraisal import explain
 from adyton.broker import session
@@ -26,8 +27,7 @@ from adyton.protocol.resource import ResourcePath
 from adyton.stores.sqlite import Store
 
 
-@dataclass(frozen=True, slots=True)
-class Asking:
+class Asking(msgspec.Struct, frozen=True):
     """When, from where, and with which query a resource was asked for."""
 
     at: datetime

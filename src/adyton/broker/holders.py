@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from dataclasses import dataclass
+
+import msgspec
 
 from adyton.crypto.jwk import TeeKey
 from adyton.protocol.ear import TokenClaims
@@ -17,8 +18,7 @@ from adyton.protocol.ear import TokenClaims
 MAX_KNOWN = 2048
 
 
-@dataclass(frozen=True, slots=True)
-class Holder:
+class Holder(msgspec.Struct, frozen=True):
     """Whoever asks: the key to encrypt to, the claims to decide by, and the generation that they were made under.
 
     ``handle`` joins the audit rows of one attester's session: a few digits of its public key's digest.

@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 
 from adyton.appraisal.explain import measurement_accepted
 from adyton.appraisal.rego_check import RESOURCE_DATA
@@ -85,18 +86,17 @@ class Releaser:
             reasons.append(_CHANGED)
         if claims.expires <= now.timestamp():
             reasons.append("token_expired: the attestation result has expired")
-        data: dict[str, JsonValue] = {
-            "plugin": "resource",
-            "resource-path": [path.repository, path.type, path.tag],
-            "query": dict(query or {}),
-        }
+        asked = view.resource is not None or (resource is not None and resource.binding.policy is not None)
+        data: dict[str, JsonValue] = {}
+        if asked:
+            parts: list[JsonValue] = [path.repository, path.type, path.tag]
+            data = {"plugin": "resource", "resource-path": parts, "query": dict(query or {})}
         by = ""
         if resource is not None:
             by, why_not = await self._bound(view, claims, resource.binding, data)
             reasons += why_not
         if view.resource is not None and not await self._allows(view.resource, view, claims, data):
             reasons.append("resource_policy: the tenant's resource policy does not allow it")
-        asked = view.resource is not None or (resource is not None and resource.binding.policy is not None)
         if asked and (self._book.view(tenant, now) is not view or self._book.changed(tenant, path, resource)):
             reasons.append(_CHANGED)
         if resource is None:
@@ -120,15 +120,16 @@ class Releaser:
             return []
         reasons = []
         limit = DEVELOPMENT_HARDWARE
-        values = dict(submodule.vector.items())
+        values = list(submodule.vector.items())
         if submodule.root is RootKind.CUSTOM and submodule.root_fingerprint in self._roots:
-            if values.pop("hardware") != limit:
+            values = [item for item in values if item[0] != "hardware"]
+            if submodule.vector["hardware"] != limit:
                 reasons.append(_element(submodule, "hardware", f"exactly {limit} under a development root"))
         elif submodule.root is not RootKind.VENDOR:
             reasons.append(f"root_not_trusted: {submodule.name} leads to a root that is not trusted here")
-        bad = [name for name, value in values.items() if value >= limit]
+        bad = [name for name, value in values if value >= limit]
         reasons += [_element(submodule, name, f"below {limit}") for name in bad]
-        if not bad and not any(Tier.of(value) is Tier.AFFIRMING for value in values.values()):
+        if not bad and Tier.of(max(value for _, value in values)) is not Tier.AFFIRMING:  # the highest affirms, or none
             reasons.append(f"nothing_affirmed: the policy affirms nothing about {submodule.name}")
         return reasons
 
@@ -185,7 +186,10 @@ class Releaser:
 
 
 def _names(entry: str, primary: Submodule) -> bool:
-    return WorkloadIdentity.parse(entry).matches(primary.measurement, primary.host_data)
+    return _identity(entry).matches(primary.measurement, primary.host_data)
+
+
+_identity = lru_cache(maxsize=1024)(WorkloadIdentity.parse)  # of an entry that parses, so of bounded length
 
 
 def _element(submodule: Submodule, name: str, expected: str) -> str:

@@ -81,8 +81,7 @@ def _submodule(appraisal: Appraisal, reference_generation: int, *, verbose: bool
     return written
 
 
-@dataclass(frozen=True, slots=True)
-class Submodule:
+class Submodule(msgspec.Struct, frozen=True):
     """One submodule of a token as a relying party needs it. ``measurement`` is hex, ``host_data`` bytes.
 
     ``root`` and ``reference_generation`` are ``None`` in tokens that do not say them. ``image`` is the manifest digest of the attested workload document.
@@ -102,8 +101,7 @@ class Submodule:
     evidence: Mapping[str, JsonValue]
 
 
-@dataclass(frozen=True, slots=True)
-class TokenClaims:
+class TokenClaims(msgspec.Struct, frozen=True):
     """A token's payload, read. ``raw`` is the whole of it, as resource policies read it. Times are Unix seconds."""
 
     issued: int

@@ -8,7 +8,6 @@ they came: the TEE's room reads them. Members that the protocol does not know ar
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 
 import msgspec
@@ -98,8 +97,7 @@ class TokenBody(msgspec.Struct, frozen=True):
     token: str
 
 
-@dataclass(frozen=True, slots=True)
-class Attestation:
+class Attestation(msgspec.Struct, frozen=True):
     """A readable ``/attest`` body. ``primary`` is the evidence's JSON, byte for byte; ``init_data`` its exact text."""
 
     nonce: str

@@ -19,8 +19,7 @@ MAX_VALUE = 2 * 1024 * 1024
 _KIND = "resource"
 
 
-@dataclass(frozen=True, slots=True)
-class ResourceInfo:
+class ResourceInfo(msgspec.Struct, frozen=True):
     """What may be shown of a resource: everything but its value. ``size`` in bytes."""
 
     path: ResourcePath

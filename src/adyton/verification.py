@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from datetime import datetime
 
 from adyton import tee as tees
-from adyton.crypto.x509 import EndorsementSet, spki_fingerprint
+from adyton.crypto.x509 import EndorsementSet
 from adyton.rats.types import Check, ReportData, Revocation, TrustAnchors, VerifiedEvidence
 from adyton.tee.recognise import recognise
 from adyton.tee.remembered import Remembered
@@ -42,9 +42,9 @@ def verify(
     ``evidence``: raw, or in CoCo's JSON form. ``tee``: a wire name (``adyton.tee.WIRE_NAMES``); ``None`` recognises it by
     its form. ``endorsements``: certificates, CRLs and the vendor's documents, as bytes of their files or parsed.
     ``at``: a time with a time zone. ``report_data``, ``init_data``: what the evidence's fields must hold, in full length;
-    what is not given is not compared, and stands in ``unchecked`` of the result. ``trust_roots``: certificates to trust
-    instead of the vendor's pinned roots. ``remembered``: a memory of verified chains that many calls may share; one for
-    each thread. ``trail`` receives every check as it is done.
+    what is not given is not compared, and stands in ``unchecked`` of the result. ``trust_roots``: certificates or bare
+    public keys to trust instead of the vendor's pinned roots. ``remembered``: a memory of verified chains that many calls
+    may share; one for each thread. ``trail`` receives every check as it is done.
 
     Raises ``MalformedEvidence`` (the bytes are not that evidence), ``UnsupportedEvidence`` (cannot be verified with what
     was given), another ``EvidenceError``, or an ``EndorsementError``; ``ValueError`` for a naive time or an expectation
@@ -53,9 +53,9 @@ def verify(
     given = _parsed(endorsements)
     anchors = trust_roots if isinstance(trust_roots, TrustAnchors) else TrustAnchors()
     if trust_roots is not None and not isinstance(trust_roots, TrustAnchors):
-        roots = _parsed(trust_roots).certificates
-        anchors = TrustAnchors(vendor=False, custom=frozenset(map(spki_fingerprint, roots)))
-        given = given.plus(roots)
+        roots = _parsed(trust_roots)
+        anchors = TrustAnchors(vendor=False, custom=roots.fingerprints)
+        given = given.with_all(roots)
     return tees.verify(
         tee if tee is not None else recognise(evidence),
         evidence,

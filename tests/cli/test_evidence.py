@@ -233,7 +233,7 @@ def test_a_named_root_replaces_the_pinned_ones(cli: Cli, vectors: Path, genoa: t
 
 @pytest.mark.vectors
 def test_a_tee_without_a_room_is_four(cli: Cli, vectors: Path) -> None:
-    status, out, _ = cli("evidence", "verify", vectors / GENOA, "--tee", "sgx", "--json")
+    status, out, _ = cli("evidence", "verify", vectors / GENOA, "--tee", "hygondcu", "--json")
     assert (status, one(out)["error"]["code"]) == (4, "tee_unsupported")
 
 

@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adyton.crypto.ecdsa import P384_ORDER, verify_p384
+from adyton.crypto.ecdsa import P384_ORDER, P521_ORDER, verify_p384, verify_p521
 from adyton.errors import SignatureInvalid
 
 KEY = ec.derive_private_key(0x5EED, ec.SECP384R1())
@@ -64,3 +64,20 @@ def test_a_signature_is_malleable_so_its_hash_is_no_identity() -> None:
 def test_random_signatures_are_refused(signature: bytes, data: bytes) -> None:
     with pytest.raises(SignatureInvalid):
         verify_p384(KEY.public_key(), signature, data, size=48, byteorder="big")
+
+
+def test_p521_reads_two_numbers_of_66_bytes() -> None:
+    key = ec.derive_private_key(0x5EED, ec.SECP521R1())
+    r, s = decode_dss_signature(key.sign(b"data", ec.ECDSA(hashes.SHA512())))
+    good = r.to_bytes(66, "big") + s.to_bytes(66, "big")
+    verify_p521(key.public_key(), good, b"data")
+    verify_p521(key.public_key(), good[:66] + (P521_ORDER - s).to_bytes(66, "big"), b"data")
+    for pair in ((0, s), (r, 0), (P521_ORDER, s), (r, P521_ORDER), (2**528 - 1, s), (s, r)):
+        with pytest.raises(SignatureInvalid):
+            verify_p521(key.public_key(), b"".join(number.to_bytes(66, "big") for number in pair), b"data")
+    with pytest.raises(SignatureInvalid):
+        verify_p521(key.public_key(), good, b"Data")
+    with pytest.raises(ValueError, match="P-521 signature"):
+        verify_p521(key.public_key(), good[1:], b"data")
+    with pytest.raises(ValueError, match="P-521 key"):
+        verify_p521(KEY.public_key(), good, b"data")

@@ -303,15 +303,15 @@ def _read(path: Path) -> bytes:
 def _endorsements(paths: Sequence[Path], trust_roots: Sequence[Path]) -> tuple[EndorsementSet, TrustAnchors]:
     """What was given, and what is trusted. A root that is trusted by name is also one of the certificates at hand."""
     from adyton.collateral import directory
-    from adyton.crypto.x509 import EndorsementSet, spki_fingerprint
+    from adyton.crypto.x509 import EndorsementSet
 
     endorsements = directory.load(paths) if paths else EndorsementSet()
     if not trust_roots:
         return endorsements, TrustAnchors()
-    roots = directory.load(trust_roots).certificates
-    if not roots:
-        raise click.UsageError("--trust-root: no certificate in it")
-    return endorsements.plus(roots), TrustAnchors(vendor=False, custom=frozenset(map(spki_fingerprint, roots)))
+    roots = directory.load(trust_roots)
+    if not roots.fingerprints:
+        raise click.UsageError("--trust-root: no certificate or public key in it")
+    return endorsements.with_all(roots), TrustAnchors(vendor=False, custom=roots.fingerprints)
 
 
 def _success(verified: VerifiedEvidence) -> dict[str, Any]:

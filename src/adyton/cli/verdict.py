@@ -22,6 +22,8 @@ _ALWAYS = ("measurement", "report_data", "init_data", "debug", "tcb_status", "pl
 # What a reader must know about each thing that was not checked.
 UNCHECKED = {
     "revocation": "whether the endorser has revoked a certificate: you asked not to look",
+    "revocation_lists": "whether the endorser has revoked a certificate: it asks for no list, and none was given",
+    "signature": "anything at all: this evidence is not signed, anybody can write it",
     "report_data": "for which nonce and key it was made: no expectation was given, so it may be a replay",
     "init_data": "with what it was started: no expectation was given",
     "chip_id": "which chip it is: the evidence does not say",

@@ -34,6 +34,7 @@ _VERSION = 0xA0
 _COMMON_NAME = bytes.fromhex("0603550403")  # 2.5.4.3
 _TEXT = frozenset({0x0C, 0x13})  # UTF8String, PrintableString
 _PEM_BEGIN = b"-----BEGIN "
+_SEQUENCE = bytes((der.SEQUENCE,))
 _HYGON_SIZES = frozenset({832, 2084, 832 + 2084})
 _HYGON_BEGINS = frozenset({b"\1\0\0\0", b"\2\0\0\0"})  # the version: 1 of HRK and HSK, 2 of CEK and PEK
 _FOREIGN = (
@@ -256,6 +257,12 @@ class EndorsementSet:
             (*self.crls, *other.crls),
             (*self.documents, *other.documents),
         )
+
+    @property
+    def fingerprints(self) -> frozenset[bytes]:
+        """SHA-256 of the SPKI of each certificate, and of each bare public key among the documents: what can be trusted."""
+        keys = (document for document in self.documents if document[:1] == _SEQUENCE and not is_ocsp(document))
+        return frozenset((*map(spki_fingerprint, self.certificates), *(hashlib.sha256(key).digest() for key in keys)))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, EndorsementSet) and self.digest == other.digest

@@ -285,7 +285,7 @@ def verify(
         root_fingerprint=run.signer.fingerprint.hex(),
         checks=_passed(wants_report_data, wants_init_data),
         expires=NEVER,
-        expires_first="none",
+        expires_first="nothing",
         unchecked=unchecked,
     )
 

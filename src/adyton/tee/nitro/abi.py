@@ -30,7 +30,7 @@ _REQUIRED = frozenset({"module_id", "digest", "timestamp", "pcrs", "certificate"
 _OPTIONAL_SIZES = {"public_key": 1024, "user_data": 512, "nonce": 512}
 _MEMBERS = _REQUIRED | _OPTIONAL_SIZES.keys()
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MAX_TIMESTAMP = int((datetime.max.replace(tzinfo=UTC) - _EPOCH) / timedelta(milliseconds=1))
+_MAX_TIMESTAMP = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // timedelta(milliseconds=1)
 _INTEGERS = frozenset({int})
 _BYTES = frozenset({bytes})
 _PCR_INDICES = frozenset(range(MAX_PCR + 1))

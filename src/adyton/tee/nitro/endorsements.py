@@ -69,7 +69,7 @@ def path_of(leaf: Certificate, bundle: Sequence[bytes], anchors: TrustAnchors, n
     certificates = [Certificate(encoded) for encoded in bundle]
     profile = PROFILES[len(certificates)]
     path = build(leaf, EndorsementSet(certificates), profile, trusted=trusted(anchors), now=now)
-    if path.certificates[1:] != tuple(reversed(certificates)):
+    if path.certificates[1:] != tuple(reversed(certificates)) or len(set(bundle)) != len(bundle):
         raise EndorsementMalformed(
             "cabundle is not the leaf's chain from root to issuer",
             code="cabundle_order",

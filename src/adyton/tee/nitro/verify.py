@@ -169,9 +169,10 @@ def _wants_report_data(run: Verification) -> bool:
 
 def _tell_root(run: Verification) -> tuple[JsonValue, JsonValue]:
     trusted = sorted(pin.hex() for pin in chains.trusted(run.anchors))
-    return trusted[0] if len(trusted) == 1 else [
-        *trusted
-    ], run.authorities.root_fingerprint if run.authorities else None
+    got = run.path.root.spki_fingerprint.hex() if run.path is not None else None
+    if run.authorities is not None:
+        got = run.authorities.root_fingerprint
+    return trusted[0] if len(trusted) == 1 else [*trusted], got
 
 
 def _tell_validity(run: Verification) -> tuple[JsonValue, JsonValue]:
@@ -240,8 +241,10 @@ def _verified(run: Verification) -> VerifiedEvidence:
     authorities = run.keep()
     wants_revocation, wants_report_data = _wants_revocation(run), run.report_data is not None
     unchecked: tuple[str, ...] = ()
-    if authorities.crls_missing or run.revocation is Revocation.UNCHECKED_AS_ASKED:
+    if run.revocation is Revocation.UNCHECKED_AS_ASKED:
         unchecked += ("revocation",)
+    elif authorities.crls_missing:
+        unchecked += ("revocation_lists",)
     if not wants_report_data:
         unchecked += ("report_data",)
     claims = claims_of.of_document(document)

@@ -100,7 +100,7 @@ def verify(
         root_fingerprint=ANYBODY.hex(),
         checks=done(STEPS, run),
         expires=NEVER,
-        expires_first="none",
+        expires_first="nothing",
         unchecked=unchecked,
     )
 

@@ -22,6 +22,7 @@ __all__ = ["FIELD_SIZES", "ROOMS", "WIRE_NAMES", "Remembered", "show", "verify"]
 # TEE (wire name) -> the module that verifies its evidence
 ROOMS = {
     "az-snp-vtpm": "adyton.tee.az_vtpm.snp",
+    "az-tdx-vtpm": "adyton.tee.az_vtpm.tdx",
     "nvidia": "adyton.tee.nvidia.verify",
     "csv": "adyton.tee.csv.verify",
     "se": "adyton.tee.se.verify",

@@ -21,6 +21,7 @@ NOT_SUPPORTED = "not supported"
 _UNCOMPARED = ("failure", "note")  # members of `expected` that say why, not what
 # The manifest's name of a TEE -> the module with ``RUNNERS``, kind of case -> function.
 _MODULES = {
+    "azure-vtpm": "adyton.cli.vectors.azure",
     "csv": "adyton.cli.vectors.csv",
     "ibm-se": "adyton.cli.vectors.se",
     "cca": "adyton.cli.vectors.cca",

@@ -29,7 +29,8 @@ NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
 FORGE = DcapForge.new(NOW)
 ADVISORIES = ["INTEL-SA-00001", "INTEL-SA-00002", "INTEL-DOC-10000"]
 Advisories = st.lists(st.sampled_from(ADVISORIES), max_size=2, unique=True)
-Svn = st.integers(0, 3)
+Svn = st.integers(0, 3)  # what levels ask for
+High = st.sampled_from([1, 2, 3, 3, 4])  # what platforms have: mostly enough, or every table would refuse
 
 
 def components(*first: int) -> tuple[int, ...]:
@@ -37,9 +38,14 @@ def components(*first: int) -> tuple[int, ...]:
 
 
 SGX = st.builds(components, Svn, Svn, Svn)
-TDX = st.builds(components, Svn, st.integers(0, 1), Svn, Svn)
+TDX = st.builds(components, Svn, st.just(0), Svn, Svn)
 MODULE_LEVELS = st.lists(
-    st.builds(ModuleLevel, Svn, st.sampled_from(["UpToDate", "OutOfDate", "Revoked"]), advisories=Advisories),
+    st.builds(
+        ModuleLevel,
+        Svn,
+        st.sampled_from(["UpToDate", "UpToDate", "OutOfDate", "OutOfDate", "Revoked"]),
+        advisories=Advisories,
+    ),
     min_size=1,
     max_size=4,
     unique_by=lambda level: level.isvsvn,
@@ -77,19 +83,19 @@ def worlds(draw: st.DrawFn, *, plain: bool = False) -> World:
     version = st.just(0) if plain else st.sampled_from([0, 1, 1, 3])
     major = draw(version)
     td15 = not plain and draw(st.booleans())
-    module_majors = draw(st.sets(st.sampled_from([1, 3]), min_size=1))
-    modules = {each: draw(MODULE_LEVELS) for each in sorted(module_majors)}
+    module_majors = draw(st.sampled_from([(1, 3), (1, 3), (1,), (3,)]))
+    modules = {each: draw(MODULE_LEVELS) for each in module_majors}
     qe_levels = draw(MODULE_LEVELS)
     if plain:  # it takes the first that fits, as Intel's service sorts them
         levels.sort(key=lambda level: (level.sgx, level.pcesvn, level.tdx or ()), reverse=True)
         qe_levels.sort(key=lambda level: -level.isvsvn)
     return World(
         tee=kind,
-        components=draw(SGX),
-        pcesvn=draw(Svn),
-        svn=components(draw(Svn), major, draw(Svn), draw(Svn)),
-        svn_now=components(draw(Svn), major, draw(Svn), draw(Svn)) if td15 else None,
-        qe_svn=draw(Svn),
+        components=components(draw(High), draw(High), draw(High)),
+        pcesvn=draw(High),
+        svn=components(draw(High), major, draw(High), draw(High)),
+        svn_now=components(draw(High), major, draw(High), draw(High)) if td15 else None,
+        qe_svn=draw(High),
         levels=tuple(levels),
         modules=modules,
         qe_levels=tuple(qe_levels),
@@ -243,3 +249,67 @@ def test_a_worse_platform_never_has_a_better_status(world: World, data: st.DataO
     high = ours(one)[0]
     badness = ["UpToDate", "OutOfDate", "Revoked"]
     assert badness.index(high) <= badness.index(low)
+
+
+@st.composite
+def updated(draw: st.DrawFn) -> World:
+    """A TD of 1.5 whose module was out of date when it was launched, and may have been updated under it."""
+    level = st.builds(
+        Level,
+        st.just(components(1)),
+        st.integers(0, 2),
+        st.sampled_from(STATUSES),
+        st.builds(components, Svn, st.just(0), Svn),
+    )
+    statuses = st.sampled_from(["UpToDate", "UpToDate", "UpToDate", "OutOfDate", "Revoked"])
+    return World(
+        tee="tdx",
+        components=components(1),
+        pcesvn=draw(st.integers(1, 2)),
+        svn=components(draw(st.integers(0, 2)), 1, draw(High)),
+        svn_now=components(draw(High), 1, draw(High)),
+        qe_svn=1,
+        levels=tuple(draw(st.lists(level, min_size=1, max_size=3, unique_by=lambda each: (each.pcesvn, each.tdx)))),
+        modules={1: [ModuleLevel(draw(st.integers(1, 4))), ModuleLevel(0, "OutOfDate", advisories=["INTEL-SA-00003"])]},
+        qe_levels=(ModuleLevel(1, draw(statuses)),),
+    )
+
+
+@given(updated())
+def test_a_td_launched_before_the_update_is_to_be_relaunched(world: World) -> None:
+    try:
+        expected = state(world)
+    except Refused:
+        with pytest.raises(AdytonError):
+            ours(world)
+        return
+    assert ours(world) == expected
+
+
+@pytest.mark.parametrize(
+    ("platform", "now", "status"),
+    [
+        ("UpToDate", (5, 1, 2), "TDRelaunchAdvised"),
+        ("SWHardeningNeeded", (5, 1, 2), "TDRelaunchAdvised"),
+        ("ConfigurationNeeded", (5, 1, 2), "TDRelaunchAdvisedConfigurationNeeded"),
+        ("ConfigurationAndSWHardeningNeeded", (6, 1, 3), "TDRelaunchAdvisedConfigurationNeeded"),
+        ("OutOfDate", (5, 1, 2), "OutOfDate"),
+        ("Revoked", (5, 1, 2), "Revoked"),
+        ("UpToDate", (4, 1, 2), "OutOfDate"),
+        ("UpToDate", (5, 1, 1), "OutOfDate"),
+        ("ConfigurationNeeded", (4, 1, 2), "OutOfDateConfigurationNeeded"),
+    ],
+)
+def test_when_relaunching_is_advised(platform: str, now: tuple[int, ...], status: str) -> None:
+    world = World(
+        tee="tdx",
+        components=components(1),
+        pcesvn=1,
+        svn=components(4, 1, 2),
+        svn_now=components(*now),
+        qe_svn=1,
+        levels=(Level(components(1), 1, platform, components(5, 0, 2)),),
+        modules={1: [ModuleLevel(5), ModuleLevel(3, "OutOfDate")]},
+        qe_levels=(ModuleLevel(1),),
+    )
+    assert ours(world)[0] == state(world)[0] == status

@@ -1,0 +1,1 @@
+"""NVIDIA GPUs and switches: SPDM measurement reports, device certificates, reference integrity manifests."""

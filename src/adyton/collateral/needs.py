@@ -26,8 +26,7 @@ from adyton.collateral.wanted import (
 )
 from adyton.crypto.x509 import Certificate, EndorsementSet
 from adyton.errors import MalformedEvidence
-from adyton.tee.dcap import certified, quote_json
-from adyton.tee.dcap.documents import Reader
+from adyton.tee.dcap import quote_json
 from adyton.tee.dcap.quote import Quote
 from adyton.tee.nvidia import abi as spdm
 from adyton.tee.nvidia import json_form as nvidia_json
@@ -44,7 +43,8 @@ from adyton.wire import b64, strict_json
 MAX_SIZE = 4 * 1024 * 1024
 _HCL_HEADER = 32
 _SNP_SIZE = 1184
-_ENCRYPTED_PPID = 3  # certification data: PPID encrypted with RSA-3072, CPUSVN, PCESVN, PCEID
+_CERTIFICATES = (4, 5)  # certification data: the PCK certificate, alone or with its issuers
+_ENCRYPTED_PPID = 3  # PPID encrypted with RSA-3072, CPUSVN, PCESVN, PCEID
 _PCK_DATA_SIZE = 384 + 16 + 2 + 2
 
 
@@ -89,11 +89,12 @@ def _dcap(evidence: bytes, edition: str, tee: str) -> list[Wanted]:
 def _quote(quote: Quote, edition: str) -> list[Wanted]:
     tee = "tdx" if quote.header.tee_type else "sgx"
     identity = IntelIdentity("td_qe" if tee == "tdx" else "qe", edition)
-    leaf, _ = certified.split(quote)
-    if leaf:
-        certificate, _ = certified.embedded(leaf, b"", Reader(), tee)
-        return [*_of_platform(certificate, tee, edition), identity, IntelRootCrl()]
     data = quote.certification_data
+    if quote.certification_type in _CERTIFICATES:
+        chain = EndorsementSet.parse([data if data[:1] == b"\x30" else data.rstrip(b"\0")]).certificates
+        if not chain:
+            raise _malformed(tee, "there is no PCK certificate in the quote", quote.certification_type)
+        return [*_of_platform(chain[0], tee, edition), identity, IntelRootCrl()]
     if quote.certification_type == _ENCRYPTED_PPID and len(data) == _PCK_DATA_SIZE:
         wanted = IntelPck(quote.header.user_data[:16], data[:384], data[384:400], data[400:402], data[402:404])
         return [wanted, identity, IntelRootCrl()]  # what it says of the platform is known when it is here: ``after``

@@ -510,3 +510,19 @@ def test_a_changed_field_may_be_signed_again(forge: DcapForge) -> None:
     verified = replace(right, quote=changed).verify(report_data=ReportData(b"\1" * 64))
     assert verified.claims["report_data"] == "01" * 64
     assert code_of(replace(right, quote=changed), report_data=ReportData(b"\2" * 64)) == "report_data_mismatch"
+
+
+@pytest.mark.parametrize(
+    ("kind", "version", "td15"),
+    [("sgx", 3, False), ("sgx", 4, False), ("sgx", 5, False), ("tdx", 4, False), ("tdx", 5, False), ("tdx", 5, True)],
+)
+def test_every_version_and_body(forge: DcapForge, kind: str, version: int, td15: bool) -> None:
+    right = attempt(forge, kind)
+    body = sgx_body() if kind == "sgx" else td_body(td15=td15)
+    evidence = replace(right, quote=forge.quote(body, version=version))
+    verified = evidence.verify()
+    assert verified.claims["quote_version"] == version
+    assert verified.claims["tcb_status"] == "UpToDate"
+    assert code_of(replace(evidence, quote=forge.quote(body, version=version, quote_signer=new_key()))) == "quote_sig"
+    other = replace(evidence, tee=other_tee(kind))
+    assert code_of(other) == "tee_type"

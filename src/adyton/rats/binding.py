@@ -50,6 +50,34 @@ def report_data(canonical: bytes, algorithm: str = DEFAULT_HASH) -> ReportData:
     return ReportData(digest(canonical, algorithm).ljust(64, b"\0"))
 
 
+# Where the digest goes, where that is not 64 bytes with zeros after it (``kbs-protocol`` 1.5): TEE -> bytes of the field;
+# ``None``: as long as the digest, and nothing after it.
+_FIELDS: dict[str, int | None] = {
+    "az-snp-vtpm": None,
+    "az-tdx-vtpm": None,
+    "nitro": None,
+    "nvidia": 32,
+    "sample": None,
+    "sampledevice": None,
+    "tpm": 32,
+}
+
+
+def default_hash(tee: str) -> str:
+    """The digest of a TEE's binding unless another was negotiated: SHA-384, and SHA-512 for ``se``."""
+    return "sha512" if tee == "se" else DEFAULT_HASH
+
+
+def expected(tee: str, canonical: bytes, algorithm: str | None = None) -> ReportData:
+    """What the field of ``tee``'s evidence must hold over a canonical object (``kbs-protocol`` 1.5).
+
+    A field shorter than the digest holds its beginning, never less than 32 bytes; a longer one has zeros after it.
+    """
+    value = digest(canonical, algorithm or default_hash(tee))
+    size = _FIELDS.get(tee, 64)
+    return ReportData(value if size is None else value[:size].ljust(size, b"\0"))
+
+
 def check_report_data(tee: str, expected: ReportData, got: ReportData) -> None:
     """Compare whole fields in constant time; an all-zero expectation is the caller's mistake, not a match."""
     if not any(expected.value):

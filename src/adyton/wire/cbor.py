@@ -148,8 +148,8 @@ def _check(value: Any) -> None:
         return
     else:
         raise ValueError("a value of a kind that is not used here")
-    if not _LEAVES.issuperset(map(type, inner)):
-        for item in inner:
+    for item in inner:
+        if type(item) not in _LEAVES:
             _check(item)
 
 

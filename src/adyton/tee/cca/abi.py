@@ -6,7 +6,8 @@ Tag 399 around ``{44234: platform, 44241: realm}``, each a byte string; newer at
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -49,13 +50,23 @@ def is_json(evidence: bytes) -> bool:
     return bool(evidence) and evidence[0] in _JSON_BEGINS
 
 
-def read(evidence: bytes) -> Token:
+class Platform(NamedTuple):
+    """The platform's half: its message, and the claims in it."""
+
+    message: cose.Sign1
+    claims: PlatformClaims
+
+
+def read(evidence: bytes, known: Callable[[bytes], Platform | None] | None = None) -> Token:
     """A token as it is, or in CoCo's JSON form ``{"token": [bytes as numbers]}``; ``MalformedEvidence``."""
-    return parse(_from_json(evidence) if is_json(evidence) else evidence)
+    return parse(_from_json(evidence) if is_json(evidence) else evidence, known)
 
 
-def parse(data: bytes) -> Token:
-    """From exactly one token, or ``MalformedEvidence``."""
+def parse(data: bytes, known: Callable[[bytes], Platform | None] | None = None) -> Token:
+    """From exactly one token, or ``MalformedEvidence``.
+
+    ``known`` may have the platform's half, by its bytes: realms of one platform send the same one.
+    """
     if len(data) > MAX_SIZE:
         raise _malformed("size", f"larger than {MAX_SIZE} bytes")
     try:
@@ -71,16 +82,19 @@ def parse(data: bytes) -> Token:
         raise _malformed("token", "a map of the platform's and the realm's token is due", expected=[PLATFORM, REALM])
     wrapped = tag == WRAPPED_TAG
     platform_bytes = _half(collection[PLATFORM], wrapped=wrapped)
-    platform = _message("platform", platform_bytes)
-    realm = _message("realm", _half(collection[REALM], wrapped=wrapped))
+    platform = known(platform_bytes) if known is not None else None
     try:
+        if platform is None:
+            message = _message("platform", platform_bytes)
+            platform = Platform(message, platform_claims(_claims("platform", message)))
+        realm = _message("realm", _half(collection[REALM], wrapped=wrapped))
         return Token(
             raw=data,
             wrapped=wrapped,
             platform_bytes=platform_bytes,
-            platform=platform,
+            platform=platform.message,
             realm=realm,
-            platform_claims=platform_claims(_claims("platform", platform)),
+            platform_claims=platform.claims,
             realm_claims=realm_claims(_claims("realm", realm)),
         )
     except Wrong as error:

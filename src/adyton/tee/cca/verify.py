@@ -34,6 +34,7 @@ _ALWAYS = Window(datetime.min.replace(tzinfo=UTC), NEVER)
 class _Known(NamedTuple):
     """A platform's token that was verified, by whose key, and the RAK that it vouches for."""
 
+    platform: abi.Platform
     signer: PlatformKey
     rak: bytes
     realm_key: ec.EllipticCurvePublicKey
@@ -43,51 +44,53 @@ class Verification:
     """One verification: what was given, and what the steps have found so far."""
 
     __slots__ = (
-        "anchors",
-        "given",
-        "init_data",
-        "key",
-        "known",
-        "remembered",
-        "report_data",
-        "revocation",
-        "signer",
+        "_keys_key", "_memory_key", "anchors", "given", "init_data", "key", "known", "now", "remembered", "report_data", "signer",
         "token",
-    )
+    )  # fmt: skip
     signer: PlatformKey
     key: ec.EllipticCurvePublicKey
 
     def __init__(
         self,
-        token: abi.Token,
+        evidence: bytes,
         *,
         given: EndorsementSet,
         anchors: TrustAnchors,
-        revocation: Revocation,
         report_data: ReportData | None,
         init_data: bytes | None,
         remembered: Remembered | None,
         now: datetime,
     ) -> None:
-        self.token = token
         self.given = given
         self.anchors = anchors
-        self.revocation = revocation
         self.report_data = report_data
         self.init_data = init_data
         self.remembered = remembered
-        known = remembered.recall(self.memory_key(), now) if remembered is not None else None
-        self.known = known if isinstance(known, _Known) else None
+        self.now = now
+        self.known: _Known | None = None
+        self._memory_key: tuple[object, ...] = ()
+        self._keys_key = (TEE, "keys", given.digest)
+        self.token = abi.read(evidence, self._recall if remembered is not None else None)
 
-    def memory_key(self) -> tuple[object, ...]:
-        """All that verifying the platform's token looks at. Nothing of it has a time."""
-        return (
-            TEE,
-            hashlib.sha256(self.token.platform_bytes).digest(),
-            self.given.digest,
-            self.anchors.vendor,
-            self.anchors.custom,
-        )
+    def _recall(self, platform: bytes) -> abi.Platform | None:
+        """The platform's token, if it was verified already, with what was given and trusted now. Nothing of it has a time."""
+        anchors = self.anchors
+        self._memory_key = (TEE, hashlib.sha256(platform).digest(), self.given.digest, anchors.vendor, anchors.custom)
+        known = self.remembered.recall(self._memory_key, self.now) if self.remembered is not None else None
+        if not isinstance(known, _Known):
+            return None
+        self.known = known
+        return known.platform
+
+    def _keys(self) -> tuple[PlatformKey, ...]:
+        """The keys that were given, taken apart once."""
+        if self.remembered is None:
+            return keys_in(self.given)
+        keys = self.remembered.recall(self._keys_key, self.now)
+        if not isinstance(keys, tuple):
+            keys = keys_in(self.given)
+            self.remembered.keep(self._keys_key, Chain(keys, _ALWAYS))
+        return keys
 
     def format(self) -> None:
         """Shape, mandatory claims, sizes and names: parsing's."""
@@ -97,7 +100,7 @@ class Verification:
         if self.known is not None:
             self.signer = self.known.signer
             return
-        self.signer = signer_of(self.token.platform, self.token.platform_claims, keys_in(self.given), self.anchors)
+        self.signer = signer_of(self.token.platform, self.token.platform_claims, self._keys(), self.anchors)
 
     def trust(self) -> None:
         """That key is trusted by name. No key is trusted otherwise, and none by default."""
@@ -174,8 +177,10 @@ class Verification:
     def keep(self) -> None:
         """Remember the platform's token. Call it after every step."""
         if self.remembered is not None and self.known is None:
-            known = _Known(self.signer, self.token.realm_claims.public_key, self.key)
-            self.remembered.keep(self.memory_key(), Chain(known, _ALWAYS))
+            token = self.token
+            platform = abi.Platform(token.platform, token.platform_claims)
+            known = _Known(platform, self.signer, token.realm_claims.public_key, self.key)
+            self.remembered.keep(self._memory_key, Chain(known, _ALWAYS))
 
 
 def _rak(encoded: bytes) -> ec.EllipticCurvePublicKey:
@@ -253,10 +258,9 @@ def verify(
     if init_data is not None and len(init_data) != PERSONALISATION_SIZE:
         raise ValueError("a realm's personalisation value has 64 bytes")
     run = Verification(
-        abi.read(evidence),
+        evidence,
         given=endorsements,
         anchors=anchors,
-        revocation=revocation,
         report_data=report_data,
         init_data=init_data,
         remembered=remembered,

@@ -36,18 +36,27 @@ def split(quote: Quote) -> tuple[bytes, bytes]:
     return data[:at], data[at:]
 
 
-def embedded(leaf: bytes, issuers: bytes, reader: Reader, tee: str) -> tuple[Certificate, list[Certificate]]:
-    """The certificates in the quote, from ``split``; ``MalformedEvidence`` if they cannot be read."""
+def leaf(text: bytes, reader: Reader, tee: str) -> Certificate:
+    """The PCK certificate in the quote, from ``split``; ``MalformedEvidence`` if it cannot be read."""
     try:
-        if leaf[:1] == b"\x30":  # type 4 in DER
-            return Certificate(leaf), []
-        found = reader.certificates(leaf)
-        rest = reader.certificates(issuers) if issuers.strip(b"\0\r\n\t ") else []
+        if text[:1] == b"\x30":  # type 4 in DER
+            return Certificate(text)
+        found = reader.certificates(text)
     except EndorsementError as error:
         raise _malformed(tee, error.message) from error
     if len(found) != 1:
-        raise _malformed(tee, "it has no certificate")
-    return found[0], rest
+        raise _malformed(tee, "more than one certificate where there is one")
+    return found[0]
+
+
+def issuers(text: bytes, reader: Reader, tee: str) -> list[Certificate]:
+    """The certificates above it in the quote, from ``split``; ``MalformedEvidence`` if they cannot be read."""
+    if not text.strip(b"\0\r\n\t "):
+        return []
+    try:
+        return reader.certificates(text)
+    except EndorsementError as error:
+        raise _malformed(tee, error.message) from error
 
 
 def looked_up(quote: Quote, qe_report: bytes, given: Collateral, tee: str) -> Certificate:

@@ -23,7 +23,7 @@ from adyton.tee.dcap import levels
 from adyton.tee.dcap.bodies import SgxBody, TdBody
 from adyton.tee.dcap.collateral import CollateralWalk, VerifiedCollateral
 from adyton.tee.dcap.levels import TcbVerdict
-from adyton.tee.dcap.platform import Platform, PlatformWalk
+from adyton.tee.dcap.platform import Enclave, Platform, PlatformWalk
 from adyton.tee.dcap.quote import INTEL_QE_VENDOR, Quote
 from adyton.tee.dcap.tcb_info import EnclaveLevel, TcbLevel, TdxModule
 from adyton.tee.eventlog import ccel
@@ -39,14 +39,15 @@ class Verification:
     """One verification. ``event_log`` is a TD's, if there is one; ``verdict`` is ``None`` where no collateral is looked at."""
 
     __slots__ = (
-        "_known", "_platform_walk", "body", "event_log", "events", "init_data", "module", "module_level", "platform",
+        "_known", "_platform_walk", "body", "event_log", "events", "init_data", "key", "module", "module_level", "platform",
         "platform_level", "qe_level", "quote", "raw", "report_data", "revocation", "tee", "verdict", "with_collateral",
     )  # fmt: skip
     module: TdxModule
     module_level: EnclaveLevel | None
     platform: Platform
     platform_level: TcbLevel
-    qe_level: EnclaveLevel
+    qe_level: EnclaveLevel | None
+    key: ec.EllipticCurvePublicKey
 
     def __init__(
         self,
@@ -76,6 +77,7 @@ class Verification:
         self.events: tuple[int, ...] = ()
         self.verdict: TcbVerdict | None = None
         self.module_level = None
+        self.qe_level = None
         self._platform_walk = PlatformWalk(
             tee,
             quote,
@@ -90,7 +92,7 @@ class Verification:
         known = self._platform_walk.recall()
         self._known = known is not None
         if known is not None:
-            self.platform = known
+            self.platform, self.key, self.qe_level = known
 
     # The checks, in order. Each is silent or raises.
 
@@ -108,9 +110,8 @@ class Verification:
             )
 
     def settled(self) -> None:
-        """All about the platform is verified: what comes now is the quote's own."""
-        if not self._known:
-            self.platform = self._platform_walk.done()
+        """All about the platform is verified: what comes now is the quoting enclave's, and the quote's own."""
+        self.platform = self._platform_walk.done()
 
     def tdx_module(self) -> None:
         """3.3.7: the TDX module is one of Intel's, by the TCB info."""
@@ -148,6 +149,20 @@ class Verification:
                 spec="evidence 3.3.9",
             )
 
+    def attestation_key(self) -> None:
+        """3.3.11: and that key is a point of P-256."""
+        try:
+            self.key = ec.EllipticCurvePublicKey.from_encoded_point(_P256, b"\x04" + self.quote.attestation_key)
+        except ValueError as error:
+            raise EvidenceError(
+                "the attestation key is not a point of P-256",
+                code="attestation_key",
+                tee=self.tee,
+                field="attestation_key",
+                got=self.quote.attestation_key,
+                spec="evidence 3.3.11",
+            ) from error
+
     def qe_identity(self) -> None:
         """3.3.10: the quoting enclave is the one that Intel describes."""
         levels.check_qe(self._collateral.identity, self.quote.qe_report, self.tee)
@@ -160,18 +175,7 @@ class Verification:
         """3.3.11: the attestation key signed header and body."""
         quote = self.quote
         try:
-            key = ec.EllipticCurvePublicKey.from_encoded_point(_P256, b"\x04" + quote.attestation_key)
-        except ValueError as error:
-            raise EvidenceError(
-                "the attestation key is not a point of P-256",
-                code="attestation_key",
-                tee=self.tee,
-                field="attestation_key",
-                got=quote.attestation_key,
-                spec="evidence 3.3.11",
-            ) from error
-        try:
-            verify_p256(key, quote.signature, self.raw[: quote.signed_size])
+            verify_p256(self.key, quote.signature, self.raw[: quote.signed_size])
         except SignatureInvalid as error:
             raise SignatureInvalid(
                 "the quote's signature does not verify under the attestation key",
@@ -193,6 +197,8 @@ class Verification:
 
     def tcb(self) -> None:
         """3.3.14 to 16: one status of all of them. Whether it is good enough is appraisal's; it cannot be lost."""
+        if self.qe_level is None:
+            raise ValueError("the quoting enclave's level is not known")
         self.verdict = levels.judge(
             self._collateral.info,
             self.platform.levels,
@@ -240,9 +246,9 @@ class Verification:
         return collateral
 
     def remember(self) -> None:
-        """Keep what was verified of the platform. Call it after every check."""
+        """Keep what was verified of platform and quoting enclave. Call it after every check."""
         if not self._known:
-            self._platform_walk.remember(self.platform)
+            self._platform_walk.remember(Enclave(self.platform, self.key, self.qe_level))
 
     def summary(self) -> tuple[tuple[Check, ...], tuple[str, ...]]:
         """The checks that were passed, and what was not checked."""
@@ -267,6 +273,16 @@ def _once(do: Callable[[PlatformWalk], None]) -> Callable[[Verification], None]:
     def step(run: Verification) -> None:
         if not run._known:  # noqa: SLF001 -- this module's own class
             do(run._platform_walk)  # noqa: SLF001
+
+    return step
+
+
+def _unless_known(do: Callable[[Verification], None]) -> Callable[[Verification], None]:
+    """A check over the quoting enclave, which is not done again for a known one."""
+
+    def step(run: Verification) -> None:
+        if not run._known:  # noqa: SLF001
+            do(run)
 
     return step
 
@@ -340,10 +356,13 @@ _BOUND: tuple[Step[Verification], ...] = (
         applies=lambda run: run.init_data is not None,
     ),
 )
-_SETTLED = Step(_check("", "", ""), Verification.settled, applies=lambda _: False)  # no check, but its place is here
+_SETTLED = Step(
+    _check("", "", ""), _unless_known(Verification.settled), applies=lambda _: False
+)  # no check, but its place is here
 _QE_REPORT: tuple[Step[Verification], ...] = (
-    Step(_check("qe_report_sig", "evidence 3.3.8", _QE), Verification.qe_report_signature),
-    Step(_check("qe_report_data", "evidence 3.3.9", _QE), Verification.qe_report_data),
+    Step(_check("qe_report_sig", "evidence 3.3.8", _QE), _unless_known(Verification.qe_report_signature)),
+    Step(_check("qe_report_data", "evidence 3.3.9", _QE), _unless_known(Verification.qe_report_data)),
+    Step(_check("attestation_key", "evidence 3.3.11", _QE), _unless_known(Verification.attestation_key)),
 )
 _SIGNATURE = Step(_check("quote_sig", "evidence 3.3.11", _QUOTE), Verification.quote_signature)
 
@@ -353,8 +372,8 @@ STEPS: tuple[Step[Verification], ...] = (
     _SETTLED,
     Step(_check("tdx_module", "evidence 3.3.7", _MODULE), Verification.tdx_module, applies=_is_td),
     *_QE_REPORT,
-    Step(_check("qe_identity", "evidence 3.3.10", _QE), Verification.qe_identity),
-    Step(_check("qe_tcb", "evidence 3.3.10", _QE), Verification.qe_tcb),
+    Step(_check("qe_identity", "evidence 3.3.10", _QE), _unless_known(Verification.qe_identity)),
+    Step(_check("qe_tcb", "evidence 3.3.10", _QE), _unless_known(Verification.qe_tcb)),
     _SIGNATURE,
     Step(_check("platform_tcb", "evidence 3.3.12", _TCB), Verification.platform_tcb),
     Step(_check("tdx_module_tcb", "evidence 3.3.13", _TCB), Verification.module_tcb, applies=_is_td),

@@ -6,15 +6,10 @@ Platform instance id and PPID identify a machine: claims, and nothing for a log.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
-
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-
 from adyton.crypto.x509 import Certificate
 from adyton.rats.types import JsonValue
 from adyton.tee.dcap.collateral import VerifiedCollateral, written
-from adyton.tee.dcap.endorsements import Issuer, Life
+from adyton.tee.dcap.endorsements import Issuer, Span
 from adyton.tee.dcap.levels import TcbVerdict
 from adyton.tee.dcap.pck import Pck
 from adyton.tee.dcap.quote import Quote
@@ -91,29 +86,27 @@ def of_tcb(verdict: TcbVerdict, collateral: VerifiedCollateral) -> dict[str, Jso
     }
 
 
-def of_collateral(lives: Sequence[Life], issuer: Issuer) -> dict[str, JsonValue]:
+def of_collateral(span: Span, issuer: Issuer) -> dict[str, JsonValue]:
     """When what was relied on was issued, and until when it holds."""
     return {
-        "earliest_issue_date": written(min(begin for begin, _, _ in lives)),
-        "latest_issue_date": written(max(begin for begin, _, _ in lives)),
-        "earliest_expiration_date": written(min(end for _, end, _ in lives)),
-        "pck_crl_number": issuer.pck_crl.number if issuer.pck_crl is not None else None,
-        "root_crl_number": issuer.root_crl.number if issuer.root_crl is not None else None,
+        "earliest_issue_date": written(span.earliest),
+        "latest_issue_date": written(span.latest),
+        "earliest_expiration_date": written(span.end),
+        "pck_crl_number": issuer.pck_crl_number,
+        "root_crl_number": issuer.root_crl_number,
     }
 
 
-def coco_platform(pck: Pck, issuer: Issuer, lives: Sequence[Life]) -> dict[str, JsonValue]:
+def coco_platform(pck: Pck, issuer: Issuer, span: Span) -> dict[str, JsonValue]:
     """CoCo's claims of certificate and collateral, but for those that depend on the quote's own TCB."""
-    dates = of_collateral(lives, issuer)
-    key = issuer.root.public_key.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
     claims: dict[str, JsonValue] = {
         "collateral_expiration_status": "0",  # what has expired was refused
-        "earliest_issue_date": dates["earliest_issue_date"],
-        "latest_issue_date": dates["latest_issue_date"],
-        "earliest_expiration_date": dates["earliest_expiration_date"],
-        "pck_crl_num": dates["pck_crl_number"],
-        "root_ca_crl_num": dates["root_crl_number"],
-        "root_key_id": hashlib.sha384(key).hexdigest(),
+        "earliest_issue_date": written(span.earliest),
+        "latest_issue_date": written(span.latest),
+        "earliest_expiration_date": written(span.end),
+        "pck_crl_num": issuer.pck_crl_number,
+        "root_ca_crl_num": issuer.root_crl_number,
+        "root_key_id": issuer.root_key_id,
         "platform_provider_id": pck.ppid.hex(),
         "sgx_type": _SGX_TYPES[pck.sgx_type],
     }

@@ -7,7 +7,8 @@ number; where it stood decides nothing. A document whose signature does not veri
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
+from operator import itemgetter
 from typing import NamedTuple
 
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -25,7 +26,7 @@ from adyton.errors import (
 from adyton.rats.types import TrustAnchors
 from adyton.tee.dcap import qe_identity, signed_json, tcb_info
 from adyton.tee.dcap.documents import Collateral
-from adyton.tee.dcap.endorsements import SERVICE, SIGNER_NAME, Issuer, Life, check_signer
+from adyton.tee.dcap.endorsements import SERVICE, SIGNER_NAME, Issuer, Life, Span, check_signer
 from adyton.tee.dcap.pck import Pck
 from adyton.tee.dcap.qe_identity import QeIdentity
 from adyton.tee.dcap.signed_json import Head, Signed
@@ -40,11 +41,11 @@ _QE_IDS = {"sgx": qe_identity.QE, "tdx": qe_identity.TD_QE}
 
 
 class VerifiedCollateral(NamedTuple):
-    """TCB info and QE identity that Intel signed and that are fresh. ``lives``: of all used; ``window``: of all seen."""
+    """TCB info and QE identity that Intel signed and that are fresh. ``span``: of all used; ``window``: of all seen."""
 
     info: TcbInfo
     identity: QeIdentity
-    lives: tuple[Life, ...]
+    span: Span
     window: Window
 
 
@@ -141,7 +142,9 @@ class CollateralWalk:
         for lives in self._signers.values():
             self._lives.append(lives[0])
             self._seen += [(begin, end) for begin, end, _ in lives]
-        return VerifiedCollateral(self._info, self._identity, tuple(self._lives), Window.around(self._now, self._seen))
+        return VerifiedCollateral(
+            self._info, self._identity, Span.of(self._lives), Window.around(self._now, self._seen)
+        )
 
     def _choose(self, name: str, fit: _Fit, url: str) -> tuple[Signed, Certificate]:
         """The document that counts, and the certificate whose key signed it."""
@@ -149,11 +152,10 @@ class CollateralWalk:
         candidates = []
         for document in self._given.signed:
             if document.name == name:
-                head = signed_json.head(document)
-                begin, end = _moment(head.issueDate), _moment(head.nextUpdate)
+                begin, end = document.begin, document.end
                 self._seen.append((begin, end))
-                rank = (begin <= self._now <= end, head.tcbEvaluationDataNumber, begin)
-                candidates.append((fit(head), rank, document))
+                rank = (begin <= self._now <= end, document.head.tcbEvaluationDataNumber, begin)
+                candidates.append((fit(document.head), rank, document.signature, document))
         if not candidates:
             raise EndorsementMissing(
                 f"no {name} is among the endorsements",
@@ -163,9 +165,9 @@ class CollateralWalk:
                 spec="evidence 3.2",
                 hint=f"{url} has it",
             )
-        candidates.sort(key=lambda candidate: (candidate[0], candidate[1], candidate[2].signature), reverse=True)
+        candidates.sort(key=itemgetter(0, 1, 2), reverse=True)
         best = candidates[0][0]
-        fitting = [document for fits, _, document in candidates if fits == best][:MAX_CANDIDATES]
+        fitting = [document for fits, _, _, document in candidates if fits == best][:MAX_CANDIDATES]
         signers = self._possible_signers()
         for document in fitting:
             for signer in signers:
@@ -263,15 +265,6 @@ def _is_signed(document: Signed, certificate: Certificate) -> bool:
     except SignatureInvalid:
         return False
     return True
-
-
-def _moment(text: str) -> datetime:
-    """A date for ordering candidates; one that cannot be read is at the end of time, where nothing is fresh."""
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        return datetime.max.replace(tzinfo=UTC)
-    return moment if moment.tzinfo is not None else datetime.max.replace(tzinfo=UTC)
 
 
 def written(moment: datetime) -> str:

@@ -9,8 +9,10 @@ calls ``tcb_info_issuer_chain`` is just certificates. Documents of other kinds a
 
 from __future__ import annotations
 
+import binascii
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import NamedTuple
 
 import msgspec
@@ -19,7 +21,7 @@ from adyton.crypto.x509 import Certificate, Crl, EndorsementSet
 from adyton.errors import EndorsementError, EndorsementMalformed
 from adyton.tee.dcap import signed_json
 from adyton.tee.dcap.signed_json import Signed
-from adyton.wire import b64, strict_json
+from adyton.wire import strict_json
 
 MAX_CERTIFICATES = 32  # of one text
 
@@ -36,17 +38,28 @@ _TEXT: msgspec.json.Decoder[str] = msgspec.json.Decoder(str)
 
 
 class Collateral(NamedTuple):
-    """All that a set has for DCAP: its certificates and CRLs with those of its bundles, and what is signed in it."""
+    """All that a set has for DCAP: its certificates and CRLs with those of its bundles, and what is signed in it.
+
+    ``by_der``: the certificates by their encoding.
+    """
 
     pool: EndorsementSet
     signed: tuple[Signed, ...]
+    by_der: Mapping[bytes, Certificate]
+
+    def plus(self, more: Iterable[Certificate]) -> Collateral:
+        """With those of ``more`` that are not there yet."""
+        new = [certificate for certificate in more if certificate.der not in self.by_der]
+        if not new:
+            return self
+        return self._replace(pool=EndorsementSet((*new, *self.pool.certificates), self.pool.crls))
 
 
 class Reader:
     """Reads texts of certificates, each certificate once: chains repeat their issuers over and over."""
 
-    def __init__(self, known: Iterable[Certificate] = ()) -> None:
-        self._known = {certificate.der: certificate for certificate in known}
+    def __init__(self, known: Mapping[bytes, Certificate] | None = None) -> None:
+        self._known = known or {}
         self._texts: dict[bytes, Certificate] = {}
 
     def certificates(self, text: bytes) -> list[Certificate]:
@@ -59,7 +72,7 @@ class Reader:
             if certificate is None:
                 encoded = decoded(body)
                 certificate = self._known.get(encoded) or Certificate(encoded)
-                self._known[encoded] = self._texts[body] = certificate
+                self._texts[body] = certificate
             found.append(certificate)
         return found
 
@@ -83,15 +96,18 @@ def blocks(text: bytes) -> list[tuple[bytes, bytes]]:
 def decoded(body: bytes) -> bytes:
     """The DER in a PEM block's base64."""
     try:
-        return b64.decode(body.translate(None, b"\r\n").decode("ascii"))
+        return binascii.a2b_base64(body.translate(None, b"\r\n"), strict_mode=True)  # what counts is the DER
     except ValueError as error:
         raise _malformed("PEM with broken base64") from error
 
 
-def collect(endorsements: EndorsementSet, reader: Reader, more: Iterable[Certificate] = ()) -> Collateral:
-    """All that ``endorsements`` has, and ``more`` certificates. ``EndorsementMalformed`` if collateral cannot be read."""
+@lru_cache(maxsize=64)  # a set is read once, as its certificates are; nothing in it is verified here
+def read(endorsements: EndorsementSet) -> Collateral:
+    """All that ``endorsements`` has; ``EndorsementMalformed`` if collateral in it cannot be read."""
+    by_der = {certificate.der: certificate for certificate in endorsements.certificates}
+    reader = Reader(by_der)
     signed: list[Signed] = []
-    certificates = list(more)
+    certificates: list[Certificate] = []
     crls: list[Crl] = []
     for document in endorsements.documents:
         if not any(mark in document for mark in _MARKS):
@@ -99,7 +115,7 @@ def collect(endorsements: EndorsementSet, reader: Reader, more: Iterable[Certifi
         try:
             found = signed_json.members(document)
             if served := _SERVED & found.keys():
-                signed += [_signed(name, found[name], found["signature"]) for name in served]
+                signed += [_signed(name, found[name], found["signature"]) for name in sorted(served)]
             else:
                 _bundle(found, signed, certificates, crls, reader)
         except EndorsementError:
@@ -108,12 +124,13 @@ def collect(endorsements: EndorsementSet, reader: Reader, more: Iterable[Certifi
             raise _malformed(f"collateral without its {error.args[0]}") from error
         except strict_json.UNREADABLE as error:
             raise _malformed(f"collateral that cannot be read: {error}") from error
-    pool = endorsements.plus(certificates, crls) if certificates or crls else endorsements
-    return Collateral(pool, tuple(signed))
+    by_der |= {certificate.der: certificate for certificate in certificates}
+    pool = EndorsementSet(by_der.values(), (*endorsements.crls, *crls))
+    return Collateral(pool, tuple(signed), by_der)
 
 
 def _signed(name: str, content: bytes, signature: bytes) -> Signed:
-    return Signed(name, content, signed_json.hexadecimal(_TEXT.decode(signature), 64, name))
+    return Signed.of(name, content, signed_json.hexadecimal(_TEXT.decode(signature), 64, name))
 
 
 def _bundle(
@@ -122,8 +139,8 @@ def _bundle(
     for member, (name, signature) in _BUNDLED.items():
         if member in found:
             text = _TEXT.decode(found[member]).encode()
-            inner = signed_json.members(text)
-            if name in inner:  # as served, whole
+            if b'"signature"' in text:  # as served, whole
+                inner = signed_json.members(text)
                 signed.append(_signed(name, inner[name], inner["signature"]))
             else:
                 signed.append(_signed(name, text.strip(), found[signature]))

@@ -6,10 +6,13 @@ by the SHA-256 of its SPKI: Intel issued its certificate twice for one key, and 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import hashlib
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from functools import cache
 from typing import NamedTuple
+
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from adyton.crypto import chain as walk
 from adyton.crypto import path
@@ -37,6 +40,27 @@ _KNOWN_CRITICAL = frozenset({BASIC_CONSTRAINTS, KEY_USAGE})
 _CAS = (("Platform CA", "platform"), ("Processor CA", "processor"))
 
 Life = tuple[datetime, datetime, str]  # begin and end of validity, and of what
+
+
+class Span(NamedTuple):
+    """The lives of several things: earliest and latest begin, and the earliest end with what it is of."""
+
+    earliest: datetime
+    latest: datetime
+    end: datetime
+    first: str
+
+    @classmethod
+    def of(cls, lives: Sequence[Life]) -> Span:
+        """Of at least one life."""
+        begins, ends, names = zip(*lives, strict=True)
+        end = min(ends)
+        return cls(min(begins), max(begins), end, names[ends.index(end)])
+
+    def with_(self, other: Span) -> Span:
+        """Of these things and others."""
+        end, first = (self.end, self.first) if self.end <= other.end else (other.end, other.first)
+        return Span(min(self.earliest, other.earliest), max(self.latest, other.latest), end, first)
 
 
 class Roles(NamedTuple):
@@ -72,18 +96,21 @@ def roles(tee: str) -> Roles:
 class Issuer(NamedTuple):
     """A CA that issues PCK certificates, verified up to a trusted root. The CRLs are those that are signed, if asked for.
 
-    ``lives`` are of all that is used; ``window`` is around all that was looked at.
+    ``root_fingerprint``: SHA-256 of its SPKI; ``root_key_id``: Intel's name for its key, SHA-384 of the point; both hex.
+    ``span`` is of all that is used; ``window`` is around all that was looked at.
     """
 
     certificate: Certificate
     root: Certificate
     kind: str
     root_kind: RootKind
+    root_fingerprint: str
+    root_key_id: str
     pck_crls: tuple[Crl, ...]
-    pck_crl: Crl | None
     root_crls: tuple[Crl, ...]
-    root_crl: Crl | None
-    lives: tuple[Life, ...]
+    pck_crl_number: int | None
+    root_crl_number: int | None
+    span: Span
     window: Window
 
 
@@ -158,11 +185,15 @@ class IssuerWalk:
             root=root,
             kind=self._kind,
             root_kind=RootKind.VENDOR if vendor else RootKind.CUSTOM,
+            root_fingerprint=root.spki_fingerprint.hex(),
+            root_key_id=hashlib.sha384(
+                root.public_key.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
+            ).hexdigest(),
             pck_crls=self._pck_crls,
-            pck_crl=self._pck_crl,
             root_crls=self._root_crls,
-            root_crl=self._root_crl,
-            lives=tuple(lives),
+            pck_crl_number=self._pck_crl.number if self._pck_crl is not None else None,
+            root_crl_number=self._root_crl.number if self._root_crl is not None else None,
+            span=Span.of(lives),
             window=Window.around(self._now, seen),
         )
 

@@ -1,8 +1,9 @@
 """One platform: its PCK certificate, the CA above it, and what Intel says of its TCB (evidence 3.3, steps 2 to 6).
 
 Three things are remembered, each under all that it depends on: a CA with its CRLs, the collateral of a platform family,
-and a whole platform. So a second quote of a platform looks at none of it, and a new platform under a known CA costs the
-one signature on its certificate. Nothing is remembered before the whole quote was found right.
+and a quoting enclave with its platform. An enclave keeps its attestation key for many quotes, and its report certifies that
+key as a certificate does: so a second quote costs its own signature alone, and a new platform under a known CA with known
+collateral those on its certificate, its enclave and its quote. Nothing is remembered before the whole quote was found right.
 """
 
 from __future__ import annotations
@@ -11,23 +12,25 @@ from collections.abc import Hashable
 from datetime import datetime
 from typing import NamedTuple
 
+from cryptography.hazmat.primitives.asymmetric import ec
+
 from adyton.crypto import chain as walk
-from adyton.crypto.x509 import Certificate, EndorsementSet
+from adyton.crypto.x509 import EndorsementSet
 from adyton.rats.types import JsonValue, Revocation, TrustAnchors
 from adyton.tee.dcap import certified, claims, documents, levels, pck
 from adyton.tee.dcap.collateral import CollateralWalk, VerifiedCollateral
 from adyton.tee.dcap.documents import Collateral, Reader
-from adyton.tee.dcap.endorsements import Issuer, IssuerWalk, Life, check_leaf, roles
+from adyton.tee.dcap.endorsements import Issuer, IssuerWalk, Span, check_leaf, roles
 from adyton.tee.dcap.pck import Pck
 from adyton.tee.dcap.quote import Quote
-from adyton.tee.dcap.tcb_info import TcbLevel
+from adyton.tee.dcap.tcb_info import EnclaveLevel, TcbLevel
 from adyton.tee.remembered import Chain, Remembered, Window
 
 
 class Platform(NamedTuple):
     """All that was verified about one platform. ``collateral`` is ``None`` where it was not looked at, as asked.
 
-    ``levels``: those of the TCB info that the certificate reaches. ``lives``: of all that was used. ``coco``: what CoCo
+    ``levels``: those of the TCB info that the certificate reaches. ``span``: of all that was used. ``coco``: what CoCo
     says of a platform, the same for each of its quotes.
     """
 
@@ -35,11 +38,16 @@ class Platform(NamedTuple):
     issuer: Issuer
     collateral: VerifiedCollateral | None
     levels: tuple[TcbLevel, ...]
-    lives: tuple[Life, ...]
-    expires: datetime
-    expires_first: str
-    root_fingerprint: str
+    span: Span
     coco: dict[str, JsonValue]
+
+
+class Enclave(NamedTuple):
+    """A quoting enclave that a platform certified: the key that it signs quotes with, and its level if that was asked."""
+
+    platform: Platform
+    key: ec.EllipticCurvePublicKey
+    level: EnclaveLevel | None
 
 
 class PlatformWalk:
@@ -69,26 +77,20 @@ class PlatformWalk:
         self._base = (
             "dcap", tee, endorsements.digest, anchors.vendor, anchors.custom, self._revocation
         )  # fmt: skip
+        certified_part = raw[quote.signed_size + 68 : quote.size]  # all of the signature data but the quote's signature
+        self._key = (*self._base, with_collateral, quote.header.version, certified_part)
         self._with_collateral = with_collateral
         self._issuer_walk: IssuerWalk | None = None
         self._collateral_walk: CollateralWalk | None = None
         self._given: Collateral | None = None
-        self._issuers: list[Certificate] = []
         self._collateral: VerifiedCollateral | None = None
 
-    def recall(self) -> Platform | None:
-        """The platform, if all of it is remembered."""
+    def recall(self) -> Enclave | None:
+        """Platform and quoting enclave, if all of both is remembered."""
         if self._remembered is None:
             return None
-        found = self._remembered.recall(self._key(), self._now)
-        return found if isinstance(found, Platform) else None
-
-    def _key(self) -> tuple[Hashable, ...]:
-        quote = self._quote
-        named: Hashable = None  # where the quote holds no certificate, the QE's report says which one it is
-        if quote.certification_type in certified.BY_PPID:
-            named = self._report_bytes(), quote.qe_report_signature
-        return (*self._base, self._with_collateral, quote.certification_type, quote.certification_data, named)
+        found = self._remembered.recall(self._key, self._now)
+        return found if isinstance(found, Enclave) else None
 
     def _report_bytes(self) -> bytes:
         offset, raw = self._qe_report
@@ -96,17 +98,18 @@ class PlatformWalk:
 
     def certificate(self) -> None:
         """Step 2: the quote's PCK certificate is there and can be read."""
-        self._reader = Reader(self._endorsements.certificates)
-        leaf, self._rest = certified.split(self._quote)
-        if leaf:
-            self._leaf, self._issuers = certified.embedded(leaf, self._rest, self._reader, self._tee)
+        text, self._rest = certified.split(self._quote)
+        if text:
+            self._leaf = certified.leaf(text, Reader(), self._tee)
         else:
             self._leaf = certified.looked_up(self._quote, self._report_bytes(), self._all(), self._tee)
         self.pck: Pck = pck.read(self._leaf, roles(self._tee).pck)
 
     def _all(self) -> Collateral:
+        """The endorsements, with the issuers that the quote carries; read when something is not remembered."""
         if self._given is None:
-            self._given = documents.collect(self._endorsements, self._reader, self._issuers)
+            given = documents.read(self._endorsements)
+            self._given = given.plus(certified.issuers(self._rest, Reader(given.by_der), self._tee))
         return self._given
 
     def chain(self) -> None:
@@ -168,26 +171,21 @@ class PlatformWalk:
         if self._collateral_walk is not None:
             self._collateral = self._collateral_walk.done()
         collateral = self._collateral
-        lives = (
-            (leaf.not_before, leaf.not_after, "PCK certificate"),
-            *issuer.lives,
-            *(collateral.lives if collateral is not None else ()),
-        )
-        expires, first = min((end, name) for _, end, name in lives)
+        span = Span(leaf.not_before, leaf.not_before, leaf.not_after, "PCK certificate").with_(issuer.span)
+        if collateral is not None:
+            span = span.with_(collateral.span)
         return Platform(
             pck=self.pck,
             issuer=issuer,
             collateral=collateral,
             levels=levels.reached(collateral.info, self.pck) if collateral is not None else (),
-            lives=lives,
-            expires=expires,
-            expires_first=first,
-            root_fingerprint=issuer.root.spki_fingerprint.hex(),
-            coco=claims.coco_platform(self.pck, issuer, lives),
+            span=span,
+            coco=claims.coco_platform(self.pck, issuer, span),
         )
 
-    def remember(self, platform: Platform) -> None:
+    def remember(self, enclave: Enclave) -> None:
         """Keep what was verified. Call it when the whole quote was found right."""
+        platform = enclave.platform
         memory, collateral, issuer = self._remembered, platform.collateral, platform.issuer
         if memory is None:
             return
@@ -200,4 +198,4 @@ class PlatformWalk:
                 memory.keep((*self._base, *self._collateral_name()), Chain(collateral, collateral.window))
         leaf = self._leaf
         window = Window.around(self._now, ((leaf.not_before, leaf.not_after), *windows))
-        memory.keep(self._key(), Chain(platform, window))
+        memory.keep(self._key, Chain(enclave, window))

@@ -6,6 +6,7 @@ PCS API v4, appendix "Enclave identity". ``QE`` signs for SGX, ``TD_QE`` for TDX
 from __future__ import annotations
 
 from datetime import datetime
+from functools import lru_cache
 from typing import Annotated, NamedTuple
 
 import msgspec
@@ -57,6 +58,7 @@ _DECODER: msgspec.json.Decoder[_Identity] = msgspec.json.Decoder(_Identity)
 _KNOWN = frozenset(_Identity.__struct_fields__)
 
 
+@lru_cache(maxsize=64)  # as its set is read once; nothing is verified here
 def parse(document: Signed) -> QeIdentity:
     """From the signed text, or ``EndorsementMalformed``. Whether it is signed and fresh is not asked here."""
     found, plain = signed_json.decode(document, _DECODER)

@@ -13,10 +13,10 @@ from adyton.tee.dcap.quote import Quote
 def of_quote(quote: Quote, tee: str) -> dict[str, JsonValue]:
     """Claims of header, signature data and the PCK certificate, if there is one that can be read."""
     found = claims.of_quote(quote)
-    leaf, _ = certified.split(quote)
-    if leaf:
+    text, _ = certified.split(quote)
+    if text:
         try:
-            certificate, _ = certified.embedded(leaf, b"", Reader(), tee)
+            certificate = certified.leaf(text, Reader(), tee)
             found |= claims.of_pck(pck.read(certificate, roles(tee).pck), claims.kind_of(certificate))
         except (EndorsementError, MalformedEvidence):
             found["pck_ca"] = None

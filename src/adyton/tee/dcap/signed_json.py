@@ -6,7 +6,8 @@ in which it could stand twice.
 
 from __future__ import annotations
 
-from datetime import datetime
+import re
+from datetime import UTC, datetime
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
@@ -15,18 +16,8 @@ from adyton.errors import EndorsementError, EndorsementMalformed
 from adyton.wire import strict_json
 
 MAX_SIZE = 1024 * 1024
+_NEVER = datetime.max.replace(tzinfo=UTC)
 _T = TypeVar("_T")
-
-
-class Signed(NamedTuple):
-    """A signed document: ``content``, byte for byte, and r and s over it, 64 bytes, big-endian.
-
-    ``name`` is that of its member in what Intel serves: ``tcbInfo`` or ``enclaveIdentity``.
-    """
-
-    name: str
-    content: bytes
-    signature: bytes
 
 
 class Head(msgspec.Struct, frozen=True):
@@ -42,15 +33,33 @@ class Head(msgspec.Struct, frozen=True):
 
 
 _HEAD: msgspec.json.Decoder[Head] = msgspec.json.Decoder(Head)
+_NAME = re.compile(rb'[ \t\r\n]*"([^"\\]*)"[ \t\r\n]*:[ \t\r\n]*')
+_AFTER = re.compile(rb"[ \t\r\n]*[,}]")
 _MEMBERS: msgspec.json.Decoder[dict[str, msgspec.Raw]] = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
-def head(document: Signed) -> Head:
-    """What the document says of itself, or ``EndorsementMalformed``."""
-    try:
-        return _HEAD.decode(document.content)
-    except strict_json.UNREADABLE as error:
-        raise malformed(document.name, "not a document of Intel's form") from error
+class Signed(NamedTuple):
+    """A signed document: ``content``, byte for byte, and r and s over it, 64 bytes, big-endian.
+
+    ``name`` is that of its member in what Intel serves: ``tcbInfo`` or ``enclaveIdentity``. ``head`` and the dates are
+    what it says of itself, for choosing among several; what cannot be read there is never fresh.
+    """
+
+    name: str
+    content: bytes
+    signature: bytes
+    head: Head
+    begin: datetime
+    end: datetime
+
+    @classmethod
+    def of(cls, name: str, content: bytes, signature: bytes) -> Signed:
+        """From text and signature; ``EndorsementMalformed`` if the text is not a document of Intel's at all."""
+        try:
+            head = _HEAD.decode(content)
+        except strict_json.UNREADABLE as error:
+            raise malformed(name, "not a document of Intel's form") from error
+        return cls(name, content, signature, head, _moment(head.issueDate), _moment(head.nextUpdate))
 
 
 def members(document: bytes) -> dict[str, bytes]:
@@ -61,10 +70,23 @@ def members(document: bytes) -> dict[str, bytes]:
         found = {name: bytes(raw) for name, raw in _MEMBERS.decode(document).items()}
     except RecursionError as error:
         raise ValueError("nested too deep") from error
-    compact = b"{" + b",".join([b'"%b":%b' % (name.encode(), raw) for name, raw in found.items()]) + b"}"
-    if compact != document:  # white space, escapes in a name, or a name that comes twice
+    if not _stand_once(document, found):  # escapes in a name, or a name that comes twice
         strict_json.parse(document, max_size=MAX_SIZE, max_depth=MAX_SIZE)
     return found
+
+
+def _stand_once(document: bytes, found: dict[str, bytes]) -> bool:
+    """Whether the text is these members, one after the other, and no other; ``False`` if that cannot be said so simply."""
+    offset = document.index(b"{") + 1
+    for name, raw in found.items():
+        match = _NAME.match(document, offset)
+        if match is None or match[1] != name.encode() or not document.startswith(raw, match.end()):
+            return False
+        match = _AFTER.match(document, match.end() + len(raw))
+        if match is None:
+            return False
+        offset = match.end()
+    return not document[offset:].strip()
 
 
 def decode(document: Signed, decoder: msgspec.json.Decoder[_T]) -> tuple[_T, Any]:
@@ -88,6 +110,15 @@ def date(text: str, name: str) -> datetime:
         except ValueError:
             pass
     raise malformed(name, "a date is not of the form YYYY-MM-DDThh:mm:ssZ", got=text[:40])
+
+
+def _moment(text: str) -> datetime:
+    """A date for ordering candidates; one that cannot be read is at the end of time, where nothing is fresh."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return _NEVER
+    return moment if moment.tzinfo is not None else _NEVER
 
 
 def hexadecimal(text: str, size: int, name: str) -> bytes:

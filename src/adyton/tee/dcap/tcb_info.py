@@ -8,6 +8,7 @@ silently passed over is a check that is not done.
 from __future__ import annotations
 
 from datetime import datetime
+from functools import lru_cache
 from typing import Annotated, Any, NamedTuple
 
 import msgspec
@@ -152,6 +153,7 @@ _KNOWN_MODULE = frozenset(_ModuleIdentity.__struct_fields__)
 _V2 = [f"sgxtcbcomp{number:02}svn" for number in range(1, COMPONENTS + 1)]
 
 
+@lru_cache(maxsize=64)  # as its set is read once; nothing is verified here
 def parse(document: Signed) -> TcbInfo:
     """From the signed text, or ``EndorsementMalformed``. Whether it is signed and fresh is not asked here."""
     found, plain = signed_json.decode(document, _DECODER)

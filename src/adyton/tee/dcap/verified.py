@@ -28,7 +28,7 @@ def hand_over(
 
     def claims() -> dict[str, JsonValue]:
         made = of_body() | claims_of.of_quote(run.quote) | claims_of.of_pck(platform.pck, platform.issuer.kind)
-        made |= claims_of.of_collateral(platform.lives, platform.issuer)
+        made |= claims_of.of_collateral(platform.span, platform.issuer)
         if verdict is not None and collateral is not None:
             return made | claims_of.of_tcb(verdict, collateral)
         return made | _NOT_CHECKED
@@ -46,10 +46,10 @@ def hand_over(
         report_data=ReportData(run.body.report_data),
         init_data=run.init_data_field,
         root=platform.issuer.root_kind,
-        root_fingerprint=platform.root_fingerprint,
+        root_fingerprint=platform.issuer.root_fingerprint,
         checks=checks,
-        expires=platform.expires,
-        expires_first=platform.expires_first,
+        expires=platform.span.end,
+        expires_first=platform.span.first,
         unchecked=unchecked,
     )
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from adyton.errors import EvidenceError, MalformedEvidence, UnsupportedEvidence
 from adyton.tee.eventlog import kinds
 from adyton.tee.eventlog.banks import Bank
-from adyton.tee.eventlog.log import EventLog
+from adyton.tee.eventlog.log import TPM_REGISTERS, EventLog
 
 SPEC = "evidence 7.2"
 DYNAMIC = range(17, 23)  # registers that a dynamic launch resets
@@ -53,14 +53,17 @@ def replay(log: EventLog, bank: Bank, *, dynamic_launch: bool = False) -> dict[i
     """
     position = _position(log, bank)
     new = bank.new
-    values = _Starts(log, bank, dynamic_launch=dynamic_launch)
+    starts = [start(register, bank) for register in range(TPM_REGISTERS)]
+    starts[0] = start(0, bank, locality=startup_locality(log))
+    if dynamic_launch:
+        starts[DYNAMIC.start : DYNAMIC.stop] = [bytes(bank.size)] * len(DYNAMIC)
+    values = starts.copy()
+    number = 0
     try:
-        for row in log.rows:
-            if row[1] != 3:  # EV_NO_ACTION, written out: this loop is the whole cost
-                register = row[0]
-                values[register] = new(values[register] + row[2][position]).digest()  # type: ignore[operator]  # None: below
+        for number, (register, kind, digests, _, _) in enumerate(log.rows):  # noqa: B007 -- for the error below
+            if kind != 3:  # EV_NO_ACTION, written out: this loop is the whole cost
+                values[register] = new(values[register] + digests[position]).digest()  # type: ignore[operator]  # None: below
     except TypeError:
-        number = log.rows.index(row)
         raise MalformedEvidence(
             "event log: an event lacks the digest of a bank that its header names",
             code="event_log_malformed",
@@ -68,21 +71,8 @@ def replay(log: EventLog, bank: Bank, *, dynamic_launch: bool = False) -> dict[i
             expected=bank.name,
             spec=SPEC,
         ) from None
-    return dict(values)
-
-
-class _Starts(dict[int, bytes]):
-    """Values of registers; one that was not extended yet has its start value."""
-
-    def __init__(self, log: EventLog, bank: Bank, *, dynamic_launch: bool) -> None:
-        self._log = log
-        self._bank = bank
-        self._dynamic_launch = dynamic_launch
-
-    def __missing__(self, register: int) -> bytes:
-        if self._dynamic_launch and register in DYNAMIC:
-            return bytes(self._bank.size)
-        return start(register, self._bank, locality=startup_locality(self._log) if register == 0 else 0)
+    # A register that was extended holds another object than it began with, also if the bytes were the same.
+    return {register: value for register, value in enumerate(values) if value is not starts[register]}
 
 
 def startup_locality(log: EventLog) -> int:

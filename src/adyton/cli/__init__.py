@@ -17,6 +17,7 @@ import click
 NOUNS: dict[str, tuple[str, str, str]] = {
     "audit": ("adyton.cli.audit", "audit", "Read the broker's record of decisions."),
     "broker": ("adyton.cli.broker", "broker", "Run the key broker."),
+    "collateral": ("adyton.cli.collateral", "collateral", "Fetch, keep, bundle and serve endorsements."),
     "completion": ("adyton.cli.completion", "completion", "Print a shell's completion script."),
     "demo": ("adyton.cli.demo", "demo", "Play the whole story on real parts, refusals included."),
     "devtee": ("adyton.cli.devtee", "devtee", "The development TEE: genuine formats, no hardware protection."),

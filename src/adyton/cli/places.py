@@ -29,6 +29,11 @@ class Places:
         return self.home / "devtee"
 
     @property
+    def collateral(self) -> Path:
+        """The cache of endorsements."""
+        return self.home / "collateral"
+
+    @property
     def store(self) -> Path:
         """Content-addressed store of pulled images."""
         return self.home / "store"

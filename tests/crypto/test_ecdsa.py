@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import pytest
@@ -9,10 +10,22 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from hypothesis import given
 from hypothesis import strategies as st
 
+from adyton.crypto import ecdsa
 from adyton.crypto.ecdsa import P384_ORDER, P521_ORDER, verify_p384, verify_p521
 from adyton.errors import SignatureInvalid
 
 KEY = ec.derive_private_key(0x5EED, ec.SECP384R1())
+
+
+@pytest.fixture(autouse=True, params=["openssl", "aws-lc"])
+def back_end(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Every test of this file under both."""
+    if request.param == "aws-lc":
+        pytest.importorskip("awscrt")
+    ecdsa.use(request.param)
+    assert ecdsa.back_end() == request.param
+    yield request.param
+    ecdsa.use("openssl")
 
 
 def sign(data: bytes) -> tuple[int, int]:
@@ -81,3 +94,29 @@ def test_p521_reads_two_numbers_of_66_bytes() -> None:
         verify_p521(key.public_key(), good[1:], b"data")
     with pytest.raises(ValueError, match="P-521 key"):
         verify_p521(KEY.public_key(), good, b"data")
+
+
+@given(st.binary(max_size=120), st.binary(max_size=40))
+def test_both_back_ends_refuse_the_same_encodings(noise: bytes, data: bytes) -> None:
+    """DER that is cut, padded, negative, or of other numbers: nobody takes what the other refuses."""
+    pytest.importorskip("awscrt")
+    good = KEY.sign(data, ec.ECDSA(hashes.SHA384()))
+    r, s = decode_dss_signature(good)
+    lax = b"\x30\x81" + good[1:2] + good[2:]  # a length longer than it need be
+    negative = bytes([0x30, 0x06, 2, 1, 0x80 | r & 0x7F, 2, 1, s & 0x7F])
+    for signature in (good, good + noise, noise, good[: len(noise) % len(good)], lax, negative, good[:-1] + b"\0"):
+        verdicts = set()
+        for name in ("openssl", "aws-lc"):
+            ecdsa.use(name)
+            verdicts.add(ecdsa.is_signed_p384(KEY.public_key(), signature, data))
+        assert verdicts == {signature == good}
+
+
+def test_many_keys_are_forgotten_in_turn() -> None:
+    data = b"data"
+    keys = [ec.derive_private_key(number, ec.SECP384R1()) for number in range(2, 40)]
+    signatures = [key.sign(data, ec.ECDSA(hashes.SHA384())) for key in keys]
+    for _ in range(2):
+        for key, signature in zip(keys, signatures, strict=True):
+            assert ecdsa.is_signed_p384(key.public_key(), signature, data)
+            assert not ecdsa.is_signed_p384(keys[0].public_key(), signature, data) or key is keys[0]

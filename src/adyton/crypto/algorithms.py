@@ -14,6 +14,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 
+from adyton.crypto.ecdsa import is_signed_p384
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SignatureAlgorithm:
@@ -100,6 +102,13 @@ def _ecdsa(
     return check
 
 
+def _p384(key: CertificatePublicKeyTypes, signature: bytes, signed: bytes) -> None:
+    if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name != "secp384r1":
+        raise _OtherKey
+    if not is_signed_p384(key, signature, signed):
+        raise InvalidSignature
+
+
 def _rsa_identifiers(last: str) -> frozenset[bytes]:
     """RFC 4055 5: the parameters are NULL; that they are missing must be taken as well."""
     oid = "06092a864886f70d0101" + last
@@ -121,9 +130,7 @@ _NIST = frozenset({"secp256r1", "secp384r1", "secp521r1"})
 ECDSA_P256_SHA256: Final = SignatureAlgorithm(
     "ECDSA P-256, SHA-256", _ecdsa_identifier("02"), _ecdsa(frozenset({"secp256r1"}), hashes.SHA256())
 )
-ECDSA_P384_SHA384: Final = SignatureAlgorithm(
-    "ECDSA P-384, SHA-384", _ecdsa_identifier("03"), _ecdsa(frozenset({"secp384r1"}), hashes.SHA384())
-)
+ECDSA_P384_SHA384: Final = SignatureAlgorithm("ECDSA P-384, SHA-384", _ecdsa_identifier("03"), _p384)
 ECDSA_SHA256: Final = SignatureAlgorithm("ECDSA, SHA-256", _ecdsa_identifier("02"), _ecdsa(_NIST, hashes.SHA256()))
 ECDSA_SHA384: Final = SignatureAlgorithm("ECDSA, SHA-384", _ecdsa_identifier("03"), _ecdsa(_NIST, hashes.SHA384()))
 ECDSA_SHA512: Final = SignatureAlgorithm("ECDSA, SHA-512", _ecdsa_identifier("04"), _ecdsa(_NIST, hashes.SHA512()))

@@ -171,7 +171,9 @@ def test_somebody_elses_number_does_not_lock_the_vendor_out(endorser: Endorser, 
     foreign = collector.refresh(CRL)
     assert foreign.facts.signer is None
     endorser.routes[PATH] = Answer(forge.crl(number=1))
-    assert collector.refresh(CRL).facts.signer is not None
+    genuine = collector.refresh(CRL)
+    assert genuine.facts.signer is not None
+    assert collector.get(CRL) == genuine
 
 
 def test_absent_is_remembered_for_a_while(endorser: Endorser, forge: Forge, collect: Collect, clock: Clock) -> None:

@@ -6,8 +6,11 @@ import base64
 import contextlib
 import json
 from pathlib import Path
+from urllib.parse import parse_qsl
+from urllib.parse import quote as url_quote
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import ocsp
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,7 +18,7 @@ from tests.collateral.conftest import NOW, Collect
 from tests.collateral.endorser import Answer, Clock, Endorser, at, play_amd, play_intel, vcek_path
 from tests.collateral.test_items import vcek_of
 
-from adyton.collateral import gather
+from adyton.collateral import gather, intel
 from adyton.collateral.items import Item
 from adyton.collateral.needs import after, needs
 from adyton.collateral.wanted import (
@@ -31,6 +34,7 @@ from adyton.collateral.wanted import (
     NvidiaRim,
 )
 from adyton.devtee.certificates import Levels
+from adyton.devtee.dcap import DcapForge
 from adyton.devtee.forge import Forge
 from adyton.devtee.snp import ReportFields, issue_report
 from adyton.errors import AdytonError, EndorsementMissing, MalformedEvidence, NotFound
@@ -214,3 +218,48 @@ def test_gathered_from_pccs_and_from_pcs(
     with pytest.raises(AdytonError) as caught:
         collect(*sources).refresh(IntelTcbInfo("tdx", bytes.fromhex("aabbccddeeff")))
     assert caught.value.code == "endorsement_unusable"
+
+
+def test_a_quote_that_names_its_platform_by_ppid(endorser: Endorser, collect: Collect) -> None:
+    """Certification data of type 3: the PCK certificate is had first, and says what else is wanted."""
+    forged = DcapForge.new(NOW)
+    platform = forged.platform
+    ppid, cpusvn = bytes(range(256)) + bytes(128), bytes(platform.components)
+    pcesvn, pceid = platform.pcesvn.to_bytes(2, "little"), bytes(2)
+    quote = forged.quote(certification=(3, ppid + cpusvn + pcesvn + pceid)).encode()
+    bundle = forged.collateral("sgx").bundle()
+    ca = "platform" if "Platform" in str(forged.pck_ca.certificate.subject) else "processor"
+    play_intel(endorser, bundle, tee="sgx", ca=ca)
+    asked = needs("sgx", quote)
+    assert IntelPck(bytes(16), ppid, cpusvn, pcesvn, pceid) in asked
+    leaf = forged.pck.certificate.public_bytes(Encoding.PEM)
+    chain = {"SGX-PCK-Certificate-Issuer-Chain": url_quote(bundle["pck_crl_issuer_chain"], safe="")}
+    target = (
+        f"/sgx/certification/v4/pckcert?encrypted_ppid={ppid.hex()}&cpusvn={cpusvn.hex()}&pcesvn={pcesvn.hex()}"
+        f"&pceid={pceid.hex()}&qeid={'00' * 16}"
+    )
+    endorser.routes[target] = Answer(leaf, headers=chain)
+    collector = collect(f"pccs={endorser.url}")
+    found = gather.gather("sgx", quote, collector, NOW)
+    anchors = TrustAnchors(vendor=False, custom=frozenset({forged.fingerprint}))
+    verified = verify("sgx", quote, endorsements=found, now=NOW, anchors=anchors, revocation=Revocation.REQUIRED)
+    assert verified.claims["tcb_status"] == "UpToDate"
+    # and a proxy hands it on with what a quoting library wants to know
+    item = collector.get(asked[0])
+    reply = intel.reply(item, {}, "/sgx/certification/v4/pckcert")
+    assert reply.headers["SGX-TCBm"] == (cpusvn + pcesvn).hex().upper()
+    assert reply.headers["SGX-FMSPC"] == platform.fmspc.hex().upper()
+    assert reply.headers["SGX-PCK-Certificate-CA-Type"] == ca
+    routed = intel.route("/sgx/certification/v4/pckcert", dict(parse_qsl(target.partition("?")[2])))
+    assert routed == asked[0]
+    endorser.routes[target] = Answer(
+        leaf, headers={"SGX-PCK-Certificate-Issuer-Chain": url_quote(pem_text(forged), safe="")}
+    )
+    with pytest.raises(AdytonError) as caught:
+        collector.refresh(asked[0])
+    assert caught.value.code == "endorsement_unusable"
+
+
+def pem_text(forged: DcapForge) -> str:
+    """A chain that did not issue the leaf."""
+    return forged.root.certificate.public_bytes(Encoding.PEM).decode()

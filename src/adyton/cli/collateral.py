@@ -57,9 +57,11 @@ def _wanted_options(command: Any) -> Any:
 @source_options
 @cache_option
 @click.option("--seconds", type=click.FloatRange(0.1, 3600), default=60.0, show_default=True, help="For each item.")
+@click.option("--refresh", is_flag=True, help="Ask for each NAME even if what the cache holds is fresh.")
 @json_option
 def fetch(
     *,
+    refresh: bool,
     names: tuple[str, ...],
     evidence: tuple[Path, ...],
     tee_names: tuple[str, ...],
@@ -75,8 +77,9 @@ def fetch(
     _something(names, evidence)
     with opened(cache_directory, from_, ca_file, offline=offline) as collecting_:
         found, problems = _collect(
-            collecting_, names, _paired(evidence, tee_names), edition, seconds=seconds, quiet=as_json
+            collecting_, names, _paired(evidence, tee_names), edition, seconds=seconds, quiet=as_json, refresh=refresh
         )
+        collecting_.cache.tidy(collecting.now())
     _print_items(found, collecting.now(), as_json=as_json)
     _print_problems(problems)
 
@@ -287,6 +290,7 @@ def _collect(
     *,
     seconds: float,
     quiet: bool,
+    refresh: bool = False,
 ) -> tuple[list[Item], list[AdytonError]]:
     from adyton.collateral import gather, wanted
 
@@ -301,7 +305,8 @@ def _collect(
         for number, each in enumerate(asked):
             bars.advance(gather.LABEL, number, len(asked))
             try:
-                item = collecting_.collector.get(each, seconds=seconds)
+                get = collecting_.collector.refresh if refresh else collecting_.collector.get
+                item = get(each, seconds=seconds)
                 found[item.wanted.name, item.body] = item
             except AdytonError as error:
                 problems.append(error)

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from adyton.cli.places import places
-from adyton.errors import ConfigError
+from adyton.errors import AdytonError, ConfigError
 
 if TYPE_CHECKING:
     from adyton.collateral.cache import Cache
     from adyton.collateral.collector import Collector
     from adyton.collateral.source import EndorsementSource
+    from adyton.crypto.x509 import EndorsementSet
+    from adyton.rats.ports import Progress
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -108,3 +110,22 @@ def opened(
         ) as collector,
     ):
         yield Collecting(cache, collector)
+
+
+def gathered(
+    tee: str,
+    evidence: bytes,
+    at: datetime,
+    problems: list[AdytonError],
+    *,
+    from_: tuple[str, ...] = (),
+    ca_file: Path | None = None,
+    cache_directory: Path | None = None,
+    edition: str = "early",
+    progress: Progress | None = None,
+) -> EndorsementSet:
+    """What evidence needs, valid at ``at``: for commands that verify and were asked to fetch. ``problems``: what could not be had."""
+    from adyton.collateral.gather import gather
+
+    with opened(cache_directory, from_, ca_file) as collecting_:
+        return gather(tee, evidence, collecting_.collector, at, edition=edition, problems=problems, progress=progress)

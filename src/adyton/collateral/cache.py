@@ -100,17 +100,20 @@ class Cache:
     # Items
 
     def find(self, wanted: Wanted, at: datetime) -> Stored | None:
-        """The newest of that name that is valid at ``at``; nothing is ever served outside its validity."""
+        """The last of that name that came and is valid at ``at``; nothing is ever served outside its validity.
+
+        The last is the newest of its signer's, since ``put`` takes nothing older; its own number is not believed.
+        """
         rows = self._rows(
             "SELECT * FROM item WHERE name = ? AND (issued IS NULL OR issued <= ?) AND (expires IS NULL OR expires >= ?)"
-            " ORDER BY number DESC, issued DESC, fetched DESC",
+            " ORDER BY rowid DESC",
             (wanted.name, _stamp(at), _stamp(at)),
         )
         return next(self._stored(rows), None)
 
     def all(self) -> list[Stored]:
-        """Everything that is there, by name, newest first."""
-        return list(self._stored(self._rows("SELECT * FROM item ORDER BY name, number DESC, issued DESC", ())))
+        """Everything that is there, by name, the last that came first."""
+        return list(self._stored(self._rows("SELECT * FROM item ORDER BY name, rowid DESC", ())))
 
     def put(self, item: Item, *, max_age: int | None = None) -> Item:
         """Keep it. ``EndorsementError`` ``endorsement_older`` if a newer one of that name and signer was seen (rule 14)."""
@@ -151,9 +154,7 @@ class Cache:
         self._database.execute("INSERT OR REPLACE INTO seen VALUES (?, ?, ?, ?)", (item.wanted.name, signer, *mine))
 
     def _prune(self, name: str) -> bool:
-        rows = self._database.execute(
-            "SELECT body FROM item WHERE name = ? ORDER BY number DESC, issued DESC, fetched DESC", (name,)
-        ).fetchall()
+        rows = self._database.execute("SELECT body FROM item WHERE name = ? ORDER BY rowid DESC", (name,)).fetchall()
         for (body,) in rows[VERSIONS:]:
             self._database.execute("DELETE FROM item WHERE name = ? AND body = ?", (name, body))
         return len(rows) > VERSIONS

@@ -6,6 +6,8 @@
                             verifications; to be at most 1.4 times those
 ``<tee>_..._over_dcap_qvl`` how many times as many a second as PyPI's ``dcap-qvl``, from the same bytes in the same run:
                             warm, with a PCK leaf never seen under known intermediates, cold
+``tpm_log_over_hashing``    reading and replaying an event log, against its digests alone; to be at most twice those
+``se_warm_over_floor``      an answer of IBM's firmware, which has no signature: to take at most 150 µs
 ``two_processes_over_one``  verifications a second of two processes over those of one
 ``import_ms``               a fresh interpreter importing the SNP room alone
 
@@ -27,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # when run as a
 
 from bench.parts.timing import Missing, Pair, Result, measure
 
-PARTS = ("verify_snp", "verify_dcap", "verify_vectors")
+PARTS = ("verify_snp", "verify_dcap", "verify_vectors", "verify_machines", "verify_fast")
 
 
 def main() -> None:
@@ -66,7 +68,7 @@ def _tell(result: Result) -> None:
 
 
 def _machine(results: dict[str, float], *, quick: bool, quiet: bool) -> None:
-    from bench.parts.verify_machine import import_time, two_over_one
+    from bench.parts.verify_process import import_time, two_over_one
 
     scaling = two_over_one(0.5 if quick else 3)
     imported = import_time()

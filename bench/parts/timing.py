@@ -71,7 +71,8 @@ class Result:
         if self.pair.most is None:
             return ""
         factor, more = self.pair.most
-        return f"<= {factor:g}" + (f" + {more * 1e6:.0f} µs" if more else "")
+        parts = [*([f"{factor:g}"] if factor else []), *([f"{more * 1e6:.0f} µs"] if more else [])]
+        return "<= " + " + ".join(parts)
 
     @property
     def met(self) -> bool | None:

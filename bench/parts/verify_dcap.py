@@ -1,4 +1,5 @@
-"""SGX and TDX: two P-256 verifications (the QE's report, the quote) when collateral and chain are remembered.
+"""SGX and TDX: one P-256 verification when all about the platform is remembered, its QE's report with the attestation key
+included; ten when nothing is.
 
 Quotes and collateral are real ones where the vectors are, else forged. The same go through PyPI's ``dcap-qvl``, which
 verifies everything each time; its collateral object is made beforehand, and anew in each cold call. ``new_leaf``: each call brings a PCK leaf
@@ -75,7 +76,7 @@ def subject(name: str) -> Subject:
 
 
 def floors(subject: Subject) -> tuple[list[object], list[object]]:
-    """The evidence's own verifications, and those of everything under it: chains, CRLs, TCB info, QE identity."""
+    """The evidence's own, and those of everything under it: QE report, chains, CRLs, TCB info, QE identity."""
     quote = Quote.parse(subject.quote)
     leaf, ca, root = EndorsementSet.parse([quote.certification_data.rstrip(b"\0")]).certificates
     texts = json.loads(subject.bundle)
@@ -84,11 +85,9 @@ def floors(subject: Subject) -> tuple[list[object], list[object]]:
     report = subject.quote[quote.qe_report_offset : quote.qe_report_offset + 384]
     sha256 = hashes.SHA256()
     key = point(ec.SECP256R1(), quote.attestation_key)
-    own: list[object] = [
-        ecdsa(leaf.public_key, quote.qe_report_signature, report, sha256),
-        ecdsa(key, quote.signature, quote.signed_bytes, sha256),
-    ]
-    under: list[object] = [issued(leaf, ca), issued(ca, root), issued(root, root), issued(signing, root)]
+    own: list[object] = [ecdsa(key, quote.signature, quote.signed_bytes, sha256)]
+    under: list[object] = [ecdsa(leaf.public_key, quote.qe_report_signature, report, sha256)]
+    under += [issued(leaf, ca), issued(ca, root), issued(root, root), issued(signing, root)]
     under += [issued(crls[0], root), issued(crls[1], ca)]
     for text in ("tcb_info", "qe_identity"):
         signature = bytes.fromhex(texts[f"{text}_signature"])

@@ -38,7 +38,11 @@ def two_over_one(seconds: float) -> float:
     """Verifications a second of two processes at once, over those of one: warm SNP reports."""
     snp = Snp()
     snp.check()
-    return max(_rate(snp.warm, 2, seconds) / _rate(snp.warm, 1, seconds) for _ in range(2))
+    one, two = 0.0, 0.0
+    for _ in range(3):  # in turn, and the best of each: a neighbour that is busy now is not a lack of scaling
+        one = max(one, _rate(snp.warm, 1, seconds))
+        two = max(two, _rate(snp.warm, 2, seconds))
+    return two / one
 
 
 def _rate(call: Callable[[], object], processes: int, seconds: float) -> float:

@@ -43,7 +43,7 @@ class Auditor:
             root=primary.root.value,
             root_fingerprint=primary.root_fingerprint,
             status=result.status.text,
-            reasons=reasons(f"{item.code}: {item.text}" for item in result.mismatches),
+            reasons=reasons([f"{item.code}: {item.text}" for item in result.mismatches]),
             policy_digest=primary.policy_digest,
             reference_generation=result.reference_generation,
             request_id=request_id,
@@ -122,7 +122,7 @@ class Auditor:
 
 def reasons(codes: Iterable[str]) -> tuple[str, ...]:
     """Reasons as a row holds them: each once, in order, bounded in number and length."""
-    found = list(dict.fromkeys(code[:MAX_REASON] for code in codes))
+    found = list(dict.fromkeys([code[:MAX_REASON] for code in codes]))
     return tuple(found[:MAX_REASONS]) if len(found) <= MAX_REASONS else (*found[: MAX_REASONS - 1], "more")
 
 

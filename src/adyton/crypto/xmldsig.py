@@ -147,13 +147,9 @@ def _parse(document: bytes) -> SignedXml:
         element.tag != _DS + "X509Certificate" for element in certificates
     ):
         raise _Wrong(f"not 1 to {MAX_CERTIFICATES} certificates")
-    return SignedXml(
-        content=_without(tree),
-        signed_info=_canonical_part(signed_info),
-        digest=_base64(digest, 48),
-        signature=_base64(value, 96),
-        certificates=tuple(_base64(element) for element in certificates),
-    )
+    parts = (_canonical_part(signed_info), _base64(digest, 48), _base64(value, 96))
+    encoded = tuple(_base64(element) for element in certificates)
+    return SignedXml(_without(tree, signature), *parts, certificates=encoded)
 
 
 def _children(element: etree._Element, *names: str) -> list[etree._Element]:
@@ -180,13 +176,9 @@ def _base64(element: etree._Element, size: int | None = None) -> bytes:
     return data
 
 
-def _without(tree: etree._ElementTree) -> bytes:
-    """The canonical text of the document with its signature taken out, the text after the signature left in place."""
-    bare = copy.deepcopy(tree)
-    root = bare.getroot()
-    signature = root.find(_DS + "Signature")
-    if signature is None:
-        raise _Wrong("no signature")
+def _without(tree: etree._ElementTree, signature: etree._Element) -> bytes:
+    """The canonical text of the document once its signature is taken out; the text after the signature stays in place."""
+    root = tree.getroot()
     tail = signature.tail or ""
     previous = signature.getprevious()
     if previous is None:
@@ -195,7 +187,7 @@ def _without(tree: etree._ElementTree) -> bytes:
         previous.tail = (previous.tail or "") + tail
     signature.tail = None
     root.remove(signature)
-    return etree.tostring(bare, method="c14n", with_comments=False)
+    return etree.tostring(tree, method="c14n", with_comments=False)
 
 
 def _canonical_part(element: etree._Element) -> bytes:

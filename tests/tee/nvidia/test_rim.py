@@ -10,7 +10,7 @@ from tests.tee.nvidia.conftest import DRIVER, GOLDEN, NOW, VBIOS, Verify
 
 from adyton.crypto.x509 import EndorsementSet
 from adyton.devtee import nvidia_endorsements as made
-from adyton.devtee.nvidia import NvidiaForge, ReportFields, gpu_opaque
+from adyton.devtee.nvidia import NvidiaForge, ReportFields, gpu_opaque, switch_opaque
 from adyton.errors import (
     EndorsementError,
     EndorsementExpired,
@@ -23,6 +23,7 @@ from adyton.errors import (
 from adyton.rats.types import Revocation, TrustAnchors
 from adyton.tee.nvidia import rim
 from adyton.tee.nvidia.endorsements import Answers
+from adyton.tee.nvidia.json_form import Device, to_json
 
 META = {"colloquialVersion": "550.90.07", "edition": "GPU", "product": "GH100"}
 DAY = timedelta(days=1)
@@ -250,6 +251,23 @@ def test_what_cocos_default_gpu_policy_asks_for(
         "96.00.9F.00.01",
     )
     assert None not in claims.values()  # null is true in Rego
+
+
+def test_gpus_and_switches_among_manifests_of_both(
+    forge: NvidiaForge, verify: Verify, rims: list[bytes], answers: list[bytes]
+) -> None:
+    family = NvidiaForge(NOW, "LS_10", forge.device, forge.manifest).with_device()
+    bios = family.rim({0: [GOLDEN[1]]}, colloquialVersion="96.10.55.00.01", edition="SWITCH")
+    report = family.report(ReportFields(opaque=switch_opaque()))
+    both = to_json((Device(forge.report(), forge.pem, "HOPPER"), Device(report, family.pem, "LS10")))
+    given = [bios, *rims, *answers, *family.answers()]
+    assert verify(both, given).claims["measurements_match"] is True
+    with pytest.raises(EndorsementMissing) as caught:
+        verify(both, given[1:])
+    assert caught.value.code == "vbios_rim_missing"
+    with pytest.raises(EndorsementMissing) as caught:
+        verify(both, given[:1] + given[3:])
+    assert caught.value.code == "driver_rim_missing"
 
 
 # The document

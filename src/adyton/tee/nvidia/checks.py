@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 
 from adyton.crypto.ecdsa import verify_p384
 from adyton.crypto.path import Path
@@ -96,7 +97,7 @@ class Verification:
 
     def certificate(self) -> None:
         """Which leaf: the device's own. Of several, the one whose key signed; nothing else tells two devices apart."""
-        pem = hashlib.sha256(self.device.pem).digest() if self.device.pem else b""
+        pem = _digest(self.device.pem)
         place = (TEE, "leaves", self.endorsements.digest, pem)
         leaves = self.remembered.recall(place, self.now) if self.remembered is not None else None
         if not isinstance(leaves, tuple):
@@ -256,7 +257,7 @@ class Verification:
             window=Window.around(self.now, lifetimes),
         )
         if self.remembered is not None:
-            pem = hashlib.sha256(self.device.pem).digest() if self.device.pem else b""
+            pem = _digest(self.device.pem)
             self.remembered.keep(self._key(pem), Chain(known, known.window))
         return known
 
@@ -281,3 +282,9 @@ class Verification:
             got=got,
             spec=SPEC,
         )
+
+
+@lru_cache(maxsize=64)
+def _digest(pem: bytes) -> bytes:
+    """SHA-256; nothing of nothing."""
+    return hashlib.sha256(pem).digest() if pem else b""

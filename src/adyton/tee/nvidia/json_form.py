@@ -8,6 +8,7 @@ first is compared with the device's certificate, the second cannot be.
 from __future__ import annotations
 
 import binascii
+from functools import lru_cache
 from typing import NamedTuple
 
 import msgspec
@@ -107,10 +108,16 @@ def _device(fields: _Device) -> Device:
         # A report begins with 11 e0; base64 that begins with these characters would be another message.
         in_hex = fields.evidence[:4].lower() == "11e0"
         report = binascii.unhexlify(fields.evidence) if in_hex else b64.decode(fields.evidence)
-        pem = b64.decode(fields.certificate)
+        pem = _pem(fields.certificate)
     except ValueError as error:
         raise _malformed("evidence is hex or base64, certificate is base64") from error
     return Device(report, pem, arch, uuid)
+
+
+@lru_cache(maxsize=64)
+def _pem(text: str) -> bytes:
+    """A device sends the same certificates with every report."""
+    return b64.decode(text)
 
 
 def _malformed(reason: str) -> MalformedEvidence:

@@ -12,7 +12,6 @@ with atheris.instrument_imports():
     from adyton.crypto.x509 import EndorsementSet
     from adyton.errors import MalformedEvidence, UnsupportedEvidence
     from adyton.rats.types import TrustAnchors
-    from adyton.tee.se import json_form
     from adyton.tee.se.exchange import Exchange
     from adyton.tee.se.request import AttestationRequest
 
@@ -30,10 +29,6 @@ def one(data: bytes) -> None:
         except MalformedEvidence:
             continue
         assert parsed.encode() == data
-    try:
-        json_form.parse(data)
-    except MalformedEvidence:
-        pass
     try:
         tee.verify("se", data, endorsements=EndorsementSet(), now=NOW, anchors=TrustAnchors())
     except (MalformedEvidence, UnsupportedEvidence):

@@ -31,6 +31,13 @@ UNCHECKED = {
     "ak": "whose attestation key signed it: nothing but the evidence vouches for the key",
     "measurements": "whether the device's firmware is the vendor's: no reference manifest was given",
     "tcb": "whether the platform's TCB is up to date: no TCB info was given",
+    "anonce": "what it says at all: the mask over its fields is not signed, and only an expected report data proves it",
+    "chip_serial": "the chip's serial number, which nobody signs: platform_id is the chip's key",
+    "oca": "the platform owner's signature of the chip's key",
+    "signer_mac": "the code that guards the signer block against accidents: this form of evidence lost it",
+    "event_log": "the event log: this kind of report has no registers that it could lead to",
+    "image_hdr_tags": "whether the image is one of yours: compare tag with your list",
+    "firmware_state": "whether the firmware's state is a good one: only the vendor's service can tell",
     "qe_identity": "whether the quoting enclave is Intel's current one: no identity was given",
 }
 
@@ -73,7 +80,8 @@ class Verdict:
         if verified is not None:
             rows.append(("root", f"{verified.root.value}, SHA-256 of its key {verified.root_fingerprint}"))
             until = verified.expires.isoformat(timespec="seconds")
-            rows.append(("good until", f"{until}, when {verified.expires_first} expires first"))
+            ends = f"{until}, when {verified.expires_first} expires first"
+            rows.append(("good until", ends if verified.expires_first else "no endorsement of this kind expires"))
         return rows
 
     def claims(self, *, whole: bool) -> list[tuple[str, str]]:
@@ -92,6 +100,8 @@ class Verdict:
         found = []
         if verified.claims.get("debug"):
             found.append("debugging is allowed: the host can read this guest's memory")
+        if verified.claims.get("fields_bound") is False:
+            found.append("NOTHING it says is proved, only that some such report exists: give the report data it must have")
         status = verified.claims.get("tcb_status")
         if status is not None and status != "UpToDate":
             found.append(f"the platform's TCB is {status}")

@@ -260,8 +260,12 @@ class EndorsementSet:
 
     @property
     def fingerprints(self) -> frozenset[bytes]:
-        """SHA-256 of the SPKI of each certificate, and of each bare public key among the documents: what can be trusted."""
-        keys = (document for document in self.documents if document[:1] == _SEQUENCE and not is_ocsp(document))
+        """SHA-256 of the SPKI of each certificate, and of each bare public key among the documents: what can be trusted.
+
+        Of Hygon's certificates only roots count.
+        """
+        keys = [document for document in self.documents if document[:1] == _SEQUENCE and not is_ocsp(document)]
+        keys += [_hygon_spki(document) for document in self.documents if is_hygon_root(document)]
         return frozenset((*map(spki_fingerprint, self.certificates), *(hashlib.sha256(key).digest() for key in keys)))
 
     def __eq__(self, other: object) -> bool:
@@ -302,6 +306,21 @@ def is_ocsp(blob: bytes) -> bool:
 def is_hygon(blob: bytes) -> bool:
     """Whether this is Hygon's certificate format (evidence 10): 832 bytes, 2084, or one of each."""
     return len(blob) in _HYGON_SIZES and blob[:4] in _HYGON_BEGINS
+
+
+def is_hygon_root(blob: bytes) -> bool:
+    """Whether this is a root in Hygon's format: 832 bytes, usage 0."""
+    return len(blob) == 832 and is_hygon(blob) and not any(blob[36:40])
+
+
+def _hygon_spki(root: bytes) -> bytes:
+    """The SubjectPublicKeyInfo of its SM2 key; coordinates have 72 bytes, little-endian."""
+    from adyton.crypto.sm2 import Sm2Key
+
+    try:
+        return Sm2Key(int.from_bytes(root[68:140], "little"), int.from_bytes(root[140:212], "little")).spki
+    except ValueError as error:
+        raise _malformed("a root in Hygon's format whose key is not a point of the SM2 curve") from error
 
 
 def _after_header(data: bytes, offset: int) -> int:

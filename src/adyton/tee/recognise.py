@@ -13,22 +13,26 @@ _SNP_SIZE = 1184
 _SPDM_SIZE = 37  # of the request that evidence of NVIDIA begins with
 _MAX_SIZE = 4 * 1024 * 1024
 _CSV_MAGIC = b"ATTESTATION_EXT\0"
+# Bytes of a CSV report, with or without its signer block, in a page or with marks before it -> where its signature begins.
+_CSV_SIGNATURES = {336: (192,), 2548: (192,), 1168: (1024,), 3380: (1024,), 4096: (192, 1024), 4116: (212, 1044)}
+_SE_EXCHANGE = b"pvattest"
 _TEE_TYPES = {0: "sgx", 0x81: "tdx"}
 # A member that only this TEE's JSON has, most telling first.
 _MEMBERS = (
+    ("serial_number", "csv"),  # which may have an event log as well
     ("cc_eventlog", "tdx"),
     ("ak_public", "tpm"),
     ("token", "cca"),
     ("device_evidence_list", "nvidia"),
     ("encr_measurement_key", "se"),
-    ("serial_number", "csv"),
     ("svn", "sample"),
 )
 
 
 def recognise(evidence: bytes) -> str:
     """The TEE's wire name. ``UnsupportedEvidence`` if the form is no TEE's that is known here."""
-    found = _json(evidence) if evidence[:1] in {b"{", b" ", b"\n", b"\t", b"\r"} else _binary(evidence)
+    may_be_json = evidence[:1] in {b"{", b" ", b"\n", b"\t", b"\r"} and b"\0" not in evidence
+    found = _json(evidence) if may_be_json else _binary(evidence)
     if found is None:
         raise UnsupportedEvidence(
             "no TEE's evidence is recognised in this",
@@ -41,6 +45,8 @@ def recognise(evidence: bytes) -> str:
 
 
 def _binary(evidence: bytes) -> str | None:
+    if evidence.startswith(_CSV_MAGIC) or _is_csv(evidence):
+        return "csv"
     version = int.from_bytes(evidence[:2], "little")
     if len(evidence) >= 48 + 384 and evidence[2:4] == b"\2\0":
         if version == 3:
@@ -55,9 +61,15 @@ def _binary(evidence: bytes) -> str | None:
         return "nitro"
     if evidence[:3] == b"\xd9\x01\x8f":
         return "cca"
-    if len(evidence) >= 16 and _CSV_MAGIC in evidence[:4096]:
-        return "csv"
-    return None
+    return "se" if evidence.startswith(_SE_EXCHANGE) else None
+
+
+def _is_csv(evidence: bytes) -> bool:
+    """A report of version 1 is masked and may begin with anything; but r and s have 40 bytes of zeros each."""
+    return any(
+        not any(evidence[at + 32 : at + 72]) and not any(evidence[at + 104 : at + 144]) and any(evidence[at : at + 32])
+        for at in _CSV_SIGNATURES.get(len(evidence), ())
+    )
 
 
 def _json(evidence: bytes) -> str | None:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from adyton.crypto.x509 import EndorsementSet
 from adyton.devtee import csv as forging
 from adyton.devtee.forge import flip
 from adyton.errors import EndorsementMalformed
@@ -99,6 +100,14 @@ def test_what_follows_a_signature_is_not_looked_at(chip: Any) -> None:
 def test_split(chip: Any) -> None:
     assert split(chip.hsk_cek) == [chip.hsk_cek[:832], chip.hsk_cek[832:]]
     assert split(chip.pek) == [chip.pek]
+
+
+def test_a_root_can_be_trusted_by_its_file(chip: Any) -> None:
+    given = EndorsementSet.parse([chip.hrk, chip.hsk_cek, chip.pek])
+    assert given.fingerprints == {read(chip.hrk).fingerprint}
+    assert not EndorsementSet.parse([chip.hsk_cek[:832]]).fingerprints
+    with pytest.raises(EndorsementMalformed):
+        _ = EndorsementSet(documents=[flip(chip.hrk, 8 * 68)]).fingerprints
 
 
 @pytest.mark.vectors

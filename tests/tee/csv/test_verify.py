@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from adyton.errors import (
     SignatureInvalid,
     UnsupportedEvidence,
 )
-from adyton.rats.types import SHARED_CLAIMS, Check, RootKind, TrustAnchors
+from adyton.rats.types import SHARED_CLAIMS, Check, Revocation, RootKind, TrustAnchors
 from adyton.tee.csv import endorsements as chains
 from adyton.tee.csv.verify import FOREVER
 from adyton.tee.eventlog import replay
@@ -32,6 +33,7 @@ from adyton.tee.eventlog.banks import SM3
 from adyton.tee.eventlog.log import EventLog
 from adyton.tee.eventlog.tagged import ApplicationEvent, record
 
+NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
 DATA = b"nonce and key".ljust(64, b"\0")
 ORDER = 0xFFFFFFFEFFFFFFFFFFFFFFFFFFFFFFFF7203DF6B21C6052B53BBF40939D54123
 
@@ -273,7 +275,7 @@ def test_what_is_verified(chip: Any) -> None:
     assert verified.claims["debug"] is False
     assert verified.claims["hmac_of_signer_block"].startswith("valid")
     assert verified.claims["chip_serial"] == "DEVTEE0001"
-    assert verified.unchecked == ("revocation", "chip_serial", "oca")
+    assert verified.unchecked == ("revocation_lists", "chip_serial", "oca")
     assert (verified.expires, verified.init_data) == (FOREVER, b"")
     assert verified.tcb == {"firmware_api": "1.3", "build": None}
     assert [check.id for check in trail] == [check.id for check in verified.checks]
@@ -295,6 +297,14 @@ def test_what_is_verified(chip: Any) -> None:
         "serial_number": "DEVTEE0001",
         "anonce": "01234567",
     }  # fmt: skip
+
+
+def test_revocation_that_is_not_wanted_is_told(chip: Any) -> None:
+    verified = tee.verify(
+        "csv", chip.report(), endorsements=chip.endorsements, now=NOW, anchors=chip.anchors,
+        revocation=Revocation.UNCHECKED_AS_ASKED,
+    )  # fmt: skip
+    assert verified.unchecked[0] == "revocation"
 
 
 def test_what_is_verified_of_version_2(chip: Any) -> None:

@@ -39,7 +39,7 @@ class Verification:
 
     __slots__ = (
         "_key", "anchors", "event_log", "given", "hsk_cek", "json", "log", "path", "pek", "pek_bytes", "remembered",
-        "report", "report_data", "serial",
+        "report", "report_data", "revocation", "serial",
     )  # fmt: skip
     pek: HygonCertificate
 
@@ -49,11 +49,13 @@ class Verification:
         *,
         given: EndorsementSet,
         anchors: TrustAnchors,
+        revocation: Revocation,
         report_data: ReportData | None,
         remembered: Remembered | None,
     ) -> None:
         self.given = given
         self.anchors = anchors
+        self.revocation = "revocation_lists" if revocation is Revocation.REQUIRED else "revocation"
         self.report_data = report_data
         self.remembered = remembered
         self.path: Path | None = None
@@ -206,7 +208,7 @@ class Verification:
         claims["fields_bound"] = bound
         if self.has_mac:
             claims["hmac_of_signer_block"] = claims_of.MAC_VALID
-        unchecked: tuple[str, ...] = ("revocation", "chip_serial", "oca")
+        unchecked: tuple[str, ...] = (self.revocation, "chip_serial", "oca")
         if not self.has_mac:
             unchecked += ("signer_mac",)
         if self.report_data is None:
@@ -228,7 +230,7 @@ class Verification:
             root_fingerprint=path.root_fingerprint.hex(),
             checks=done(STEPS, self),
             expires=FOREVER,
-            expires_first="nothing",
+            expires_first="",
             unchecked=unchecked,
         )
 
@@ -275,7 +277,7 @@ def verify(
     endorsements: EndorsementSet,
     now: datetime,  # noqa: ARG001 -- every room has the same door
     anchors: TrustAnchors,
-    revocation: Revocation = Revocation.REQUIRED,  # noqa: ARG001
+    revocation: Revocation = Revocation.REQUIRED,
     report_data: ReportData | None = None,
     init_data: bytes | None = None,
     remembered: Remembered | None = None,
@@ -283,12 +285,12 @@ def verify(
 ) -> VerifiedEvidence:
     """As ``adyton.tee.verify``, for CSV. There is no init data to expect.
 
-    Nothing here depends on ``now`` or ``revocation``: Hygon's certificates have no validity, and there is no list.
+    Nothing here depends on ``now``, and no list can be asked for: Hygon's certificates have neither validity nor revocation.
     """
     if report_data is not None and len(report_data.value) != 64:
         raise ValueError("the report data has 64 bytes")
     run = Verification(
-        evidence, given=endorsements, anchors=anchors, report_data=report_data, remembered=remembered
+        evidence, given=endorsements, anchors=anchors, revocation=revocation, report_data=report_data, remembered=remembered
     )  # fmt: skip
     if init_data is not None:
         raise UnsupportedEvidence(

@@ -1,9 +1,9 @@
 """SGX and TDX: one P-256 verification when all about the platform is remembered, ten when nothing is.
 
-What is remembered of a platform includes its quoting enclave's report, which vouches for the attestation key.
-Quotes and collateral are real ones where the vectors are, else forged. The same go through PyPI's ``dcap-qvl``, which
-verifies everything each time; its collateral object is made beforehand, and anew in each cold call. ``new_leaf``: each call brings a PCK leaf
-that was never seen, under intermediates and collateral that are remembered (one P-256 more); those are always forged.
+What is remembered of a platform includes its quoting enclave's report, which vouches for the attestation key. Quotes
+and collateral are real ones where the vectors are, else forged. The same go through PyPI's ``dcap-qvl``, which verifies
+everything each time; its collateral object is made beforehand, and anew in each cold call. ``new_leaf``: each call
+brings a PCK leaf that was never seen, under intermediates and collateral that are remembered; those are always forged.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adyton import tee
@@ -365,6 +365,13 @@ def forge() -> DcapForge:
     return DcapForge.new(NOW)
 
 
+class Pool(list[Attempt]):
+    """Several; too long to print."""
+
+    def __repr__(self) -> str:
+        return "Pool"
+
+
 class Cases(dict[tuple[str, str], Attempt]):
     """Each defect's evidence; too long to print."""
 
@@ -396,7 +403,7 @@ def test_one_defect_has_exactly_its_error(forge: DcapForge, wrong: Cases, name: 
     assert caught.value.field is not None
     assert caught.value.spec is not None
     memory = tee.Remembered()
-    attempt(forge, kind).verify(remembered=memory)
+    code_of(replace(evidence, quote=attempt(forge, kind).quote), remembered=memory)  # what is right about it
     assert [code_of(evidence, remembered=memory) for _ in range(2)] == [expected] * 2
     order = random.Random(name)
     assert {code_of(evidence, evidence.shuffled(order)) for _ in range(3)} == {expected}
@@ -526,3 +533,42 @@ def test_every_version_and_body(forge: DcapForge, kind: str, version: int, td15:
     assert code_of(replace(evidence, quote=forge.quote(body, version=version, quote_signer=new_key()))) == "quote_sig"
     other = replace(evidence, tee=other_tee(kind))
     assert code_of(other) == "tee_type"
+
+
+@pytest.fixture(scope="module")
+def shared(forge: DcapForge, wrong: Cases) -> Pool:
+    """Quotes that are right and wrong, of two platforms, with collateral that is right and wrong: few sets, many quotes."""
+    other = forge.with_platform(replace(forge.platform, ppid=bytes(16)))
+    found = Pool()
+    for kind in TEES:
+        right = attempt(forge, kind)
+        found += [right, replace(right, quote=attempt(other, kind).quote)]
+        for name in ("8 QE report changed", "9 other authentication data", "10 QE's signer", "11 quote changed"):
+            found.append(replace(right, quote=wrong[name, kind].quote))
+        for name in ("3 leaf revoked", "3 no PCK CRL", "4 TCB info's signature", "2 leaf expired"):
+            found += [wrong[name, kind], replace(wrong[name, kind], quote=right.quote)]
+        found.append(replace(right, extra=(wrong["3 leaf revoked", kind].blobs[-1],)))
+    return found
+
+
+@settings(max_examples=60)
+@given(st.lists(st.tuples(st.integers(0, 27), st.integers(-5, 45), st.booleans()), max_size=12))
+def test_what_is_remembered_never_changes_a_verdict(shared: list[Attempt], asked: list[tuple[int, int, bool]]) -> None:
+    """In any order, at any time, with and without revocation."""
+    memory = tee.Remembered(5)
+    for number, days, revocation in asked:
+        evidence = shared[number % len(shared)]
+        options: dict[str, Any] = {
+            "now": NOW + days * DAY,
+            "revocation": Revocation.REQUIRED if revocation else Revocation.UNCHECKED_AS_ASKED,
+        }
+        fresh, known = (outcome(evidence, **options, remembered=how) for how in (None, memory))
+        assert known == fresh
+
+
+def outcome(evidence: Attempt, **options: Any) -> object:
+    try:
+        verified = evidence.verify(**options)
+    except AdytonError as error:
+        return error.code
+    return dict(verified.claims), verified.expires, verified.expires_first, verified.unchecked, verified.root

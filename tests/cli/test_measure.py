@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from adyton.devtee.nitro import Image as NitroImage
 from adyton.protocol import workload
+from adyton.tee.nitro import measure as nitro
 from adyton.tee.sgx.measure import EXECUTE, READ, REGULAR, Enclave
 from adyton.tee.sgx.sigstruct import Sigstruct
 from adyton.tee.tdx import measure as tdx
@@ -116,3 +118,19 @@ def test_a_trust_domains_firmware(tmp_path: Path) -> None:
     assert json.loads(measure("tdx", str(path), "--json").stdout)["measurements"] == values
     assert measure("tdx", str(path), "--order", "section").stdout.strip() == values["section"]
     assert measure("tdx", str(path)).stdout.split() == ["page:", values["page"], "section:", values["section"]]
+
+
+def test_an_enclave_image(tmp_path: Path) -> None:
+    path = tmp_path / "a.eif"
+    path.write_bytes(NitroImage().encode())
+    pcrs = nitro.image_pcrs(path.read_bytes())
+    shown = json.loads(measure("nitro", str(path), "--instance", "i-0", "--json").stdout)
+    assert shown["measurement"] == pcrs[0].hex()
+    assert shown["pcrs"] == {
+        str(number): value.hex() for number, value in {**pcrs, 4: nitro.instance_pcr("i-0")}.items()
+    }
+    assert measure("nitro", "--role", "arn").stdout.split() == ["PCR3:", nitro.role_pcr("arn").hex()]
+    path.write_bytes(NitroImage(crc=1).encode())
+    refused = measure("nitro", str(path), "--json")
+    assert (refused.returncode, json.loads(refused.stdout)["error"]["code"]) == (1, "eif_crc")
+    assert measure("nitro").returncode == 3

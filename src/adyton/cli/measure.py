@@ -189,6 +189,30 @@ def tdx(firmware: Path, order: str | None, as_json: bool) -> None:
             click.echo(f"{name + ':':<9}{value}")
 
 
+@measure.command()
+@click.argument("image", required=False, type=_FILE)
+@click.option("--role", help="ARN of the IAM role that the parent instance has: register 3.")
+@click.option("--instance", help="Id of the parent instance (i-...): register 4.")
+@json_option
+def nitro(image: Path | None, role: str | None, instance: str | None, as_json: bool) -> None:
+    """Registers of a Nitro enclave that starts from IMAGE, an enclave image file (.eif): 0, 1, 2, and 8 if it is signed."""
+    from adyton.tee.nitro import measure as registers
+
+    if image is None and role is None and instance is None:
+        raise click.UsageError("give an enclave image, --role or --instance")
+    found = registers.image_pcrs(image.read_bytes()) if image is not None else {}
+    if role is not None:
+        found[registers.ROLE] = registers.role_pcr(role)
+    if instance is not None:
+        found[registers.INSTANCE] = registers.instance_pcr(instance)
+    pcrs = {str(number): found[number].hex() for number in sorted(found)}
+    if as_json:
+        print_json({"tee": "nitro", "measurement": pcrs.get("0"), "pcrs": {**pcrs}})
+        return
+    for number, value in pcrs.items():
+        click.echo(f"{'PCR' + number + ':':<7}{value}")
+
+
 def _sha256(path: Path) -> bytes:
     import hashlib
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import threading
 import time
@@ -12,6 +14,8 @@ from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import quote
+
+from cryptography.x509 import ocsp
 
 from adyton.devtee.forge import Forge
 
@@ -34,6 +38,7 @@ class Endorser:
 
     def __init__(self) -> None:
         self.routes: dict[str, Route] = {}
+        self.posted: Callable[[bytes], Answer] | None = None
         self.asked: list[str] = []
         self.limit: int | None = None  # answers 429 after so many requests
         self.retry_after = "1"
@@ -49,8 +54,8 @@ class Endorser:
                 endorser.answer(self)
 
             def do_POST(self) -> None:
-                self.rfile.read(int(self.headers.get("Content-Length", "0")))
-                endorser.answer(self)
+                body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
+                endorser.answer(self, endorser.posted(body) if endorser.posted else None)
 
             def log_message(self, format: str, *args: object) -> None:  # noqa: A002 -- the base's name
                 pass
@@ -64,7 +69,7 @@ class Endorser:
         self._server.shutdown()
         self._server.server_close()
 
-    def answer(self, handler: BaseHTTPRequestHandler) -> None:
+    def answer(self, handler: BaseHTTPRequestHandler, ready: Answer | None = None) -> None:
         with self._lock:
             self.asked.append(handler.path)
             count = len(self.asked)
@@ -77,7 +82,7 @@ class Endorser:
         if self.limit is not None and count > self.limit:
             self.send(handler, Answer(b"slow down", 429, {"Retry-After": self.retry_after}))
             return
-        found = self.routes.get(handler.path) or self.routes.get(handler.path.partition("?")[0])
+        found = ready or self.routes.get(handler.path) or self.routes.get(handler.path.partition("?")[0])
         if callable(found):
             found = found(handler.path)
         self.send(handler, found or Answer(b"nothing here", 404))
@@ -193,6 +198,23 @@ def play_intel(endorser: Endorser, collateral: Path | dict[str, str], *, tee: st
         endorser.routes["/sgx/certification/v4/rootcacrl"] = Answer(recorded["root_ca_crl"].encode())
     else:
         endorser.routes["/IntelSGXRootCA.der"] = Answer(bytes.fromhex(recorded["root_ca_crl"]))
+
+
+def play_nvidia(endorser: Endorser, rims: dict[str, bytes], answers: list[bytes]) -> None:
+    """Answer as NVIDIA's RIM service and OCSP responder would."""
+    for name, body in rims.items():
+        value = {
+            "id": name, "rim": base64.b64encode(body).decode(), "sha256": hashlib.sha256(body).hexdigest(),
+            "last_updated": "2025-03-14T15:09:03.011000", "rim_format": "TCG", "request_id": "0",
+        }  # fmt: skip
+        endorser.routes[f"/v1/rim/{name}"] = Answer(json.dumps(value).encode())
+    by_serial = {ocsp.load_der_ocsp_response(answer).serial_number: answer for answer in answers}
+
+    def posted(body: bytes) -> Answer:
+        found = by_serial.get(ocsp.load_der_ocsp_request(body).serial_number)
+        return Answer(found) if found else Answer(bytes.fromhex("30030a0106"))  # unauthorized
+
+    endorser.posted = posted
 
 
 def at(text: str) -> datetime:

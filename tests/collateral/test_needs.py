@@ -10,15 +10,18 @@ from urllib.parse import parse_qsl
 from urllib.parse import quote as url_quote
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import ocsp
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.collateral.conftest import NOW, Collect
-from tests.collateral.endorser import Answer, Clock, Endorser, at, play_amd, play_intel, vcek_path
+from tests.collateral.endorser import Answer, Clock, Endorser, at, play_amd, play_intel, play_nvidia, vcek_path
 from tests.collateral.test_items import vcek_of
 
-from adyton.collateral import gather, intel
+from adyton.collateral import gather, intel, services
+from adyton.collateral.cache import Cache
+from adyton.collateral.collector import Collector
 from adyton.collateral.items import Item
 from adyton.collateral.needs import after, needs
 from adyton.collateral.wanted import (
@@ -33,13 +36,17 @@ from adyton.collateral.wanted import (
     NvidiaOcsp,
     NvidiaRim,
 )
+from adyton.crypto.x509 import Certificate
+from adyton.devtee.az_vtpm import AzureGuest
 from adyton.devtee.certificates import Levels
 from adyton.devtee.dcap import DcapForge
 from adyton.devtee.forge import Forge
+from adyton.devtee.nvidia import NvidiaForge, default_measurements
 from adyton.devtee.snp import ReportFields, issue_report
 from adyton.errors import AdytonError, EndorsementMissing, MalformedEvidence, NotFound
 from adyton.rats.types import Revocation, TrustAnchors
 from adyton.tee import verify
+from adyton.tee.nvidia.json_form import Device, to_json
 from adyton.tee.snp.product import Product
 
 
@@ -166,8 +173,6 @@ def test_gathered_snp_verifies(forge: Forge, endorser: Endorser, collect: Collec
     play_amd(endorser, forge)
     collector = collect(f"kds={endorser.url}")
     found = gather.gather("snp", forge.report(), collector, NOW)
-    from adyton.crypto.x509 import Certificate
-
     anchors = TrustAnchors(vendor=False, custom=frozenset({Certificate(forge.certificates[2][1]).spki_fingerprint}))
     verified = verify(
         "snp", forge.report(), endorsements=found, now=NOW, anchors=anchors, revocation=Revocation.REQUIRED
@@ -258,6 +263,45 @@ def test_a_quote_that_names_its_platform_by_ppid(endorser: Endorser, collect: Co
     with pytest.raises(AdytonError) as caught:
         collector.refresh(asked[0])
     assert caught.value.code == "endorsement_unusable"
+
+
+def test_gathered_nvidia_verifies(endorser: Endorser, collect: Collect, tmp_path: Path) -> None:
+    forged = NvidiaForge.new(NOW)
+    golden = default_measurements()
+    rims = {
+        "NV_GPU_DRIVER_GH100_550.90.07": forged.rim({7: [golden[8]]}),
+        "NV_GPU_VBIOS_1010_0200_882_96009F0001": forged.rim({0: [golden[1]]}, colloquialVersion="96.00.9F.00.01"),
+    }
+    play_nvidia(endorser, rims, forged.answers())
+    device = Device(forged.report(), forged.pem, "HOPPER")
+    evidence = to_json((device,))
+    collector = collect(f"rim={endorser.url}", f"ocsp={endorser.url}")
+    found = gather.gather("nvidia", evidence, collector, NOW)
+    assert len(found.documents) == 2 + 6
+    anchors = TrustAnchors(vendor=False, custom=forged.anchors)
+    verified = verify("nvidia", evidence, endorsements=found, now=NOW, anchors=anchors, revocation=Revocation.REQUIRED)
+    assert verified.tee == "nvidia"
+    play_nvidia(endorser, rims, [])
+    problems: list[AdytonError] = []
+    with Cache(tmp_path / "empty") as empty:
+        sources = [services.source(f"{kind}={endorser.url}", clock=lambda: NOW) for kind in ("rim", "ocsp")]
+        gather.gather("nvidia", evidence, Collector(empty, sources, clock=lambda: NOW), NOW, problems=problems)
+    assert {error.code for error in problems} == {"endorsement_unusable"}  # the responder knows none of them
+
+
+def test_gathered_azure_verifies(forge: Forge, endorser: Endorser, collect: Collect) -> None:
+    play_amd(endorser, forge)
+    guest = AzureGuest(
+        hardware=lambda data: forge.report(report_data=data),
+        ak=rsa.generate_private_key(65537, 2048),
+        vcek=forge.signer.certificate,
+    )
+    evidence = guest.evidence(b"nonce")
+    found = gather.gather("az-snp-vtpm", evidence, collect(f"kds={endorser.url}"), NOW)
+    assert vcek_path(forge) not in endorser.asked  # the evidence carries it
+    anchors = TrustAnchors(vendor=False, custom=frozenset({Certificate(forge.certificates[2][1]).spki_fingerprint}))
+    verified = verify("az-snp-vtpm", evidence, endorsements=found, now=NOW, anchors=anchors)
+    assert verified.tee == "az-snp-vtpm"
 
 
 def pem_text(forged: DcapForge) -> str:

@@ -5,7 +5,7 @@
     <directory>/                 0700
         index.sqlite             what there is, what was seen, what is known to be absent, how each host is doing
         blobs/<sha256>           bodies and issuer chains, each written beside its place, synced and renamed
-        locks/<sha256 of name>   held while somebody fetches that item
+        claims                   one byte of it is locked while somebody fetches an item: which, its name's digest says
 
 A content is on disk before the index speaks of it, and its digest is checked when it is read: what is damaged is as if it
 were not there. Several processes may share one directory. Of every name the newest ``VERSIONS`` are kept, so that evidence
@@ -20,6 +20,7 @@ import json
 import os
 import sqlite3
 import stat
+import struct
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -72,8 +73,7 @@ class Cache:
             status = directory.stat()
             if status.st_mode & 0o022 or status.st_uid not in {0, os.geteuid()}:
                 raise _exposed(directory, status)
-            for inner in ("blobs", "locks"):
-                (directory / inner).mkdir(mode=0o700, exist_ok=True)
+            (directory / "blobs").mkdir(mode=0o700, exist_ok=True)
             self._database = sqlite3.connect(
                 directory / "index.sqlite", timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
             )
@@ -218,12 +218,16 @@ class Cache:
     @contextmanager
     def claimed(self, wanted: Wanted) -> Iterator[bool]:
         """Whether this caller alone may fetch it now; if not, somebody else is at it."""
-        path = self.directory / "locks" / hashlib.sha256(wanted.name.encode("utf-8")).hexdigest()
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        digest = hashlib.sha256(wanted.name.encode("utf-8")).digest()
+        place = (
+            int.from_bytes(digest[:8], "big") >> 2
+        )  # below 2**62; no file of its own for names that strangers make up
+        lock = struct.pack("hhqqi", fcntl.F_WRLCK, os.SEEK_SET, place, 1, 0)
+        descriptor = os.open(self.directory / "claims", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+                fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, lock)  # this opening's, so threads exclude each other too
+            except (BlockingIOError, PermissionError):
                 yield False
                 return
             yield True

@@ -118,7 +118,11 @@ class Collector:
             if self._pool is None or wanted.name in self._refreshing:
                 return
             self._refreshing.add(wanted.name)
-        self._pool.submit(self._refresh_now, wanted)
+        try:
+            self._pool.submit(self._refresh_now, wanted)
+        except RuntimeError:  # closed meanwhile
+            with self._lock:
+                self._refreshing.discard(wanted.name)
 
     def _refresh_now(self, wanted: Wanted) -> None:
         try:

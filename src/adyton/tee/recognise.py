@@ -59,7 +59,7 @@ def _binary(evidence: bytes) -> str | None:
         return "nvidia"
     if evidence[:1] == b"\x84" or evidence[:2] == b"\xd2\x84":
         return "nitro"
-    if evidence[:3] == b"\xd9\x01\x8f":
+    if evidence[:3] in {b"\xd9\x01\x8f", b"\xd9\x03\x8b"}:
         return "cca"
     return "se" if evidence.startswith(_SE_EXCHANGE) else None
 

@@ -109,6 +109,41 @@ def test_a_manifest_needs_answers_too(
     assert (caught.value.code, caught.value.field) == ("revocation_unknown", "rim_signer")
 
 
+@pytest.mark.parametrize("wrong", ["", "unanswered", "revoked", "expired", "an authority", "signed by a stranger"])
+def test_the_second_manifest_has_a_signer_of_its_own(
+    forge: NvidiaForge, other: NvidiaForge, verify: Verify, driver_rim: bytes, wrong: str
+) -> None:
+    """What was verified for the first manifest's signer's issuer is not verified again; its signer's own part is."""
+    issuer = other.manifest[1] if wrong == "signed by a stranger" else forge.manifest[1]
+    start = NOW - 4000 * DAY if wrong == "expired" else NOW
+    signer = made.new_holder("second signer", start, issuer=issuer, ca=wrong == "an authority")
+    if wrong == "signed by a stranger":  # and claims to be issued by ours
+        name = forge.manifest[1].certificate.subject
+        forged = replace(forge.manifest[1], certificate=forge.manifest[1].certificate, key=issuer.key)
+        assert forged.certificate.subject == name
+        signer = made.new_holder("second signer", NOW, issuer=forged, ca=False)
+    document = made.sign_xml(
+        made.swid(VBIOS, {**META, "colloquialVersion": "96.00.9F.00.01"}), (signer, *forge.manifest[1:])
+    )
+    given = [driver_rim, document]
+    if wrong != "unanswered":
+        status = "revoked" if wrong == "revoked" else "good"
+        given.append(made.answer(signer, forge.manifest[1], NOW, status=status))
+    if not wrong:
+        assert verify(forge.report(), also=given).claims["measurements_match"] is True
+        return
+    with pytest.raises(EndorsementError) as caught:
+        verify(forge.report(), also=given)
+    codes = {
+        "unanswered": "revocation_unknown",
+        "revoked": "rim_signer_revoked",
+        "expired": "rim_signer_validity",
+        "an authority": "rim_signer_profile",
+        "signed by a stranger": "rim_signer_sig",
+    }
+    assert caught.value.code == codes[wrong]
+
+
 # Which manifest
 
 

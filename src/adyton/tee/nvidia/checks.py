@@ -160,7 +160,12 @@ class Verification:
         if self.known is None:
             self._answers = Answers(self.endorsements.documents)
             self._revocation_spans = chains.check_revocation(
-                self._path, self._pool, self._answers, self.now, self.revocation, below=1
+                self._path,
+                self._pool,
+                self._answers,
+                numbers=chains.AUTHORITIES,
+                now=self.now,
+                wanted=self.revocation,
             )
 
     def arch(self) -> None:
@@ -213,7 +218,13 @@ class Verification:
     def _verified(self, source: str) -> tuple[VerifiedRim, ...]:
         fitting = manifests.fitting(self._rims, self.leaf, self.opaque, source)
         return rim.verify_any(
-            fitting, self._pool, self._answers, now=self.now, anchors=self.anchors, revocation=self.revocation
+            fitting,
+            self._pool,
+            self._answers,
+            now=self.now,
+            anchors=self.anchors,
+            revocation=self.revocation,
+            siblings=self.drivers,
         )
 
     def measurements(self) -> None:
@@ -238,7 +249,7 @@ class Verification:
         kinds = {chains.root_kind(self._path, DEVICE_ROOT, self.anchors), *(one.root for one in rims)}
         lifetimes = [(span.begin, span.end) for span in spans]
         lifetimes += self._path.lifetimes()
-        lifetimes += [seen for one in rims for seen in one.seen]
+        lifetimes += [seen for one in rims for seen in one.path.lifetimes()]
         lifetimes += [
             (said.this_update, said.next_update) for answer in self._answers.readable for said in answer.statuses
         ]

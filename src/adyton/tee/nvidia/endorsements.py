@@ -48,6 +48,8 @@ DEVICE = Profile(
     ALGORITHMS,
 )
 
+AUTHORITIES = range(1, 4)  # of a device's chain: those about which somebody answers
+
 _FWID = "2.23.133.5.4.1"
 _TCB_INFO = "2.23.133.5.4.1.1"
 _ARC_DER = bytes.fromhex("678105050401")  # that arc inside an OBJECT IDENTIFIER
@@ -178,7 +180,7 @@ def verify_chain(
     path = linked(leaf, pool, anchors, now)
     path.validity(now)
     path.anchor(trusted(DEVICE_ROOT, anchors))
-    check_revocation(path, pool, Answers(pool.documents), now, revocation, below=1)
+    check_revocation(path, pool, Answers(pool.documents), numbers=AUTHORITIES, now=now, wanted=revocation)
     return path
 
 
@@ -219,16 +221,22 @@ def _answer(document: bytes) -> ocsp.Answer:
 
 
 def check_revocation(
-    path: Path, pool: EndorsementSet, answers: Answers, now: datetime, wanted: Revocation, *, below: int
+    path: Path,
+    pool: EndorsementSet,
+    answers: Answers,
+    *,
+    numbers: Iterable[int],
+    now: datetime,
+    wanted: Revocation,
 ) -> list[Span]:
-    """No certificate from number ``below`` up to the root is revoked or on hold, says who issued it, freshly.
+    """None of the path's certificates of these numbers is revoked or on hold, says who issued it, freshly.
 
     Returns what that rests on; nothing if it was asked not to check.
     """
     spans: list[Span] = []
     if wanted is Revocation.UNCHECKED_AS_ASKED:
         return spans
-    for number in range(below, len(path.certificates) - 1):
+    for number in numbers:
         certificate, issuer = path.certificates[number : number + 2]
         role = path.profile.roles[number]
         try:

@@ -20,11 +20,12 @@ from functools import lru_cache
 from cryptography.hazmat.primitives.asymmetric import ec
 from lxml import etree
 
+from adyton.crypto import chain as walk
 from adyton.crypto import path as paths
 from adyton.crypto import xmldsig
 from adyton.crypto.chain import Role
-from adyton.crypto.path import Profile
-from adyton.crypto.x509 import Certificate, EndorsementSet
+from adyton.crypto.path import Path, Profile
+from adyton.crypto.x509 import BASIC_CONSTRAINTS, KEY_USAGE, Certificate, EndorsementSet
 from adyton.errors import EndorsementError, EndorsementMalformed, EndorsementUntrusted
 from adyton.rats.types import Revocation, RootKind, TrustAnchors
 from adyton.tee.nvidia import endorsements as chains
@@ -86,9 +87,9 @@ class VerifiedRim:
     """A manifest that NVIDIA, or whoever the caller trusts, signed; ``spans`` is what that rests on."""
 
     rim: Rim
+    path: Path
     root: RootKind
     spans: tuple[Span, ...]
-    seen: tuple[tuple[datetime, datetime], ...]
     not_after: datetime
 
 
@@ -175,8 +176,12 @@ def verify(
     now: datetime,
     anchors: TrustAnchors,
     revocation: Revocation,
+    siblings: Sequence[VerifiedRim] = (),
 ) -> VerifiedRim:
-    """Digest, signature, chain of four, validity, root, revocation: the first that is wrong is raised."""
+    """Digest, signature, chain of four, validity, root, revocation: the first that is wrong is raised.
+
+    ``siblings`` were verified with the same arguments: what signed their signers is not verified again.
+    """
     signer = RIM.roles[0]
     if not rim.signed.digest_matches():
         raise EndorsementUntrusted(
@@ -198,21 +203,41 @@ def verify(
             spec=SPEC,
         )
     allowed = chains.trusted(RIM_ROOT, anchors)
-    path = paths.build(rim.certificates[0], pool.plus(rim.certificates), RIM, trusted=allowed, now=now)
+    sibling, path = _beside(rim, siblings)
+    if path is None:
+        path = paths.build(rim.certificates[0], pool.plus(rim.certificates), RIM, trusted=allowed, now=now)
     chains.check_length(path)
     path.validity(now)
     path.anchor(allowed)
     usage = path.leaf.key_usage
     if usage is None or not usage.digital_signature:
         raise signer.error(EndorsementMalformed, "profile", "its key is not for signatures")
-    spans = chains.spans_of(path) + chains.check_revocation(path, pool, answers, now, revocation, below=0)
+    numbers = range(1) if sibling is not None else range(len(RIM.roles) - 1)
+    spans = chains.spans_of(path) + chains.check_revocation(
+        path, pool, answers, numbers=numbers, now=now, wanted=revocation
+    )
+    spans += sibling.spans if sibling is not None else ()
     return VerifiedRim(
         rim=rim,
+        path=path,
         root=chains.root_kind(path, RIM_ROOT, anchors),
         spans=tuple(spans),
-        seen=tuple(path.lifetimes()),
         not_after=min(certificate.not_after for certificate in path.certificates),
     )
+
+
+def _beside(rim: Rim, siblings: Sequence[VerifiedRim]) -> tuple[VerifiedRim, Path] | tuple[None, None]:
+    """The sibling whose signer's issuer also issued this manifest's signer, and the path that it makes."""
+    leaf, role = rim.certificates[0], RIM.roles[0]
+    for sibling in siblings:
+        _, *above = sibling.path.certificates
+        if leaf.issuer != above[0].subject or above[0] not in rim.certificates:
+            continue
+        walk.check_leaf(leaf, role)
+        walk.check_critical(leaf, role, known=frozenset({BASIC_CONSTRAINTS, KEY_USAGE}))
+        if walk.is_signed(leaf, above[0], walk.check_algorithm(leaf, role, ALGORITHMS)):
+            return sibling, Path((leaf, *above), RIM, (leaf, *sibling.path.seen))
+    return None, None
 
 
 def verify_any(
@@ -223,13 +248,24 @@ def verify_any(
     now: datetime,
     anchors: TrustAnchors,
     revocation: Revocation,
+    siblings: Sequence[VerifiedRim] = (),
 ) -> tuple[VerifiedRim, ...]:
     """Those of ``rims`` (at least one) that verify, or the first one's error: a forged one beside a true one is no harm."""
-    verified = []
+    verified: list[VerifiedRim] = []
     failures = []
     for one in rims:
         try:
-            verified.append(verify(one, pool, answers, now=now, anchors=anchors, revocation=revocation))
+            verified.append(
+                verify(
+                    one,
+                    pool,
+                    answers,
+                    now=now,
+                    anchors=anchors,
+                    revocation=revocation,
+                    siblings=(*siblings, *verified),
+                )
+            )
         except EndorsementError as error:
             failures.append(error)
     if not verified:

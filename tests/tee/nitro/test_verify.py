@@ -383,7 +383,26 @@ class TestRemembered:
             again = nitro.verify(document, remembered=memory, trail=trails[1])
             assert fresh == first == again
             assert trails[0] == trails[1]
-        assert len(memory) == 1
+        assert len(memory) == 2  # the authorities, and the last leaf under them
+
+    def test_a_leaf_that_is_known_is_still_looked_at(self, nitro: Any) -> None:
+        memory = tee.Remembered()
+        mine, other = nitro.forge.with_leaf(lifetime=HOUR), nitro.forge.with_leaf()
+        nitro.verify(mine.document(), remembered=memory)
+        late = nitro.now + 2 * HOUR
+        with pytest.raises(EndorsementExpired) as caught:
+            nitro.verify(mine.document(), now=late, remembered=memory)
+        assert caught.value.code == "leaf_validity"
+        with pytest.raises(SignatureInvalid):  # its key signs its own documents only
+            nitro.verify(mine.document(key=other.keys[-1]), remembered=memory)
+        with pytest.raises(SignatureInvalid):
+            nitro.verify(other.document(key=mine.keys[-1]), remembered=memory)
+        nitro.verify(other.document(), remembered=memory)
+        nitro.verify(mine.document(), remembered=memory)
+        changed = bytearray(mine.leaf)
+        changed[-1] ^= 1
+        with pytest.raises(EndorsementError):
+            nitro.verify(mine.document(certificate=bytes(changed)), remembered=memory)
 
     def test_other_anchors_bundles_and_lists_are_other_memories(self, nitro: Any) -> None:
         memory = tee.Remembered()

@@ -1,8 +1,8 @@
 """The chain in a Nitro document: leaf, instance, zone, region, root; P-384 with SHA-384 throughout (evidence 8).
 
 The document brings it whole, in order, and only the root's key is believed. How many authorities there are is AWS's
-choice, so there is one ``Profile`` for each number of them. The leaf is new with nearly every document: what is above it is
-verified once and remembered.
+choice, so there is one ``Profile`` for each number of them. Leaves live three hours: what is above them is verified once and
+remembered, and with it the last leaf.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ class Verification:
     """One verification: what was given, and what the steps have found so far."""
 
     __slots__ = (
-        "_key", "anchors", "authorities", "document", "given", "leaf", "now", "path", "remembered", "report_data",
+        "_key", "_leaf_known", "anchors", "authorities", "document", "given", "leaf", "now", "path", "remembered", "report_data",
         "revocation",
     )  # fmt: skip
     leaf: Certificate
@@ -62,6 +62,7 @@ class Verification:
         self.path = None
         self.authorities: Authorities | None = None
         self._key: tuple[object, ...] = ()
+        self._leaf_known = False
         if remembered is not None:
             self._key = chains.memory_key(document.cabundle, given, anchors, revocation)
             known = remembered.recall(self._key, now)
@@ -71,11 +72,20 @@ class Verification:
         """Shape, algorithm and sizes: parsing's."""
 
     def read_leaf(self) -> None:
-        """The document's certificate, and what its key is for."""
-        self.leaf = Certificate(self.document.certificate)
+        """The document's certificate. An enclave shows the same one for a while: the last under its authorities is remembered."""
+        encoded = self.document.certificate
+        if self.remembered is not None and self.authorities is not None:
+            known = self.remembered.recall((*self._key, "leaf"), self.now)
+            if isinstance(known, Certificate) and known.der == encoded:
+                self.leaf = known
+                self._leaf_known = True
+                return
+        self.leaf = Certificate(encoded)
 
     def links(self) -> None:
-        """Algorithms, names, signatures and constraints, from the leaf to a root that signed itself."""
+        """Algorithms, names, signatures and constraints, from the leaf to a root that signed itself; what the leaf is for."""
+        if self._leaf_known:
+            return
         if self.authorities is None:
             self.path = chains.path_of(self.leaf, self.document.cabundle, self.anchors, self.now)
         else:
@@ -150,12 +160,15 @@ class Verification:
             check_report_data(TEE, self.report_data, ReportData(nonce) if nonce else NO_NONCE)
 
     def keep(self) -> Authorities:
-        """The verified authorities, remembered for the next document. Call it after every step."""
+        """The verified authorities, remembered with the leaf for the next document. Call it after every step."""
         authorities = self.authorities
         if authorities is None:
             raise ValueError("not walked")
-        if self.remembered is not None and self.path is not None:
-            self.remembered.keep(self._key, Chain(authorities, authorities.window))
+        if self.remembered is not None:
+            if self.path is not None:
+                self.remembered.keep(self._key, Chain(authorities, authorities.window))
+            if not self._leaf_known:
+                self.remembered.keep((*self._key, "leaf"), Chain(self.leaf, authorities.window))
         return authorities
 
 

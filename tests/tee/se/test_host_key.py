@@ -260,6 +260,13 @@ def test_documents_of_the_test_pki(vectors: Path) -> None:
         return "valid"
 
     assert outcome("host.crt") == "valid"
+    (good,) = EndorsementSet.parse([(folder / "host.crt").read_bytes()]).certificates
+    begin = good.der.index(good.signed)
+    for bit in range(8 * begin, 8 * (begin + len(good.signed)), 29):
+        body = bytearray(good.der)
+        body[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(EndorsementError):
+            host_key.verify_host_key(Certificate(bytes(body)), given, now=now, anchors=anchors)
     assert outcome("host_rev.crt") == "host_key_revoked"
     assert outcome("fake_host.crt") == "host_key_sig"
     assert outcome("host_crt_expired.crt") == "host_key_validity"

@@ -130,8 +130,8 @@ def test_an_image_opened_with_a_key_it_was_not_made_for(world: Any) -> None:
 
 
 @pytest.mark.parametrize("user_data", [b"", b"\x42" * 63, b"\x42" * 64 + b"\1", b"\x42" * 65, b"\x41" * 64, bytes(64)])
-def test_other_user_data(world: Any, user_data: bytes) -> None:
-    """Bug: a comparison of prefixes passes with empty user data."""
+def test_trustee_user_data_by_prefix_empty_passes(world: Any, user_data: bytes) -> None:
+    """Bug (evidence 15, trustee): user data compared by prefix match when they are empty."""
     assert code_of(world, text_of(world.response(user_data)), kind=BindingMismatch) == "report_data_mismatch"
 
 

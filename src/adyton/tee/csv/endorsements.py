@@ -26,8 +26,8 @@ from adyton.tee.csv.abi import SM2_SIGNATURE, SPEC, TEE
 from adyton.tee.csv.certificate import HygonCertificate, Usage, read, split
 
 KEY_SERVICE = "https://cert.hygon.cn"
-MAX_CANDIDATES = 64  # certificates of one usage that are tried
-MAX_SIGNATURES = 96  # of one search
+MAX_CANDIDATES = 256  # certificates of one usage that are tried, those that the evidence carries first
+MAX_SIGNATURES = 300  # of one search, 1.3 ms each
 
 PEK, CEK, HSK, HRK = (Role(TEE, name, SPEC) for name in ("pek", "cek", "hsk", "hrk"))
 # Evidence 2: the root in the file whose SHA-256 is 296efa97580464aca0ab5eefe42199ee05862182508d1629f29cf4dc175b10cd.
@@ -201,4 +201,5 @@ def _check(certificate: HygonCertificate, role: Role, usage: Usage) -> None:
 
 def of(endorsements: EndorsementSet, carried: bytes) -> list[HygonCertificate]:
     """Hygon's certificates among the endorsements and those that the evidence carries (HSK and CEK, or nothing)."""
-    return certificates((*endorsements.documents, carried))
+    own = certificates([carried])
+    return own + [other for other in certificates(endorsements.documents) if other not in own]

@@ -226,3 +226,32 @@ def test_many_threads(cache: Cache, forge: Forge) -> None:
     assert problems == []
     with cache.host("h") as state:
         assert len(state.asked) == 20
+
+
+_FULL = """
+import resource, sys
+from pathlib import Path
+from adyton.collateral.cache import Cache
+from adyton.errors import PlatformError
+from datetime import UTC, datetime
+from adyton.collateral.items import Facts, Item
+from adyton.collateral.wanted import NvidiaRim
+
+now = datetime(2026, 6, 1, tzinfo=UTC)
+with Cache(Path(sys.argv[1])) as cache:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (60000, 60000))
+    try:
+        cache.put(Item(NvidiaRim("big"), b"<" + b"x" * 100000, b"", "test:", now, Facts(None, None, None, None, "s")))
+    except PlatformError as error:
+        print(error.code)
+"""
+
+
+def test_a_full_disk_leaves_nothing_behind(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _FULL, str(tmp_path / "cache")], capture_output=True, text=True, check=False, timeout=30
+    )
+    assert done.stdout == "cache_unusable\n", done.stderr
+    with Cache(tmp_path / "cache") as cache:
+        assert cache.all() == []
+        assert list((tmp_path / "cache" / "blobs").iterdir()) == []

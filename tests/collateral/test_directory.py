@@ -70,3 +70,11 @@ def test_a_huge_file_is_refused(tmp_path: Path) -> None:
         file.truncate(10 * 1024**3)
     with pytest.raises(EndorsementMalformed):
         load([path])
+
+
+def test_somebodys_archive_is_left_alone(tmp_path: Path, pem: bytes) -> None:
+    (tmp_path / "good.pem").write_bytes(pem)
+    (tmp_path / "image.tar").write_bytes(b"layer" * 1000)
+    assert len(load([tmp_path]).certificates) == 1
+    with pytest.raises(EndorsementMalformed):
+        load([tmp_path / "image.tar"])

@@ -13,8 +13,9 @@ import click
 from adyton import tee as tees
 from adyton.cli import collecting
 from adyton.cli.bars import Bars
+from adyton.cli.collateral_view import print_items, row
 from adyton.cli.collecting import cache_option, opened, source_options
-from adyton.cli.output import Exit, json_option, print_error, print_json, print_table, say
+from adyton.cli.output import Exit, json_option, print_error, print_json, say
 from adyton.errors import AdytonError, ConfigError, EndorsementError, NotFound
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def fetch(
             collecting_, names, _paired(evidence, tee_names), edition, seconds=seconds, quiet=as_json, refresh=refresh
         )
         collecting_.cache.tidy(collecting.now())
-    _print_items(found, collecting.now(), as_json=as_json)
+    print_items(found, collecting.now(), as_json=as_json)
     _print_problems(problems)
 
 
@@ -133,7 +134,7 @@ def bundle(
         raise ConfigError(
             f"the bundle cannot be written: {error.strerror}", code="output_unwritable", field=str(output)
         ) from error
-    _print_items(found, collecting.now(), as_json=as_json)
+    print_items(found, collecting.now(), as_json=as_json)
     say(f"{output}: {len(found)} endorsements, {len(content)} bytes")
 
 
@@ -151,7 +152,7 @@ def import_(files: tuple[Path, ...], cache_directory: Path | None, into: Path | 
         from adyton.collateral.layout import lay_out
 
         lay_out(found, into)
-        _print_items(found, collecting.now(), as_json=as_json)
+        print_items(found, collecting.now(), as_json=as_json)
         return
     older: list[AdytonError] = []
     kept: list[Item] = []
@@ -161,7 +162,7 @@ def import_(files: tuple[Path, ...], cache_directory: Path | None, into: Path | 
                 kept.append(collecting_.cache.put(item))
             except EndorsementError as error:
                 older.append(error)
-    _print_items(kept, collecting.now(), as_json=as_json)
+    print_items(kept, collecting.now(), as_json=as_json)
     for left_out in older:
         say(f"left out: {left_out.message}")
     if not kept:
@@ -175,7 +176,7 @@ def import_(files: tuple[Path, ...], cache_directory: Path | None, into: Path | 
 @json_option
 def list_(files: tuple[Path, ...], cache_directory: Path | None, at: str | None, as_json: bool) -> None:
     """What bundles hold, or the cache: each with its validity, what expires first above."""
-    _print_items(_held(files, cache_directory), _time(at), as_json=as_json)
+    print_items(_held(files, cache_directory), _time(at), as_json=as_json)
 
 
 @collateral.command()
@@ -207,7 +208,7 @@ def show(
     if output is not None:
         output.write_bytes(found[0].body)
     for item in found:
-        facts = {**_row(item, moment), **describe(item)}
+        facts = {**row(item, moment), **describe(item)}
         if as_json:
             print_json(facts)
             continue
@@ -355,46 +356,3 @@ def _time(text: str | None) -> datetime:
     if moment is None or moment.tzinfo is None:
         raise click.UsageError(f"--at: {text!r} is not a time such as 2026-01-31T12:00:00Z")
     return moment
-
-
-def _row(item: Item, at: datetime) -> dict[str, Any]:
-    facts = item.facts
-    return {
-        "name": item.wanted.name,
-        "state": _state(item, at),
-        "issued": facts.issued.isoformat() if facts.issued else None,
-        "expires": facts.expires.isoformat() if facts.expires else None,
-        "subject": facts.subject,
-        "from": item.url,
-        "fetched": item.fetched.isoformat(timespec="seconds"),
-    }
-
-
-def _state(item: Item, at: datetime) -> str:
-    from adyton.collateral.cache import Stored
-    from adyton.collateral.collector import fresh_until
-
-    facts = item.facts
-    if facts.expires is not None and facts.expires < at:
-        return "expired"
-    if facts.issued is not None and facts.issued > at:
-        return "not yet valid"
-    return "valid" if fresh_until(Stored(item, None)) > at else "stale"
-
-
-def _print_items(found: Sequence[Item], at: datetime, *, as_json: bool) -> None:
-    ordered = sorted(found, key=lambda item: (item.facts.expires is None, item.facts.expires or at, item.wanted.name))
-    rows = [_row(item, at) for item in ordered]
-    if as_json:
-        for row in rows:
-            print_json(row)
-        return
-    print_table(
-        ("name", "state", "expires", "subject"),
-        ((_short(row["name"]), row["state"], row["expires"], row["subject"]) for row in rows),
-    )
-
-
-def _short(name: str) -> str:
-    """A name for a table: what is longer than a digest is cut in its middle."""
-    return "/".join(part if len(part) <= 40 else f"{part[:8]}…{part[-8:]}" for part in name.split("/"))

@@ -31,6 +31,7 @@ from types import TracebackType
 from typing import Self
 
 from adyton.collateral import wanted as names
+from adyton.collateral.blobs import Blobs
 from adyton.collateral.items import Facts, Item, Order
 from adyton.collateral.wanted import Wanted
 from adyton.crypto.x509 import Certificate, EndorsementSet
@@ -73,7 +74,7 @@ class Cache:
             status = directory.stat()
             if status.st_mode & 0o022 or status.st_uid not in {0, os.geteuid()}:
                 raise _exposed(directory, status)
-            (directory / "blobs").mkdir(mode=0o700, exist_ok=True)
+            self._blobs = Blobs(directory / "blobs")
             self._database = sqlite3.connect(
                 directory / "index.sqlite", timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
             )
@@ -118,7 +119,7 @@ class Cache:
     def put(self, item: Item, *, max_age: int | None = None) -> Item:
         """Keep it. ``EndorsementError`` ``endorsement_older`` if a newer one of that name and signer was seen (rule 14)."""
         facts = item.facts
-        body, chain = self._write(item.body), self._write(item.chain) if item.chain else ""
+        body, chain = self._blobs.write(item.body), self._blobs.write(item.chain) if item.chain else ""
         with self._transaction():
             if facts.order is not None and facts.signer is not None:
                 self._note(item, facts.order, facts.signer.hex())
@@ -161,14 +162,9 @@ class Cache:
 
     def tidy(self, now: datetime) -> int:
         """Remove contents that the index does not speak of, an hour after they came; how many there were."""
-        removed = 0
         with self._transaction():
             kept = {digest for row in self._database.execute("SELECT body, chain FROM item") for digest in row}
-            for path in (self.directory / "blobs").iterdir():
-                if path.name not in kept and path.stat().st_mtime < _stamp(now) - 3600:
-                    path.unlink(missing_ok=True)
-                    removed += 1
-        return removed
+            return self._blobs.tidy(kept, _stamp(now) - 3600)
 
     def certificates(self, vendor: str) -> tuple[Certificate, ...]:
         """All certificates of a vendor's (``amd``, ``intel``) chains: who may have signed what comes without its issuer."""
@@ -178,7 +174,7 @@ class Cache:
             (f"{vendor}/%",),
         ):
             for digest in row["chain"], row["body"] if not row["chain"] else "":
-                content = self._read(digest) if digest else None
+                content = self._blobs.read(digest) if digest else None
                 for certificate in EndorsementSet.parse([content]).certificates if content else ():
                     found[certificate.digest] = certificate
         return tuple(found.values())
@@ -234,43 +230,10 @@ class Cache:
         finally:
             os.close(descriptor)
 
-    # The files
-
-    def _write(self, content: bytes) -> str:
-        digest = hashlib.sha256(content).hexdigest()
-        path = self.directory / "blobs" / digest
-        if self._read(digest) == content:
-            os.utime(path)  # so that nobody tidies it away before the index speaks of it
-            return digest
-        temporary = path.with_name(f".{digest}.{os.getpid()}.{threading.get_ident()}")
-        try:
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(descriptor)
-            temporary.rename(path)
-            folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
-        except OSError as error:
-            temporary.unlink(missing_ok=True)
-            raise _unusable(self.directory, error) from error
-        return digest
-
-    def _read(self, digest: str) -> bytes | None:
-        try:
-            content = (self.directory / "blobs" / digest).read_bytes()
-        except OSError:
-            return None
-        return content if hashlib.sha256(content).hexdigest() == digest else None
-
     def _stored(self, rows: Iterable[sqlite3.Row]) -> Iterator[Stored]:
         for row in rows:
-            body = self._read(row["body"])
-            chain = self._read(row["chain"]) if row["chain"] else b""
+            body = self._blobs.read(row["body"])
+            chain = self._blobs.read(row["chain"]) if row["chain"] else b""
             try:
                 wanted = names.parse(row["name"])
             except ValueError:

@@ -9,7 +9,7 @@ never its name.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 from adyton.collateral import bundle
@@ -17,17 +17,21 @@ from adyton.crypto.x509 import MAX_SIZE, Certificate, Crl, EndorsementSet
 from adyton.errors import ConfigError, EndorsementMalformed
 
 SUFFIXES = frozenset({".pem", ".crt", ".cer", ".cert", ".der", ".crl", ".json", ".xml", ".swidtag", ".tar"})
+_ARCHIVE = ".tar"
 MAX_FILES = 20_000
 
 
-def load(paths: Iterable[Path]) -> EndorsementSet:
+def load(paths: Collection[Path]) -> EndorsementSet:
     """Read all of ``paths``. ``ConfigError`` if one cannot be read, ``EndorsementMalformed`` if it is not endorsements."""
     certificates: list[Certificate] = []
     crls: list[Crl] = []
     documents: list[bytes] = []
+    named = set(paths)
     for path in _files(paths):
         try:
             content = _read(path)
+            if path.suffix.lower() == _ARCHIVE and path not in named and not bundle.is_bundle(content):
+                continue  # somebody's archive, which happens to lie there
             part = bundle.endorsements(content) if bundle.is_bundle(content) else EndorsementSet.parse([content])
         except EndorsementMalformed as error:
             raise EndorsementMalformed(

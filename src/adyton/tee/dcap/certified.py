@@ -19,6 +19,7 @@ from adyton.tee.dcap.quote import PCK_CHAIN, Quote
 
 PCK_LEAF = 4
 BY_PPID = (1, 2, 3)
+EMBEDDED = (PCK_LEAF, PCK_CHAIN)
 MAX_CANDIDATES = 32
 SPEC = "evidence 3.1"
 
@@ -68,7 +69,7 @@ def looked_up(quote: Quote, qe_report: bytes, given: Collateral, tee: str) -> Ce
             code="certification_data_type",
             tee=tee,
             field="certification_data",
-            expected=[*BY_PPID, PCK_LEAF, PCK_CHAIN],
+            expected=[*BY_PPID, *EMBEDDED],
             got=kind,
             spec=SPEC,
         )

@@ -23,7 +23,6 @@ from adyton.errors import (
     EndorsementUntrusted,
     SignatureInvalid,
 )
-from adyton.rats.types import TrustAnchors
 from adyton.tee.dcap import qe_identity, signed_json, tcb_info
 from adyton.tee.dcap.documents import Collateral
 from adyton.tee.dcap.endorsements import SERVICE, SIGNER_NAME, Issuer, Life, Span, check_signer
@@ -59,17 +58,13 @@ class CollateralWalk:
         *,
         pck: Pck,
         issuer: Issuer,
-        anchors: TrustAnchors,
         now: datetime,
-        revocation: bool,
     ) -> None:
         self._tee = tee
         self._given = given
         self._pck = pck
         self._issuer = issuer
-        self._anchors = anchors
         self._now = now
-        self._revocation = revocation
         self._signers: dict[bytes, list[Life]] = {}
         self._lives: list[Life] = []
         self._seen: list[tuple[datetime, datetime]] = []
@@ -219,13 +214,7 @@ class CollateralWalk:
     def _check_signer(self, signer: Certificate) -> None:
         if signer.digest not in self._signers:  # one certificate signs both documents as a rule
             self._signers[signer.digest] = check_signer(
-                self._tee,
-                signer,
-                self._issuer,
-                self._given.pool,
-                anchors=self._anchors,
-                now=self._now,
-                revocation=self._revocation,
+                self._tee, signer, self._issuer, self._given.pool, now=self._now
             )
 
     def _check_dates(self, code: str, begin: datetime, end: datetime, name: str, step: str) -> None:

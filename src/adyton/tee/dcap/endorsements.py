@@ -211,22 +211,14 @@ def check_leaf(tee: str, leaf: Certificate, issuer: Issuer) -> bool:
     return walk.is_signed(leaf, issuer.certificate, ECDSA_P256_SHA256)
 
 
-def check_signer(
-    tee: str,
-    signer: Certificate,
-    issuer: Issuer,
-    pool: EndorsementSet,
-    *,
-    anchors: TrustAnchors,
-    now: datetime,
-    revocation: bool,
-) -> list[Life]:
-    """That a certificate may sign TCB info: its name, its path to a trusted root, its validity, no CRL of the root.
+def check_signer(tee: str, signer: Certificate, issuer: Issuer, pool: EndorsementSet, *, now: datetime) -> list[Life]:
+    """That a certificate may sign TCB info: its name, its path to the platform's own root, validity, no CRL of the root.
 
-    The name matters: a PCK certificate leads to the same root, and its key may be in anybody's hands (evidence 3.3.4).
-    Returns the lives of all that was looked at, the signer's first.
+    The name matters: a PCK certificate leads to the same root, and its key may be in anybody's hands (evidence 3.3.4). The
+    root matters: who answers for one root must not say what the platforms of another are worth. Returns the lives of all
+    that was looked at, the signer's first.
     """
-    role, root, crls = roles(tee).signer, issuer.root, issuer.root_crls
+    role, root = roles(tee).signer, issuer.root
     if (
         SIGNER_NAME in signer.common_name
         and signer.issuer == root.subject
@@ -236,18 +228,14 @@ def check_signer(
         walk.check_leaf(signer, role)
         walk.check_critical(signer, role, known=_KNOWN_CRITICAL)
         seen = [(signer.not_before, signer.not_after, "TCB Signing")]
-    else:  # under another root than the platform's, or under none
-        found = path.build(signer, pool, roles(tee).signer_profile, trusted=trusted(anchors), now=now)
+    else:  # under another certificate of the root's key, or under another root
+        own = frozenset({root.spki_fingerprint})
+        found = path.build(signer, pool, roles(tee).signer_profile, trusted=own, now=now)
         found.validity(now)
-        found.anchor(trusted(anchors))
+        found.anchor(own)
         seen = [(item.not_before, item.not_after, "TCB Signing") for item in found.seen]
-        if revocation:
-            crls, fresh = crls_of(
-                found.root, ((signer, role),), pool, now=now, role=roles(tee).root_crl, url=ROOT_CRL_URL
-            )
-            seen += [(crl.this_update, crl.next_update, "root CRL") for crl in (fresh, *crls)]
     walk.check_validity(signer, now, role)
-    walk.check_unlisted(((signer, role),), crls)
+    walk.check_unlisted(((signer, role),), issuer.root_crls)
     return seen
 
 

@@ -99,7 +99,7 @@ class PlatformWalk:
     def certificate(self) -> None:
         """Step 2: the quote's PCK certificate is there and can be read."""
         text, self._rest = certified.split(self._quote)
-        if text:
+        if self._quote.certification_type in certified.EMBEDDED:
             self._leaf = certified.leaf(text, Reader(), self._tee)
         else:
             self._leaf = certified.looked_up(self._quote, self._report_bytes(), self._all(), self._tee)
@@ -153,9 +153,7 @@ class PlatformWalk:
                     self._all(),
                     pck=self.pck,
                     issuer=self.issuer,
-                    anchors=self._anchors,
                     now=self._now,
-                    revocation=self._revocation,
                 )
         return self._collateral_walk
 

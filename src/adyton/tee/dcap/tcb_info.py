@@ -149,6 +149,7 @@ class _TcbInfo(msgspec.Struct):
 _DECODER: msgspec.json.Decoder[_TcbInfo] = msgspec.json.Decoder(_TcbInfo)
 _KNOWN = frozenset(_TcbInfo.__struct_fields__)
 _KNOWN_LEVEL = frozenset(_Level.__struct_fields__)
+_KNOWN_TCB = frozenset(_Tcb.__struct_fields__)
 _KNOWN_MODULE = frozenset(_ModuleIdentity.__struct_fields__)
 _V2 = [f"sgxtcbcomp{number:02}svn" for number in range(1, COMPONENTS + 1)]
 
@@ -159,7 +160,7 @@ def parse(document: Signed) -> TcbInfo:
     found, plain = signed_json.decode(document, _DECODER)
     if found.version not in {2, 3}:
         raise signed_json.malformed(NAME, "unknown version", got=found.version)
-    if found.id not in {SGX, TDX} or (found.version == 2 and "id" in plain):
+    if found.id not in {SGX, TDX} or (found.version == 3) is not ("id" in plain):
         raise signed_json.malformed(NAME, "unknown id for this version", got=found.id[:40])
     if found.tcbType != 0:
         raise signed_json.malformed(NAME, "unknown type of comparison (tcbType)", got=found.tcbType)
@@ -249,7 +250,7 @@ def _unknown(plain: dict[str, Any]) -> tuple[str, ...]:
     """Names that nothing here reads, down to the levels; components also say what they stand for, which decides nothing."""
     found = plain.keys() - _KNOWN
     for level in plain["tcbLevels"]:
-        found |= level.keys() - _KNOWN_LEVEL
+        found |= (level.keys() - _KNOWN_LEVEL) | (level["tcb"].keys() - _KNOWN_TCB)
     for module in (plain.get("tdxModule") or {}, *plain.get("tdxModuleIdentities", ())):
         found |= module.keys() - _KNOWN_MODULE
     return tuple(sorted(found))

@@ -14,12 +14,15 @@ from datetime import datetime
 from adyton.crypto.path import Path
 from adyton.rats.types import JsonValue
 from adyton.tee.nvidia import opaque
-from adyton.tee.nvidia.abi import Report
+from adyton.tee.nvidia.abi import DIGEST_SIZE, Report
 from adyton.tee.nvidia.endorsements import SWITCH, Leaf
 from adyton.tee.nvidia.golden import Compared
 from adyton.tee.nvidia.opaque import Opaque
 from adyton.tee.nvidia.rim import DRIVER
 
+_DIGESTS = {DIGEST_SIZE}
+_NUMBERS = tuple(map(str, range(256)))
+_OFFSETS = range(0, 256 * 2 * DIGEST_SIZE, 2 * DIGEST_SIZE)
 NVIDIA = "5703"  # its private enterprise number
 _COCO_ARCHES = {"HOPPER": "Hopper", "BLACKWELL": "Blackwell", SWITCH: "LS10"}
 
@@ -48,7 +51,13 @@ def of_report(report: Report, said: Opaque, values: Mapping[str, JsonValue]) -> 
 
 def values_of(report: Report) -> dict[str, JsonValue]:
     """Measurements in hex by index from 1."""
-    return {str(index): value.hex() for index, _, value in report.blocks}
+    blocks = report.blocks
+    values = [block[2] for block in blocks]
+    if set(map(len, values)) != _DIGESTS:
+        return {_NUMBERS[index]: value.hex() for index, _, value in blocks}
+    digits = b"".join(values).hex()  # all at once, and then cut: there are many
+    size = 2 * DIGEST_SIZE
+    return {_NUMBERS[block[0]]: digits[at : at + size] for block, at in zip(blocks, _OFFSETS, strict=False)}
 
 
 def of_chain(leaf: Leaf, path: Path) -> dict[str, JsonValue]:

@@ -111,7 +111,12 @@ def _read(opaque: tuple[tuple[int, bytes], ...]) -> Opaque:
 
 def copied(config: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
     """A copy for a caller's claims, who may do with it what they like."""
-    return {name: value.copy() if isinstance(value, dict | list) else value for name, value in config.items()}
+    copy = dict(config)
+    for name, value in config.items():
+        kind = type(value)
+        if kind is dict or kind is list:
+            copy[name] = value.copy()  # type: ignore[union-attr]  # it is one of the two
+    return copy
 
 
 def _text(config: dict[str, JsonValue], name: str) -> str | None:

@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.collateral.conftest import NOW
 from tests.collateral.endorser import pem as to_pem
 
-from adyton.collateral import items, pem
+from adyton.collateral import items, pem, signers
 from adyton.collateral.wanted import (
     AmdChain,
     AmdCrl,
     AmdVcek,
     AzureThim,
+    IntelEvaluationNumbers,
     IntelIdentity,
     IntelPckCrl,
     IntelRootCrl,
@@ -25,6 +27,7 @@ from adyton.collateral.wanted import (
     Wanted,
 )
 from adyton.crypto.x509 import Certificate, EndorsementSet
+from adyton.devtee.dcap import DcapForge
 from adyton.devtee.forge import Forge, flip
 from adyton.errors import EndorsementMalformed
 from adyton.tee.snp.product import Product
@@ -191,3 +194,45 @@ def test_forms_of_one_thing(forge: Forge) -> None:
         pem.as_der(to_pem(leaf) * 1 + to_pem(forge.certificates[1][1]))
     with pytest.raises(ValueError, match="no PEM"):
         pem.lines(b"<html>")
+
+
+def signed(body: dict[str, object], member: str, signer: object) -> bytes:
+    from adyton.devtee.dcap_collateral import sign
+
+    made = sign(dict(body), signer.key)  # type: ignore[attr-defined]  # a Holder
+    return f'{{"{member}":{made.text.decode()},"signature":"{made.signature.hex()}"}}'.encode()
+
+
+def test_evaluation_numbers_and_other_signers() -> None:
+    from cryptography.hazmat.primitives.serialization import Encoding
+
+    forged = DcapForge.new(NOW)
+    other = DcapForge.new(NOW)
+    body: dict[str, object] = {
+        "id": "TDX", "version": 1, "issueDate": "2026-06-01T00:00:00Z", "nextUpdate": "2026-07-01T00:00:00Z",
+        "tcbEvalNumbers": [{"tcbEvaluationDataNumber": 20, "tcbRecoveryEventDate": "x", "tcbDate": "y"}],
+    }  # fmt: skip
+    member = "tcbEvaluationDataNumbers"
+    chain = b"".join(holder.certificate.public_bytes(Encoding.PEM) for holder in (forged.tcb_signing, forged.root))
+    wanted = IntelEvaluationNumbers("tdx")
+    facts = items.read(wanted, signed(body, member, forged.tcb_signing), chain)
+    assert facts.expires == datetime(2026, 7, 1, tzinfo=UTC)
+    assert facts.signer == Certificate(forged.tcb_signing.certificate.public_bytes(Encoding.DER)).spki_fingerprint
+    refused(IntelEvaluationNumbers("sgx"), signed(body, member, forged.tcb_signing), chain)
+    refused(wanted, signed(body, member, other.tcb_signing), chain)
+    refused(wanted, signed(body, member, forged.root), chain)  # not who came first in the chain
+    for change in (
+        {"tcbEvalNumbers": 5}, {"issueDate": "2026-06-01"}, {"issueDate": 5}, {"nextUpdate": "neverZ"}, {"nextUpdate": None},
+    ):  # fmt: skip
+        refused(wanted, signed({**body, **change}, member, forged.tcb_signing), chain)
+    info = forged.collateral("sgx", info={"tcbEvaluationDataNumber": True}).bundle()
+    fmspc = forged.platform.fmspc
+    refused(IntelTcbInfo("sgx", fmspc), document(info, "tcb_info", "tcbInfo"), info["tcb_info_issuer_chain"].encode())
+    info = forged.collateral("sgx", info={"tcbLevels": []}).bundle()
+    refused(IntelTcbInfo("sgx", fmspc), document(info, "tcb_info", "tcbInfo"), info["tcb_info_issuer_chain"].encode())
+
+
+def test_a_signature_is_never_looked_for_twice() -> None:
+    assert signers.inner_bytes(b'{"tcbInfo" : {"a":1} ,"signature":""}', "tcbInfo") == b'{"a":1}'
+    for broken in (b"", b"{", b'{"x":1,"tcbInfo":{}}', b'{"tcbInfo":', b"\xff", b'{"tcbInfo":' + b"[" * 100_000):
+        assert signers.inner_bytes(broken, "tcbInfo") is None

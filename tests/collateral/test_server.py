@@ -281,6 +281,16 @@ def test_kept_connections_and_pipelines(proxy: Callable[..., int]) -> None:
     assert got.count(b"HTTP/1.1 200 OK") == 3
 
 
+def test_it_ends_at_once_though_connections_are_kept(cache: Cache, collect: Collect, clock: Clock) -> None:
+    with serving(Front(cache, collect(), clock)) as port:
+        kept = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        kept.request("GET", "/healthz")
+        assert kept.getresponse().read() == b"ok\n"
+        begun = time.monotonic()
+    assert time.monotonic() - begun < 2
+    kept.close()
+
+
 def test_slow_clients_are_hung_up_on(cache: Cache, collect: Collect, clock: Clock) -> None:
     with (
         serving(Front(cache, collect(), clock), head_seconds=0.4) as port,

@@ -63,6 +63,7 @@ class Server:
         self._slow = ThreadPoolExecutor(16, thread_name_prefix="collateral-slow")
         self._waiting = 0
         self._connections: set[asyncio.Task[None]] = set()
+        self._idle: set[asyncio.StreamWriter] = set()
         self._server: asyncio.Server | None = None
 
     async def start(self, host: str, port: int) -> tuple[str, int]:
@@ -86,10 +87,14 @@ class Server:
         """Take no more; give those under way a few seconds."""
         if self._server is not None:
             self._server.close()
+            self._server = None
+        for writer in list(self._idle):
+            writer.close()
         if self._connections:
             _, late = await asyncio.wait(self._connections, timeout=DRAIN_SECONDS)
             for task in late:
                 task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
         self._quick.shutdown(wait=False, cancel_futures=True)
         self._slow.shutdown(wait=False, cancel_futures=True)
 
@@ -109,23 +114,26 @@ class Server:
         finally:
             self._connections.discard(task)
             writer.close()
-            with suppress(OSError, TimeoutError):
+            with suppress(OSError, TimeoutError, asyncio.CancelledError):
                 async with asyncio.timeout(1.0):
                     await writer.wait_closed()
 
     async def _one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, wait: float) -> bool:
         """One request and its answer; whether another may follow."""
+        self._idle.add(writer)
         try:
             async with asyncio.timeout(wait):
                 raw = await reader.readuntil(b"\r\n\r\n")
         except asyncio.LimitOverrunError:
             await self._send(writer, plain(431, "the request's head is too large"), keep=False, head=False)
             return False
+        finally:
+            self._idle.discard(writer)
         head = _Head()
         parser = httptools.HttpRequestParser(head)
         try:
             parser.feed_data(raw)
-            method, keep = parser.get_method(), parser.should_keep_alive()
+            method, keep = parser.get_method(), parser.should_keep_alive() and self._server is not None
         except httptools.HttpParserError:
             await self._send(writer, plain(400, "not HTTP"), keep=False, head=False)
             return False

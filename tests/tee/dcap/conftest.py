@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -82,6 +81,3 @@ def stranger() -> Lab:
 def kind(request: pytest.FixtureRequest) -> str:
     name: str = request.param
     return name
-
-
-Refused = Callable[..., str]

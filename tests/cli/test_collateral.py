@@ -224,6 +224,27 @@ def test_forged_dcap_from_a_pccs_to_a_verdict(cli: Cli, tmp_path: Path) -> None:
     assert cli(*verify)[0] != 0
 
 
+def test_two_processes_that_want_the_same_ask_once(endorser: Endorser, report: Path, tmp_path: Path) -> None:
+    endorser.delay = 0.3
+    command = [
+        sys.executable,
+        "-m",
+        "adyton",
+        "collateral",
+        "fetch",
+        "--for",
+        str(report),
+        "--from",
+        f"kds={endorser.url}",
+    ]
+    environment = {**os.environ, "ADYTON_HOME": str(tmp_path / "shared")}
+    running_ = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    outputs = [process.communicate(timeout=60)[0] for process in running_]
+    assert [process.returncode for process in running_] == [0, 0, 0]
+    assert len(set(outputs)) == 1
+    assert len(endorser.asked) == 3
+
+
 def test_serve(cli: Cli, endorser: Endorser, report: Path, tmp_path: Path) -> None:
     environment = {**os.environ, "ADYTON_HOME": str(tmp_path / "served")}
     command = [

@@ -76,6 +76,8 @@ def test_amd(forge: Forge) -> None:
     )
     assert items.read(AmdCrl(Product.GENOA), flip(crl, 8 * (len(crl) - 1)), known=[Certificate(root)]).signer is None
     refused(AmdCrl(Product.GENOA), leaf)
+    assert "another issuer" in refused(AmdCrl(Product.MILAN), crl).message
+    assert "another issuer" in refused(IntelRootCrl(), crl).message
     refused(AmdCrl(Product.GENOA), bytes(5 * 1024 * 1024))
     assert items.read(AzureThim(), to_pem(leaf, middle, root)).expires == Certificate(leaf).not_after
     refused(AzureThim(), chain)
@@ -134,6 +136,8 @@ def test_identities_and_crls(intel: dict[str, str]) -> None:
     known = EndorsementSet.parse([issuers]).certificates
     assert items.read(IntelRootCrl(), root, known=known).signer == known[1].spki_fingerprint
     assert items.read(IntelRootCrl(), root).signer is None
+    refused(IntelRootCrl(), crl)
+    refused(IntelPckCrl(ca), root, issuers)
 
 
 @pytest.mark.vectors

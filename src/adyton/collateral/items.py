@@ -105,12 +105,16 @@ def read(wanted: Wanted, body: bytes, chain: bytes = b"", known: Iterable[Certif
 
 
 _Certificates = tuple[Certificate, ...]
+_CRL_ISSUERS: dict[type, str] = {IntelRootCrl: "SGX Root CA", IntelPckCrl: "SGX PCK "}
 
 
 def _crl(
     wanted: AmdCrl | IntelRootCrl | IntelPckCrl, body: bytes, issuers: _Certificates, known: _Certificates
 ) -> Facts:
     crl = Crl(body)
+    name = f"ARK-{wanted.product.value}" if isinstance(wanted, AmdCrl) else _CRL_ISSUERS[type(wanted)]
+    if name.encode() not in crl.issuer:
+        raise _not(wanted, "it is the CRL of another issuer")
     signer = signers.of_crl(crl, (*issuers, *known))
     if isinstance(wanted, IntelPckCrl):
         if not any(certificate.spki_fingerprint == signer for certificate in issuers):

@@ -33,6 +33,7 @@ STATUSES = (
     "OutOfDateConfigurationNeeded",
     "Revoked",
 )
+_P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 TDX_COMPONENTS = (5, 1, 2, *([0] * 13))
 
 
@@ -143,6 +144,32 @@ def raw_signature(key: ec.EllipticCurvePrivateKey, data: bytes) -> bytes:
     """ECDSA P-256 with SHA-256 as Intel writes it: r, then s, 32 bytes each, big-endian."""
     r, s = decode_dss_signature(key.sign(data, ec.ECDSA(SHA256())))
     return r.to_bytes(32, "big") + s.to_bytes(32, "big")
+
+
+def broken_signatures(signature: bytes) -> dict[str, bytes]:
+    """The same 64 bytes with each way of being wrong, by name."""
+    r, s = signature[:32], signature[32:]
+
+    def beyond(value: bytes) -> bytes:
+        return ((int.from_bytes(value, "big") + _P256_ORDER) % (1 << 256)).to_bytes(32, "big")
+
+    return {
+        "bit of r": bytes((r[0] ^ 1,)) + r[1:] + s,
+        "bit of s": r + s[:-1] + bytes((s[-1] ^ 1,)),
+        "zero": bytes(64),
+        "r zero": bytes(32) + s,
+        "s zero": r + bytes(32),
+        "r is the order": _P256_ORDER.to_bytes(32, "big") + s,
+        "r plus order": beyond(r) + s,
+        "swapped": s + r,
+        "little-endian": r[::-1] + s[::-1],
+        "all ones": b"\xff" * 64,
+    }
+
+
+def mirrored(signature: bytes) -> bytes:
+    """With n - s for s: as good as the original by ECDSA's own rules, so evidence has no identity in its bytes."""
+    return signature[:32] + (_P256_ORDER - int.from_bytes(signature[32:], "big")).to_bytes(32, "big")
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,15 @@ from adyton.devtee.dcap_certificates import (
     make_tcb_signing,
     new_key,
 )
-from adyton.devtee.dcap_collateral import TDX_COMPONENTS, Collateral, Level, ModuleLevel, Signed
+from adyton.devtee.dcap_collateral import (
+    TDX_COMPONENTS,
+    Collateral,
+    Level,
+    ModuleLevel,
+    Signed,
+    broken_signatures,
+    mirrored,
+)
 from adyton.errors import AdytonError
 from adyton.rats.types import ReportData, Revocation, TrustAnchors, VerifiedEvidence
 from adyton.tee.dcap.bodies import SgxBody
@@ -533,6 +541,42 @@ def test_every_version_and_body(forge: DcapForge, kind: str, version: int, td15:
     assert code_of(replace(evidence, quote=forge.quote(body, version=version, quote_signer=new_key()))) == "quote_sig"
     other = replace(evidence, tee=other_tee(kind))
     assert code_of(other) == "tee_type"
+
+
+SIGNED = {
+    "quote": "quote_sig",
+    "qe_report": "qe_report_sig",
+    "tcb_info": "tcb_info_sig",
+    "qe_identity": "qe_identity_sig",
+}
+
+
+def with_signature(right: Attempt, which: str, change: Callable[[bytes], bytes]) -> Attempt:
+    if which in {"quote", "qe_report"}:
+        field = "signature" if which == "quote" else "qe_report_signature"
+        changed = {field: change(getattr(right.quote, field))}
+        return replace(right, quote=msgspec.structs.replace(right.quote, **changed))
+    signed = getattr(right.collateral, which)
+    documents: dict[str, Any] = {which: signed._replace(signature=change(signed.signature))}
+    return replace(right, collateral=replace(right.collateral, **documents))
+
+
+@pytest.mark.parametrize("which", SIGNED)
+@pytest.mark.parametrize("kind", TEES)
+def test_every_signature_in_every_wrong_way(forge: DcapForge, kind: str, which: str) -> None:
+    right = attempt(forge, kind)
+    for way in broken_signatures(bytes(64)):
+        broken = with_signature(right, which, lambda signature, way=way: broken_signatures(signature)[way])  # type: ignore[misc]  # a default
+        assert code_of(broken) == SIGNED[which], way
+
+
+@pytest.mark.parametrize("which", SIGNED)
+def test_a_mirrored_signature_is_as_good(forge: DcapForge, which: str) -> None:
+    """So no hash of evidence is its identity: the bytes differ, the verdict does not."""
+    right = attempt(forge, "tdx")
+    other = with_signature(right, which, mirrored)
+    assert (other.quote.encode(), other.blobs) != (right.quote.encode(), right.blobs)
+    assert outcome(other) == outcome(right)
 
 
 @pytest.fixture(scope="module")

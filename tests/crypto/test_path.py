@@ -173,6 +173,16 @@ def test_what_is_refused(what: str) -> None:
     assert caught.value.spec == "RFC 5280 6.1"
 
 
+def test_a_chain_that_is_too_short_is_not_made_longer_with_its_root() -> None:
+    short = issue("Leaf", LEAF_KEY, "Root CA", ROOT_KEY, ca=False)
+    for roles in (3, 5):
+        middles = [Role("test", f"intermediate{number}", "RFC 5280 6.1") for number in range(roles - 2)]
+        profile = path.Profile((LEAF, *middles, ROOT), (ECDSA_P256_SHA256,))
+        with pytest.raises(EndorsementUntrusted) as caught:
+            build(short, GOOD[2], profile=profile)
+        assert caught.value.code == "intermediate0_self_issued"
+
+
 def test_root_is_trusted_by_key_and_never_by_name() -> None:
     impostor_key = OTHER_KEY
     impostor = issue("Root CA", impostor_key, "Root CA", impostor_key)

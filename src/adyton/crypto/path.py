@@ -173,6 +173,13 @@ class _Search:
                 expected=wanted,
                 got=certificate.common_name[:80],
             )
+        if number < len(profile.roles) - 1 and certificate.issuer == certificate.subject:
+            raise role.error(
+                EndorsementUntrusted,
+                "self_issued",
+                "issued by itself, in the place of a certificate that another one issues",
+                hint="the chain is shorter than this TEE's",
+            )
         if number == 0:
             walk.check_leaf(certificate, role)
         else:

@@ -64,7 +64,7 @@ def test_a_root_does_not_stand_in_for_missing_authorities(forge: NvidiaForge, ve
     root = forge.device[4]
     short = NvidiaForge(NOW, "GH100", (forge.device[0], root, root, root, root), forge.manifest).with_leaf()
     call = lambda: verify(short.report(), [made.pem(short.device)], revocation=Revocation.UNCHECKED_AS_ASKED)  # noqa: E731
-    assert refused(EndorsementUntrusted, "chain_too_short", call).got == 2
+    refused(EndorsementUntrusted, "chip_self_issued", call)
 
 
 def test_a_leaf_of_other_hands(forge: NvidiaForge, other: NvidiaForge, verify: Verify, answers: list[bytes]) -> None:

@@ -136,21 +136,6 @@ def _digest(content: bytes) -> bytes:
     return digest
 
 
-def check_length(path: Path) -> None:
-    """Five different certificates: a root must not stand in for the authorities that should be below it."""
-    different = len({certificate.digest for certificate in path.certificates})
-    if different != len(path.certificates):
-        raise EndorsementUntrusted(
-            "the chain is too short",
-            code="chain_too_short",
-            tee=TEE,
-            field=path.profile.roles[0].name,
-            expected=f"{len(path.certificates)} certificates from {path.profile.roles[0].name} to root",
-            got=different,
-            spec=SPEC,
-        )
-
-
 def leaves_of(certificates: Iterable[Certificate], now: datetime) -> tuple[Leaf, ...]:
     """The leaves among ``certificates``, the valid ones first; ``EndorsementError`` if there is none."""
     found: list[Leaf] = []
@@ -187,7 +172,6 @@ def verify_chain(
 def linked(leaf: Leaf, pool: EndorsementSet, anchors: TrustAnchors, now: datetime) -> Path:
     """The sound path of five from ``leaf`` through ``pool``; its validity and its root are still to be judged."""
     path = paths.build(leaf.certificate, pool, DEVICE, trusted=trusted(DEVICE_ROOT, anchors), now=now)
-    check_length(path)
     return path
 
 

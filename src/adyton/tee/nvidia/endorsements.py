@@ -24,7 +24,7 @@ from adyton.crypto.algorithms import ECDSA_P384_SHA384
 from adyton.crypto.chain import Role
 from adyton.crypto.path import Path, Profile
 from adyton.crypto.x509 import Certificate, EndorsementSet, is_ocsp
-from adyton.errors import EndorsementError, EndorsementMalformed, EndorsementMissing, EndorsementUntrusted
+from adyton.errors import EndorsementError, EndorsementMalformed, EndorsementMissing
 from adyton.rats.types import Revocation, RootKind, TrustAnchors
 from adyton.wire import der
 
@@ -171,8 +171,7 @@ def verify_chain(
 
 def linked(leaf: Leaf, pool: EndorsementSet, anchors: TrustAnchors, now: datetime) -> Path:
     """The sound path of five from ``leaf`` through ``pool``; its validity and its root are still to be judged."""
-    path = paths.build(leaf.certificate, pool, DEVICE, trusted=trusted(DEVICE_ROOT, anchors), now=now)
-    return path
+    return paths.build(leaf.certificate, pool, DEVICE, trusted=trusted(DEVICE_ROOT, anchors), now=now)
 
 
 def trusted(root: bytes, anchors: TrustAnchors) -> frozenset[bytes]:

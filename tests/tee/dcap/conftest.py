@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,6 +19,11 @@ from adyton.tee.dcap.quote import Quote
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
 
 
+def with_parts(collateral: Collateral, **parts: Any) -> Collateral:
+    """The collateral with other parts, named when the test runs."""
+    return replace(collateral, **parts)
+
+
 @dataclass
 class Lab:
     """A forge, and what its verifier trusts."""
@@ -31,7 +36,7 @@ class Lab:
         self.anchors = TrustAnchors(vendor=False, custom=frozenset({self.forge.fingerprint}))
 
     def quote(self, name: str = "sgx", **changes: Any) -> Quote:
-        body = {"sgx": sgx_body, "td10": td_body, "td15": lambda: td_body(td15=True)}[name]()
+        body = sgx_body() if name == "sgx" else td_body(td15=name == "td15")
         return self.forge.quote(changes.pop("body", body), **changes)
 
     def verify(

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from tests.tee.dcap.conftest import Lab
+from tests.tee.dcap.conftest import Lab, with_parts
 
 from adyton.crypto.x509 import EndorsementSet
 from adyton.devtee.dcap import sgx_body, td_body
@@ -113,7 +113,7 @@ def test_go_tdx_guest_37_module_version_and_svn_exchanged(lab: Lab) -> None:
 @pytest.mark.parametrize("part", ["root_crl", "pck_crl"])
 def test_fortanix_925_and_steward_crl_ignored(lab: Lab, part: str) -> None:
     collateral = lab.forge.collateral("sgx")
-    assert lab.refused(lab.quote(), replace(collateral, **{part: None})) == "revocation_unknown"
+    assert lab.refused(lab.quote(), with_parts(collateral, **{part: None})) == "revocation_unknown"
     holder = lab.forge.pck_ca if part == "root_crl" else lab.forge.pck
     revoked = lab.forge.collateral("sgx", revoked=[holder.certificate])
     assert lab.refused(lab.quote(), revoked) == ("pck_ca_revoked" if part == "root_crl" else "pck_revoked")

@@ -72,18 +72,19 @@ def test_a_new_leaf_under_a_known_ca_is_checked(lab: Lab, kind: str, memory: Rem
     second = lab.forge.with_platform(Platform(ppid=bytes(16)))
     given = EndorsementSet.parse(lab.forge.collateral(room, revoked=[second.pck.certificate]).blobs())
     lab.verify(lab.quote(kind), endorsements=given, remembered=memory)
-    options = {"endorsements": given, "remembered": memory}
+    options: dict[str, Any] = {"endorsements": given, "remembered": memory}
     assert lab.refused(second.quote(body), **options) == "pck_revoked"
     third = lab.forge.with_platform(Platform(ppid=b"\3" * 16))
     assert lab.verify(third.quote(body), **options).claims["ppid"] == "03" * 16
-    for platform, leaf, code in (
+    leaves: tuple[tuple[Platform, dict[str, Any], str], ...] = (
         (Platform(fmspc=bytes(6)), {}, "fmspc_mismatch"),
         (Platform(pceid=b"\1\1"), {}, "pceid_mismatch"),
         (Platform(pcesvn=1), {}, "tcb_not_supported"),
         (Platform(), {"life": timedelta(minutes=30)}, "pck_validity"),
         (Platform(), {"name": "Intel SGX Something"}, "pck_name"),
         (Platform(), {"extension": b""}, "pck_extension"),
-    ):
+    )
+    for platform, leaf, code in leaves:
         assert lab.refused(lab.forge.with_platform(platform, **leaf).quote(body), **options) == code
     forged = replace(lab.forge, pck=Lab(lab.forge).forge.pck, pck_ca=lab.forge.pck_ca)
     assert lab.verify(forged.quote(body), **options).tee == room

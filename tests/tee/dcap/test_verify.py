@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
-from tests.tee.dcap.conftest import NOW, Lab
+from tests.tee.dcap.conftest import NOW, Lab, with_parts
 
 from adyton.crypto.x509 import EndorsementSet
 from adyton.devtee.dcap import DcapForge, resign, sgx_body, td_body
@@ -23,7 +23,7 @@ from adyton.devtee.dcap_certificates import (
     make_tcb_signing,
     new_key,
 )
-from adyton.devtee.dcap_collateral import Level, ModuleLevel
+from adyton.devtee.dcap_collateral import Collateral, Level, ModuleLevel
 from adyton.errors import (
     BindingMismatch,
     EndorsementMissing,
@@ -156,14 +156,14 @@ def test_a_crl_is_missing_or_another_authoritys(lab: Lab, stranger: Lab, part: s
     room, quote = ROOM[kind], lab.quote(kind)
     collateral = lab.forge.collateral(room)
     with pytest.raises(EndorsementMissing) as caught:
-        lab.verify(quote, replace(collateral, **{part: None}))
+        lab.verify(quote, with_parts(collateral, **{part: None}))
     assert (caught.value.code, caught.value.field) == ("revocation_unknown", part)
     assert "https://" in str(caught.value.hint)
     issuer = lab.forge.root if part == "root_crl" else lab.forge.pck_ca
     other = make_crl(issuer, NOW, key=stranger.forge.root.key).public_bytes(Encoding.DER)
-    assert lab.refused(quote, replace(collateral, **{part: other})) == "crl_sig"
+    assert lab.refused(quote, with_parts(collateral, **{part: other})) == "crl_sig"
     swapped = lab.forge.crl(lab.forge.pck_ca if part == "root_crl" else lab.forge.root)
-    assert lab.refused(quote, replace(collateral, **{part: swapped})) == "revocation_unknown"
+    assert lab.refused(quote, with_parts(collateral, **{part: swapped})) == "revocation_unknown"
 
 
 @pytest.mark.parametrize("part", ["root_crl", "pck_crl"])
@@ -172,7 +172,7 @@ def test_a_stale_crl(lab: Lab, part: str) -> None:
     stale = lab.forge.crl(issuer, life=timedelta(minutes=30))
     early = lab.forge.crl(issuer, now=NOW + timedelta(days=1))
     for crl in (stale, early):
-        assert lab.refused(lab.quote(), replace(lab.forge.collateral("sgx"), **{part: crl})) == "crl_validity"
+        assert lab.refused(lab.quote(), with_parts(lab.forge.collateral("sgx"), **{part: crl})) == "crl_validity"
 
 
 def test_revoked_pck_ca_and_signer(lab: Lab, kind: str) -> None:
@@ -206,23 +206,24 @@ def test_collateral_that_is_missing_changed_or_signed_by_others(lab: Lab, strang
     room, quote = ROOM[kind], lab.quote(kind)
     collateral = lab.forge.collateral(room)
     with pytest.raises(EndorsementMissing) as caught:
-        lab.verify(quote, replace(collateral, **{part: None}))
+        lab.verify(quote, with_parts(collateral, **{part: None}))
     assert caught.value.code == f"{part}_missing"
     what = f"tcb?fmspc={lab.forge.platform.fmspc.hex().upper()}" if part == "tcb_info" else "qe/identity"
     assert f"https://api.trustedservices.intel.com/{room}/certification/v4/{what}" in str(caught.value.hint)
     signed = getattr(collateral, part)
     tampered = signed._replace(text=signed.text.replace(b'DataNumber":20', b'DataNumber":21'))
-    assert lab.refused(quote, replace(collateral, **{part: tampered})) == f"{part}_sig"
+    assert lab.refused(quote, with_parts(collateral, **{part: tampered})) == f"{part}_sig"
     spaced = signed._replace(text=signed.text.replace(b'":', b'": '))
-    assert lab.refused(quote, replace(collateral, **{part: spaced})) == f"{part}_sig"
+    assert lab.refused(quote, with_parts(collateral, **{part: spaced})) == f"{part}_sig"
     other = getattr(stranger.forge.collateral(room), part)
-    assert lab.refused(quote, replace(collateral, **{part: other})) == f"{part}_sig"
+    assert lab.refused(quote, with_parts(collateral, **{part: other})) == f"{part}_sig"
 
 
 @pytest.mark.parametrize("part", ["info_signer", "identity_signer"])
 def test_a_pck_key_that_signs_its_own_tcb_info(lab: Lab, part: str, kind: str) -> None:
     code = "tcb_info_signer_name" if part == "info_signer" else "qe_identity_signer_name"
-    collateral = lab.forge.collateral(ROOM[kind], **{part: lab.forge.pck})
+    signer: dict[str, Any] = {part: lab.forge.pck}
+    collateral = lab.forge.collateral(ROOM[kind], **signer)
     assert lab.refused(lab.quote(kind), collateral) == code
     if part == "info_signer":
         alone = replace(collateral, tcb_signing=lab.forge.pck.certificate, qe_signing=lab.forge.pck.certificate)
@@ -260,14 +261,15 @@ def test_a_signer_that_expired(lab: Lab) -> None:
 @pytest.mark.parametrize("part", ["info", "identity"])
 def test_collateral_outside_its_dates(lab: Lab, part: str, kind: str) -> None:
     code = "tcb_info_validity" if part == "info" else "qe_identity_validity"
-    for changes in (
-        {"nextUpdate": "2026-06-01T11:59:59Z"},
-        {"issueDate": "2026-06-01T12:00:01Z"},
-    ):
-        collateral = lab.forge.collateral(ROOM[kind], **{part: changes})
-        assert lab.refused(lab.quote(kind), collateral) == code
-    edge = {"issueDate": "2026-06-01T12:00:00Z", "nextUpdate": "2026-06-01T12:00:00Z"}
-    assert lab.verify(lab.quote(kind), lab.forge.collateral(ROOM[kind], **{part: edge})).expires == NOW
+
+    def dated(**dates: str) -> Collateral:
+        changes: dict[str, Any] = {part: dates}
+        return lab.forge.collateral(ROOM[kind], **changes)
+
+    for outside in (dated(nextUpdate="2026-06-01T11:59:59Z"), dated(issueDate="2026-06-01T12:00:01Z")):
+        assert lab.refused(lab.quote(kind), outside) == code
+    edge = dated(issueDate="2026-06-01T12:00:00Z", nextUpdate="2026-06-01T12:00:00Z")
+    assert lab.verify(lab.quote(kind), edge).expires == NOW
 
 
 def test_tcb_info_of_the_other_tee(lab: Lab) -> None:

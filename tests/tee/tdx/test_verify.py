@@ -51,7 +51,8 @@ def log(vectors: Path) -> bytes:
 
 def body_for(log: bytes) -> TdBody:
     names = ("rtmr0", "rtmr1", "rtmr2", "rtmr3")
-    return td_body(**dict(zip(names, ccel.rtmrs(ccel.parse(log)), strict=True)))
+    registers: dict[str, Any] = dict(zip(names, ccel.rtmrs(ccel.parse(log)), strict=True))
+    return td_body(**registers)
 
 
 def test_json_that_is_not_evidence(forge: DcapForge) -> None:

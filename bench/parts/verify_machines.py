@@ -1,6 +1,7 @@
-"""TPM quotes and event logs, and IBM Secure Execution, which has no signature: it is held to 150 µs.
+"""TPM quotes, alone and as Azure's with an SNP report; event logs; IBM Secure Execution.
 
-The log is compared with its hashing alone: one digest of 32 + 32 bytes an event, by the same library.
+Secure Execution has no signature: it is held to 150 µs. The log is compared with its hashing alone: one digest of
+32 + 32 bytes an event, by the same library.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import hashlib
 import json
 from datetime import UTC, datetime
 
-from bench.parts.timing import Case, Missing, Pair
+from bench.parts.timing import Case, Missing, Pair, ecdsa, issued
 from bench.parts.verify_vectors import Evidence
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
@@ -41,6 +42,45 @@ def _tpm() -> list[Pair]:
 
     source = Evidence("tpm", evidence, [], case.now, TrustAnchors(), Revocation.REQUIRED, own=[own], under=[])
     return source.pairs("tpm")
+
+
+def _azure() -> list[Pair]:
+    """An SNP guest: the hardware's report and the TPM's quote."""
+    from adyton.tee.az_vtpm.abi import RuntimeClaims
+    from adyton.tee.az_vtpm.json_form import parse
+    from adyton.tee.snp.abi import SIGNED_SIZE, SnpReport
+    from adyton.tee.snp.endorsements import read_leaf
+
+    case = Case.find("az-snp-evidence-v1")
+    evidence = case.file("evidence")
+    parts = parse(evidence)
+    hcl = parts.hcl
+    modulus, exponent = RuntimeClaims.parse(hcl.claims).ak
+    key = rsa.RSAPublicNumbers(exponent, modulus).public_key()
+    scheme, sha256 = padding.PKCS1v15(), hashes.SHA256()
+    report = SnpReport.parse(hcl.hardware_report)
+    vcek = Certificate(parts.vcek or b"")
+    ask, ark = _above(vcek, case.files("chain"))
+    p384 = ecdsa(vcek.public_key, report.r + report.s, hcl.hardware_report[:SIGNED_SIZE], hashes.SHA384(), "little")
+    source = Evidence(
+        "az-snp-vtpm",
+        evidence,
+        case.files("chain"),
+        case.now,
+        TrustAnchors(),
+        Revocation.UNCHECKED_AS_ASKED,
+        own=[p384, lambda: key.verify(parts.signature, parts.message, scheme, sha256)],
+        under=[issued(vcek, ask), issued(ask, ark), issued(ark, ark)],
+        forget=read_leaf.cache_clear,
+    )
+    return source.pairs("az_snp")
+
+
+def _above(leaf: Certificate, blobs: list[bytes]) -> tuple[Certificate, Certificate]:
+    pool = EndorsementSet.parse(blobs)
+    (issuer,) = pool.with_subject(leaf.issuer)
+    (root,) = pool.with_subject(issuer.issuer)
+    return issuer, root
 
 
 def _log() -> list[Pair]:
@@ -110,7 +150,7 @@ def pairs() -> list[Pair]:
     """What is measured: all that there is."""
     found: list[Pair] = []
     missing: list[str] = []
-    for source in (_tpm, _log, _se):
+    for source in (_tpm, _azure, _log, _se):
         try:
             found += source()
         except (Missing, ImportError) as error:

@@ -94,6 +94,26 @@ def test_offline_from_end_to_end(cli: Cli, endorser: Endorser, report: Path, roo
     assert again.read_bytes() == bundle.read_bytes()
 
 
+def test_verify_fetches_only_when_asked(cli: Cli, endorser: Endorser, report: Path, root: Path) -> None:
+    verify = ("evidence", "verify", report, "--tee", "snp", "--trust-root", root, "--json")
+    for options, status, code in (
+        ((), 1, "leaf_missing"),
+        (("--offline",), 3, "usage"),
+        (("--from", f"kds={endorser.url}"), 3, "usage"),
+        (("--fetch", "--offline"), 1, "leaf_missing"),
+        (("--fetch", "--offline", "--from", f"kds={endorser.url}"), 3, "usage"),
+    ):
+        got, out, _ = cli(*verify, *options)
+        assert (got, json.loads(out)["error"]["code"]) == (status, code), options
+    assert endorser.asked == []
+    assert cli(*verify, "--fetch", "--from", f"kds={endorser.url}")[0] == 0
+    assert len(endorser.asked) >= 3
+    asked = len(endorser.asked)
+    status, out, _ = cli(*verify, "--fetch", "--offline")  # the cache alone is enough now
+    assert (status, json.loads(out)["verified"]) == (0, True)
+    assert len(endorser.asked) == asked
+
+
 def test_fetch_says_what_failed_and_what_to_do(cli: Cli, endorser: Endorser, report: Path, forge: Forge) -> None:
     status, _, err = cli("collateral", "fetch")
     assert (status, "--for EVIDENCE" in err) == (3, True)

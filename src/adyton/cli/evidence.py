@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from adyton import tee as tees
+from adyton.cli.collecting import Collecting, cache_option, opened, source_options
 from adyton.cli.output import Exit, exit_status, json_option, print_error, print_json, say
 from adyton.cli.verdict import Verdict
 from adyton.cli.verdict import show as show_verdict
@@ -69,7 +70,8 @@ def _as_error(message: str) -> ConfigError:
 
 # What the verifier's words are called on this command line.
 _HINTS = {
-    "revocation_unknown": "give the issuer's CRL with --endorsements FILE, or accept not knowing with --no-revocation",
+    "revocation_unknown": "give the issuer's CRL (GPUs: OCSP answers) with --endorsements FILE, get it with --fetch,"
+    " or accept not knowing with --no-revocation",
     "crl_validity": "give the issuer's current CRL with --endorsements FILE, or the evidence's own time with --at",
 }
 
@@ -100,6 +102,9 @@ def evidence() -> None:
     help="Trust this root instead of the vendor's. Repeatable.",
 )
 @click.option("--no-revocation", is_flag=True, help="Do not check revocation; the result says so.")
+@click.option("--fetch", is_flag=True, help="Get what is missing from the vendors, through the cache of endorsements.")
+@source_options
+@cache_option
 @click.option(
     "--html",
     "page",
@@ -117,6 +122,11 @@ def verify(
     init_data: str | None,
     trust_roots: tuple[Path, ...],
     no_revocation: bool,
+    fetch: bool,
+    from_: tuple[str, ...],
+    offline: bool,
+    ca_file: Path | None,
+    cache_directory: Path | None,
     page: Path | None,
     as_json: bool,
 ) -> None:
@@ -129,6 +139,8 @@ def verify(
         raise click.UsageError(
             "--report-data is all zeros: that is no expectation, and would match evidence for nobody"
         )
+    if not fetch and (from_ or offline or ca_file or cache_directory):
+        raise click.UsageError("--from, --offline, --ca and --cache say where to --fetch from")
     content = _read(file)
     trail: list[Check] = []
     unchecked = [
@@ -142,6 +154,9 @@ def verify(
     ]
     try:
         endorsements, anchors = _endorsements(endorsement_paths, trust_roots)
+        if fetch:
+            with opened(cache_directory, from_, ca_file, offline=offline) as collecting:
+                endorsements = endorsements.with_all(_fetched(tee, content, now, collecting))
         verified = tees.verify(
             tee,
             content,
@@ -287,6 +302,8 @@ def _time(text: str | None) -> datetime:
 def _hex(option: str, text: str | None, size: int | None) -> bytes | None:
     if text is None:
         return None
+    if size == 0:
+        raise click.UsageError(f"{option}: this TEE's evidence has no such field")
     if not _HEX.match(text) or (size is not None and len(text) != 2 * size):
         raise click.UsageError(f"{option} takes {2 * size if size else 'pairs of'} hexadecimal digits, the whole field")
     return bytes.fromhex(text)
@@ -312,6 +329,17 @@ def _endorsements(paths: Sequence[Path], trust_roots: Sequence[Path]) -> tuple[E
     if not roots.fingerprints:
         raise click.UsageError("--trust-root: no certificate or public key in it")
     return endorsements.with_all(roots), TrustAnchors(vendor=False, custom=roots.fingerprints)
+
+
+def _fetched(tee: str, content: bytes, now: datetime, collecting: Collecting) -> EndorsementSet:
+    """What could be had. What could not is said; whether it is needed, verification says."""
+    from adyton.collateral.gather import gather
+
+    problems: list[AdytonError] = []
+    found = gather(tee, content, collecting.collector, now, problems=problems)
+    for problem in problems:
+        say(f"not fetched: {problem.message} [{problem.code}]")
+    return found
 
 
 def _success(verified: VerifiedEvidence) -> dict[str, Any]:

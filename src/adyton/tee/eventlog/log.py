@@ -11,10 +11,12 @@ costs little besides its hashing.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from enum import Enum
 from functools import lru_cache
-from typing import NamedTuple, TypeAlias
+from itertools import accumulate
+from operator import sub
+from typing import Any, NamedTuple, TypeAlias
 
 from adyton.errors import MalformedEvidence
 from adyton.tee.eventlog import kinds
@@ -32,6 +34,7 @@ _U16 = struct.Struct("<H")
 _U32 = struct.Struct("<I")
 _SPEC_ID = b"Spec ID Event03\0"
 _LOCALITY = b"StartupLocality\0"
+_NO_COLUMNS: list[tuple[Any, ...]] = [(), (), (), (), (), ()]
 _END = 8  # bytes of fill that end a log
 # What Confidential Containers puts before its own events where the firmware keeps no log: no signature, two banks
 _COCO_HEADER = bytes.fromhex("0000000003000000" + "00" * 20 + "25000000" + "00" * 24 + "020000000c0030001200200000")
@@ -63,15 +66,28 @@ class EventLog:
     ``locality``: the startup locality that PCR 0 begins with, ``None`` if no event says.
     """
 
-    __slots__ = ("banks", "data", "end", "format", "locality", "rows")
+    __slots__ = ("_begin", "_columns", "_rows", "banks", "data", "end", "format", "locality")
 
-    def __init__(self, data: bytes, end: int, form: Format, banks: tuple[Bank, ...], rows: list[Row]) -> None:
+    def __init__(
+        self,
+        data: bytes,
+        end: int,
+        form: Format,
+        banks: tuple[Bank, ...],
+        *,
+        begin: int = 0,
+        columns: list[tuple[Any, ...]] | None = None,
+        rows: list[Row] | None = None,
+    ) -> None:
+        """``columns``: what ``_layout`` unpacks, event after event from ``begin`` on without a gap; else ``rows``."""
         self.data = data
         self.end = end
         self.format = form
         self.banks = banks
-        self.rows = rows
         self.locality: int | None = None
+        self._begin = begin
+        self._columns = columns
+        self._rows = rows
 
     @classmethod
     def parse(cls, data: bytes, *, registers: int = TPM_REGISTERS) -> EventLog:
@@ -87,14 +103,13 @@ class EventLog:
             raise malformed("the first event is longer than the log", field="event 0", got=size)
         if kind == kinds.NO_ACTION and not any(digest) and _is_agile(data, begin, end):
             banks = (SHA384, SM3) if data.startswith(_COCO_HEADER) else _banks(data[begin:end])
-            rows, end = _agile(data, end, banks)
-            form = Format.CRYPTO_AGILE
+            log = _agile(data, end, banks)
         else:
-            banks = (SHA1,)
-            rows, end = _sha1_only(data)
-            form = Format.TCG_1_2
-        log = cls(data, end, form, banks, rows)
-        log.locality = _check(data, rows, registers)
+            log = _sha1_only(data)
+        if len(log) > MAX_EVENTS:
+            raise malformed(f"more than {MAX_EVENTS} events", field="event_log", got=len(log))
+        if log.needs_a_look(registers):
+            log.locality = _check(data, log.rows, registers)
         return log
 
     @property
@@ -107,8 +122,35 @@ class EventLog:
         """The fill after the last event; not looked at."""
         return self.data[self.end :]
 
+    @property
+    def rows(self) -> list[Row]:
+        """Every event as a row; made on first use."""
+        if self._rows is None:
+            registers, kinds_, _, *digests, sizes = self._columns or _NO_COLUMNS
+            head = _layout(self.banks)[0].size
+            ends = list(accumulate((head + size for size in sizes), initial=self._begin))[1:]
+            begins = map(sub, ends, sizes)
+            self._rows = list(zip(registers, kinds_, zip(*digests[1::2], strict=True), begins, ends, strict=True))
+        return self._rows
+
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self._columns[0] if self._columns is not None else self.rows)
+
+    def has(self, kind: int) -> bool:
+        """Whether some event is of this type."""
+        return kind in (self._columns[1] if self._columns is not None else [row[1] for row in self.rows])
+
+    def needs_a_look(self, registers: int) -> bool:
+        """Whether some event is about a register from ``registers`` up, or extends none at all."""
+        if self._columns is not None:
+            return kinds.NO_ACTION in self._columns[1] or max(self._columns[0]) >= registers
+        return any(row[1] == kinds.NO_ACTION or row[0] >= registers for row in self.rows)
+
+    def steps(self, position: int) -> Iterable[tuple[int, int, bytes | None]]:
+        """Register, type and digest of the bank at ``position``, event by event."""
+        if self._columns is not None:
+            return zip(self._columns[0], self._columns[1], self._columns[4 + 2 * position], strict=True)
+        return [(row[0], row[1], row[2][position]) for row in self.rows]
 
     def position(self, bank: Bank) -> int | None:
         """Where ``bank``'s digest stands in a row; ``None`` if the log lacks that bank."""
@@ -172,34 +214,35 @@ def _layout(banks: tuple[Bank, ...]) -> tuple[struct.Struct, tuple[int, ...]]:
     return struct.Struct(f"<III{fields}I"), tuple(bank.identifier for bank in banks)
 
 
-def _agile(data: bytes, offset: int, banks: tuple[Bank, ...]) -> tuple[list[Row], int]:
+def _agile(data: bytes, begin: int, banks: tuple[Bank, ...]) -> EventLog:
+    """Read on as if every event had every digest in the header's order; if one has not, read again, event by event."""
     layout, identifiers = _layout(banks)
     unpack, size, count, total = layout.unpack_from, layout.size, len(banks), len(data)
-    rows: list[Row] = []
-    keep = rows.append
-    last = total - size
-    while offset < total:
-        if offset <= last:
-            row = unpack(data, offset)
-            if row[2] == count and row[3:-1:2] == identifiers:
-                begin = offset + size
-                offset = begin + row[-1]
-                if offset > total:
-                    raise malformed("an event is longer than the log", field=f"event {len(rows)}", got=row[-1])
-                keep((row[0], row[1], row[4:-1:2], begin, offset))
-                continue
-        if _is_fill(data, offset):
+    plain: list[tuple[Any, ...]] = []
+    keep = plain.append
+    offset, last = begin, total - size
+    while offset <= last:
+        row = unpack(data, offset)
+        if row[2] != count:
             break
-        other = _other(data, offset, banks, len(rows))
-        keep(other)
-        offset = other[4]
-    if len(rows) > MAX_EVENTS:
-        raise malformed(f"more than {MAX_EVENTS} events", field="event_log", got=len(rows))
-    return rows, offset
+        offset += size + row[-1]
+        keep(row)
+    columns = list(zip(*plain, strict=True))
+    if all(set(column) == {identifier} for column, identifier in zip(columns[3:-1:2], identifiers, strict=False)):
+        if offset > total:
+            raise malformed("an event is longer than the log", field=f"event {len(plain) - 1}", got=plain[-1][-1])
+        if plain and (offset == total or _is_fill(data, offset)):
+            return EventLog(data, offset, Format.CRYPTO_AGILE, banks, begin=begin, columns=columns)
+    rows: list[Row] = []
+    offset = begin
+    while offset < total and not _is_fill(data, offset):
+        rows.append(_other(data, offset, banks, len(rows)))
+        offset = rows[-1][4]
+    return EventLog(data, offset, Format.CRYPTO_AGILE, banks, rows=rows)
 
 
 def _other(data: bytes, offset: int, banks: tuple[Bank, ...], number: int) -> Row:
-    """An event that has fewer digests than the header names, or has them in another order."""
+    """One event, which may have fewer digests than the header names, or have them in another order."""
     field = f"event {number}"
     try:
         register, kind, count = _HEAD.unpack_from(data, offset)
@@ -226,7 +269,7 @@ def _other(data: bytes, offset: int, banks: tuple[Bank, ...], number: int) -> Ro
     return register, kind, tuple(found.get(bank.identifier) for bank in banks), begin, end
 
 
-def _sha1_only(data: bytes) -> tuple[list[Row], int]:
+def _sha1_only(data: bytes) -> EventLog:
     unpack, size, total = _FIRST.unpack_from, _FIRST.size, len(data)
     rows: list[Row] = []
     offset = 0
@@ -241,9 +284,7 @@ def _sha1_only(data: bytes) -> tuple[list[Row], int]:
         if offset > total:
             raise malformed("an event is longer than the log", field=f"event {len(rows)}", got=length)
         rows.append((register, kind, (digest,), begin, offset))
-    if len(rows) > MAX_EVENTS:
-        raise malformed(f"more than {MAX_EVENTS} events", field="event_log", got=len(rows))
-    return rows, offset
+    return EventLog(data, offset, Format.TCG_1_2, (SHA1,), rows=rows)
 
 
 def _is_fill(data: bytes, offset: int) -> bool:

@@ -9,6 +9,7 @@ never an event's type, and its data only where ``facts`` says so.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from functools import lru_cache
 from hmac import compare_digest
 from typing import NamedTuple
 
@@ -53,17 +54,14 @@ def replay(log: EventLog, bank: Bank, *, dynamic_launch: bool = False) -> dict[i
     """
     position = _position(log, bank)
     new = bank.new
-    starts = [start(register, bank) for register in range(TPM_REGISTERS)]
-    starts[0] = start(0, bank, locality=startup_locality(log))
-    if dynamic_launch:
-        starts[DYNAMIC.start : DYNAMIC.stop] = [bytes(bank.size)] * len(DYNAMIC)
-    values = starts.copy()
-    number = 0
+    starts = _starts(bank, startup_locality(log), dynamic_launch)
+    values = list(starts)
     try:
-        for number, (register, kind, digests, _, _) in enumerate(log.rows):  # noqa: B007 -- for the error below
+        for register, kind, digest in log.steps(position):
             if kind != 3:  # EV_NO_ACTION, written out: this loop is the whole cost
-                values[register] = new(values[register] + digests[position]).digest()  # type: ignore[operator]  # None: below
+                values[register] = new(values[register] + digest).digest()  # type: ignore[operator]  # None: below
     except TypeError:
+        number = next(i for i, row in enumerate(log.rows) if row[1] != kinds.NO_ACTION and row[2][position] is None)
         raise MalformedEvidence(
             "event log: an event lacks the digest of a bank that its header names",
             code="event_log_malformed",
@@ -75,10 +73,21 @@ def replay(log: EventLog, bank: Bank, *, dynamic_launch: bool = False) -> dict[i
     return {register: value for register, value in enumerate(values) if value is not starts[register]}
 
 
+@lru_cache(maxsize=64)
+def _starts(bank: Bank, locality: int, dynamic_launch: bool) -> tuple[bytes, ...]:
+    """Of all registers."""
+    return tuple(
+        bytes(bank.size) if dynamic_launch and register in DYNAMIC else start(register, bank, locality=locality)
+        for register in range(TPM_REGISTERS)
+    )
+
+
 def startup_locality(log: EventLog) -> int:
     """The locality that PCR 0 starts with: as the log tells, 4 where its first extend is an H-CRTM event, else 0."""
     if log.locality is not None:
         return log.locality
+    if not log.has(kinds.EFI_HCRTM_EVENT):
+        return 0
     for row in log.rows:
         if row[0] == 0 and row[1] != kinds.NO_ACTION:
             return _H_CRTM_LOCALITY if row[1] == kinds.EFI_HCRTM_EVENT else 0

@@ -11,6 +11,7 @@ costs little besides its hashing.
 from __future__ import annotations
 
 import struct
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from enum import Enum
 from functools import lru_cache
@@ -136,9 +137,19 @@ class EventLog:
     def __len__(self) -> int:
         return len(self._columns[0] if self._columns is not None else self.rows)
 
+    def counts(self) -> dict[int, int]:
+        """Register -> how many events extend it."""
+        if self._columns is not None and not self.has(kinds.NO_ACTION):
+            return dict(Counter(self._columns[0]))
+        return dict(Counter([row[0] for row in self.rows if row[1] != kinds.NO_ACTION]))
+
     def has(self, kind: int) -> bool:
         """Whether some event is of this type."""
         return kind in (self._columns[1] if self._columns is not None else [row[1] for row in self.rows])
+
+    def touches(self, register: int) -> bool:
+        """Whether some event is about this register."""
+        return register in (self._columns[0] if self._columns is not None else [row[0] for row in self.rows])
 
     def needs_a_look(self, registers: int) -> bool:
         """Whether some event is about a register from ``registers`` up, or extends none at all."""
@@ -183,6 +194,7 @@ def _is_agile(data: bytes, begin: int, end: int) -> bool:
     return data.startswith(_SPEC_ID, begin) or (end == len(_COCO_HEADER) and data.startswith(_COCO_HEADER))
 
 
+@lru_cache(maxsize=64)  # a header is the same at every boot
 def _banks(body: bytes) -> tuple[Bank, ...]:
     """The algorithms of TCG_EfiSpecIDEvent: signature 16, class 4, version 3, word size 1, count 4, {id 2, size 2}."""
     field = "event 0"

@@ -128,11 +128,7 @@ def check(
             if register in DYNAMIC and compare_digest(replay(log, bank, dynamic_launch=True)[register], value):
                 continue
             raise _mismatch(_difference(log, bank, register, value, got), tee, name)
-    counts = dict.fromkeys(replayed, 0)
-    for row in log.rows:
-        if row[1] != kinds.NO_ACTION:
-            counts[row[0]] += 1
-    return counts
+    return log.counts()
 
 
 def first_difference(log: EventLog, bank: Bank, register: int, quoted: bytes) -> Difference | None:

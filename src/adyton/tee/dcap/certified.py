@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from adyton.crypto.ecdsa import verify_p256
 from adyton.crypto.x509 import Certificate
 from adyton.errors import EndorsementError, MalformedEvidence, SignatureInvalid, UnsupportedEvidence
-from adyton.tee.dcap.documents import Collateral, Reader
+from adyton.tee.dcap.documents import Collateral, Reader, decoded
 from adyton.tee.dcap.endorsements import SERVICE
 from adyton.tee.dcap.pck import PCK_NAME
 from adyton.tee.dcap.quote import PCK_CHAIN, Quote
@@ -23,6 +23,7 @@ EMBEDDED = (PCK_LEAF, PCK_CHAIN)
 MAX_CANDIDATES = 32
 SPEC = "evidence 3.1"
 
+_BEGIN = b"-----BEGIN CERTIFICATE-----\n"
 _END = b"-----END CERTIFICATE-----"
 
 
@@ -42,6 +43,8 @@ def leaf(text: bytes, reader: Reader, tee: str) -> Certificate:
     try:
         if text[:1] == b"\x30":  # type 4 in DER
             return Certificate(text)
+        if text.startswith(_BEGIN) and text.endswith(_END) and text.count(b"-----") == 4:  # one, and nothing beside it
+            return Certificate(decoded(text[len(_BEGIN) : -len(_END)]))
         found = reader.certificates(text)
     except EndorsementError as error:
         raise _malformed(tee, error.message) from error

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from functools import cache
+from functools import cache, lru_cache
 from typing import NamedTuple
 
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -37,6 +37,8 @@ CRL_SPEC = "evidence 3.3.3"
 SIGNER_SPEC = "evidence 3.3.4"
 _ALGORITHMS = (ECDSA_P256_SHA256,)
 _KNOWN_CRITICAL = frozenset({BASIC_CONSTRAINTS, KEY_USAGE})
+# SET { SEQUENCE { commonName, UTF8String "Intel SGX PCK Certificate" } }: how each of Intel's subjects begins
+_USUAL_NAME = bytes.fromhex("3122302006035504030c19") + b"Intel SGX PCK Certificate"
 _CAS = (("Platform CA", "platform"), ("Processor CA", "processor"))
 
 Life = tuple[datetime, datetime, str]  # begin and end of validity, and of what
@@ -198,10 +200,18 @@ class IssuerWalk:
         )
 
 
+@lru_cache(maxsize=16)
+def serials(crl: Crl) -> frozenset[int]:
+    """The serial numbers on a CRL, for who looks up many certificates of one CA."""
+    return frozenset([entry.serial_number for entry in crl.parsed])
+
+
 def check_leaf(tee: str, leaf: Certificate, issuer: Issuer) -> bool:
     """Whether a known ``issuer`` signed this PCK certificate, which has the profile of one; else somebody must search."""
     role = roles(tee).pck
-    if PCK_NAME not in leaf.common_name or leaf.algorithm not in ECDSA_P256_SHA256.identifiers:
+    if (
+        not leaf.subject.startswith(_USUAL_NAME) and PCK_NAME not in leaf.common_name
+    ) or leaf.algorithm not in ECDSA_P256_SHA256.identifiers:
         return False
     try:
         walk.check_leaf(leaf, role)

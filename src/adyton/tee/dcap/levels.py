@@ -157,7 +157,7 @@ def judge(
         status = _after_update(info, levels[0].status, status, qe=qe, module=module, now=body.tee_tcb_svn_2)
     status = converge(status, qe.status)
     matched = (platform, qe) if module is None else (platform, qe, module)
-    named = {advisory for level in matched for advisory in level.advisories}
+    named = {advisory for level in matched if level.advisories for advisory in level.advisories}
     return TcbVerdict(status, platform, qe, module, tuple(sorted(named)))
 
 

@@ -16,11 +16,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from adyton.crypto import chain as walk
 from adyton.crypto.x509 import EndorsementSet
-from adyton.rats.types import JsonValue, Revocation, TrustAnchors
-from adyton.tee.dcap import certified, claims, documents, levels, pck
+from adyton.rats.types import Revocation, TrustAnchors
+from adyton.tee.dcap import certified, documents, levels, pck
 from adyton.tee.dcap.collateral import CollateralWalk, VerifiedCollateral
 from adyton.tee.dcap.documents import Collateral, Reader
-from adyton.tee.dcap.endorsements import Issuer, IssuerWalk, Span, check_leaf, roles
+from adyton.tee.dcap.endorsements import Issuer, IssuerWalk, Span, check_leaf, roles, serials
 from adyton.tee.dcap.pck import Pck
 from adyton.tee.dcap.quote import Quote
 from adyton.tee.dcap.tcb_info import EnclaveLevel, TcbLevel
@@ -30,8 +30,7 @@ from adyton.tee.remembered import Chain, Remembered, Window
 class Platform(NamedTuple):
     """All that was verified about one platform. ``collateral`` is ``None`` where it was not looked at, as asked.
 
-    ``levels``: those of the TCB info that the certificate reaches. ``span``: of all that was used. ``coco``: what CoCo
-    says of a platform, the same for each of its quotes.
+    ``levels``: those of the TCB info that the certificate reaches. ``span``: of all that was used.
     """
 
     pck: Pck
@@ -39,7 +38,6 @@ class Platform(NamedTuple):
     collateral: VerifiedCollateral | None
     levels: tuple[TcbLevel, ...]
     span: Span
-    coco: dict[str, JsonValue]
 
 
 class Enclave(NamedTuple):
@@ -135,7 +133,8 @@ class PlatformWalk:
     def revoked(self) -> None:
         """Step 3: neither the CA nor the PCK certificate is revoked, by fresh CRLs of their issuers."""
         if self._issuer_walk is None:
-            walk.check_unlisted(((self._leaf, roles(self._tee).pck),), self.issuer.pck_crls)
+            if any(self._leaf.serial in serials(crl) for crl in self.issuer.pck_crls):
+                walk.check_unlisted(((self._leaf, roles(self._tee).pck),), self.issuer.pck_crls)
             return
         if self._revocation:
             self._issuer_walk.revocation()
@@ -178,7 +177,6 @@ class PlatformWalk:
             collateral=collateral,
             levels=levels.reached(collateral.info, self.pck) if collateral is not None else (),
             span=span,
-            coco=claims.coco_platform(self.pck, issuer, span),
         )
 
     def remember(self, enclave: Enclave) -> None:

@@ -10,28 +10,29 @@ from adyton.tee.dcap.checks import Verification
 from adyton.tee.dcap.levels import TcbVerdict
 from adyton.tee.deferred import Deferred
 
-_NOT_CHECKED: dict[str, JsonValue] = {"tcb_status": None}
-
 
 def hand_over(
-    run: Verification, of_body: Callable[[], dict[str, JsonValue]], coco: dict[str, JsonValue]
+    run: Verification,
+    of_body: Callable[[], dict[str, JsonValue]],
+    coco_of_body: Callable[[], dict[str, JsonValue]],
 ) -> VerifiedEvidence:
-    """What ``run`` verified. ``of_body`` gives Adyton's claims of the body; ``coco`` are CoCo's of quote and body."""
+    """What ``run`` verified. ``of_body`` gives Adyton's claims of the body, ``coco_of_body`` CoCo's of quote and body."""
     platform, verdict = run.platform, run.verdict
     collateral = platform.collateral
-    coco |= platform.coco
-    ready = _NOT_CHECKED
-    if verdict is not None and collateral is not None:
-        status = verdict.status.value
-        ready = {"tcb_status": status}
-        coco |= claims_of.coco_tcb(verdict, collateral)
+    ready: dict[str, JsonValue] = {"tcb_status": verdict.status.value if verdict is not None else None}
 
     def claims() -> dict[str, JsonValue]:
         made = of_body() | claims_of.of_quote(run.quote) | claims_of.of_pck(platform.pck, platform.issuer.kind)
         made |= claims_of.of_collateral(platform.span, platform.issuer)
         if verdict is not None and collateral is not None:
             return made | claims_of.of_tcb(verdict, collateral)
-        return made | _NOT_CHECKED
+        return made | ready
+
+    def coco() -> dict[str, JsonValue]:
+        made = coco_of_body() | claims_of.coco_platform(platform.pck, platform.issuer, platform.span)
+        if verdict is not None and collateral is not None:
+            made |= claims_of.coco_tcb(verdict, collateral)
+        return made
 
     def tcb() -> dict[str, JsonValue]:
         return _tcb(run, verdict)
@@ -41,8 +42,8 @@ def hand_over(
         tee=run.tee,
         tee_class="cpu",
         claims=Deferred(claims, ready),
-        coco_claims=coco,
-        tcb=Deferred(tcb, {"status": ready["tcb_status"]}),
+        coco_claims=Deferred(coco, ready if verdict is not None else None),
+        tcb=Deferred(tcb),
         report_data=ReportData(run.body.report_data),
         init_data=run.init_data_field,
         root=platform.issuer.root_kind,

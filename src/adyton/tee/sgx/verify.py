@@ -57,7 +57,7 @@ def verify(
     )
     walk(STEPS, run, trail)
     run.remember()
-    return verified.hand_over(run, partial(claims.of_body, body), claims.coco(quote, body))
+    return verified.hand_over(run, partial(claims.of_body, body), partial(claims.coco, quote, body))
 
 
 def verify_signatures_without_tcb_as_asked(
@@ -91,7 +91,7 @@ def verify_signatures_without_tcb_as_asked(
         with_collateral=False,
     )
     walk(SIGNATURE_STEPS, run, trail)
-    return verified.hand_over(run, partial(claims.of_body, body), claims.coco(quote, body))
+    return verified.hand_over(run, partial(claims.of_body, body), partial(claims.coco, quote, body))
 
 
 def show(evidence: bytes) -> dict[str, JsonValue]:

@@ -60,7 +60,7 @@ def verify(
     )
     walk(STEPS, run, trail)
     run.remember()
-    return verified.hand_over(run, partial(_claims, run, body), claims.coco(quote, body, log))
+    return verified.hand_over(run, partial(_claims, run, body), partial(claims.coco, quote, body, log))
 
 
 def verify_signatures_without_tcb_as_asked(
@@ -95,7 +95,7 @@ def verify_signatures_without_tcb_as_asked(
         event_log=log,
     )
     walk(SIGNATURE_STEPS, run, trail)
-    return verified.hand_over(run, partial(_claims, run, body), claims.coco(quote, body, log))
+    return verified.hand_over(run, partial(_claims, run, body), partial(claims.coco, quote, body, log))
 
 
 def show(evidence: bytes) -> dict[str, JsonValue]:

@@ -255,6 +255,28 @@ def test_tenants_do_not_see_each_other(store: Store) -> None:
     assert (store.generation("a"), store.generation("b")) == (2, 0)
 
 
+def test_a_resource_comes_with_its_own_tenants_generation(store: Store, tmp_path: Path) -> None:
+    assert store.resources.with_generation("default", PATH) == (0, None)  # a tenant that has nothing
+    store.references.set("default", "name", 1, None, NOW)
+    store.resources.set("other", PATH, b"of other", BINDING, NOW)
+    assert store.resources.with_generation("default", PATH) == (1, None)
+    store.resources.set("default", PATH, b"x", BINDING, NOW)
+    assert store.resources.with_generation("default", PATH) == (1, store.resources.get("default", PATH))
+    again = reopen(store, tmp_path)
+    try:
+        assert again.resources.with_generation("default", PATH)[0] == 1
+    finally:
+        again.close()
+
+
+def test_a_read_sees_the_last_commit_and_nothing_of_a_transaction_that_is_under_way(store: Store) -> None:
+    store.references.set("default", "name", 1, None, NOW)
+    with store._database.write() as transaction:
+        transaction.execute("UPDATE tenants SET generation = 99")
+        assert store.generation("default") == 1
+    assert store.generation("default") == 99
+
+
 def test_the_generation_grows_with_what_appraisal_depends_on(store: Store) -> None:
     steps: list[tuple[Callable[[], object], int, int]] = [
         (lambda: store.resources.set("default", PATH, b"x", BINDING, NOW), 0, 0),

@@ -157,11 +157,11 @@ class EventLog:
             return kinds.NO_ACTION in self._columns[1] or max(self._columns[0]) >= registers
         return any(row[1] == kinds.NO_ACTION or row[0] >= registers for row in self.rows)
 
-    def steps(self, position: int) -> Iterable[tuple[int, int, bytes | None]]:
-        """Register, type and digest of the bank at ``position``, event by event."""
-        if self._columns is not None:
-            return zip(self._columns[0], self._columns[1], self._columns[4 + 2 * position], strict=True)
-        return [(row[0], row[1], row[2][position]) for row in self.rows]
+    def extends(self, position: int) -> Iterable[tuple[int, bytes | None]]:
+        """Register and digest of the bank at ``position`` of every event that extends."""
+        if self._columns is not None and not self.has(kinds.NO_ACTION):
+            return zip(self._columns[0], self._columns[4 + 2 * position], strict=True)
+        return [(row[0], row[2][position]) for row in self.rows if row[1] != kinds.NO_ACTION]
 
     def position(self, bank: Bank) -> int | None:
         """Where ``bank``'s digest stands in a row; ``None`` if the log lacks that bank."""

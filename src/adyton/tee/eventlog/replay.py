@@ -57,9 +57,8 @@ def replay(log: EventLog, bank: Bank, *, dynamic_launch: bool = False) -> dict[i
     starts = _starts(bank, startup_locality(log), dynamic_launch)
     values = list(starts)
     try:
-        for register, kind, digest in log.steps(position):
-            if kind != 3:  # EV_NO_ACTION, written out: this loop is the whole cost
-                values[register] = new(values[register] + digest).digest()  # type: ignore[operator]  # None: below
+        for register, digest in log.extends(position):  # this loop is the whole cost
+            values[register] = new(values[register] + digest).digest()  # type: ignore[operator]  # None: below
     except TypeError:
         number = next(i for i, row in enumerate(log.rows) if row[1] != kinds.NO_ACTION and row[2][position] is None)
         raise MalformedEvidence(

@@ -33,6 +33,7 @@ from adyton.errors import (
     UnsupportedEvidence,
 )
 from adyton.rats.types import Check, ReportData, Revocation, RootKind, TrustAnchors
+from adyton.tee.remembered import Remembered
 from adyton.tee.sgx import verify as sgx_room
 from adyton.tee.tdx import verify as tdx_room
 
@@ -527,3 +528,30 @@ def test_both_cas(lab: Lab, kind: str, platform_kind: str) -> None:
     assert verified.claims["pck_ca"] == platform_kind
     assert ("platform_instance_id" in verified.coco_claims) is (platform_kind == "platform")
     assert ("is_smt_enabled" in verified.coco_claims) is (platform_kind == "platform")
+
+
+def test_a_trail_tells_what_was_expected_and_what_came(lab: Lab, kind: str) -> None:
+    body = msgspec.structs.replace(lab.quote(kind).body, report_data=b"\7" * 64)
+    size = 64 if kind == "sgx" else 48
+    trail: list[Check] = []
+    memory = Remembered()
+    for _ in range(2):  # the same whether or not it is remembered
+        trail.clear()
+        lab.verify(
+            lab.quote(kind, body=body),
+            report_data=ReportData(b"\7" * 64),
+            init_data=bytes(size),
+            trail=trail,
+            remembered=memory,
+        )
+        told = {check.id: (check.expected, check.got) for check in trail}
+        fmspc = lab.forge.platform.fmspc.hex()
+        assert told["fmspc"] == (fmspc, fmspc)
+        assert told["pceid"] == ("0000", "0000")
+        assert told["report_data"] == ("07" * 64, "07" * 64)
+        assert told["init_data"] == ("00" * size, "00" * size)
+        assert told["tcb_status"] == (None, "UpToDate")
+        assert told["platform_tcb"] == told["qe_tcb"] == (None, "UpToDate as of 2026-02-11T00:00:00Z")
+        if kind != "sgx":
+            assert told["tdx_module"] == ("TDX_01", "version 1, SVN 5")
+            assert told["tdx_module_tcb"] == (None, "UpToDate as of 2026-02-11T00:00:00Z")

@@ -23,6 +23,7 @@ from adyton.tee.dcap import levels
 from adyton.tee.dcap.bodies import SgxBody, TdBody
 from adyton.tee.dcap.collateral import CollateralWalk, VerifiedCollateral
 from adyton.tee.dcap.levels import TcbVerdict
+from adyton.tee.dcap.pck import Pck
 from adyton.tee.dcap.platform import Enclave, Platform, PlatformWalk
 from adyton.tee.dcap.quote import INTEL_QE_VENDOR, Quote
 from adyton.tee.dcap.tcb_info import EnclaveLevel, TcbLevel, TdxModule
@@ -301,6 +302,54 @@ def _status_said(run: Verification) -> tuple[JsonValue, JsonValue]:
     return None, run.verdict.status.value if run.verdict is not None else None
 
 
+def _fmspc_said(run: Verification) -> tuple[JsonValue, JsonValue]:
+    fmspc = _pck_of(run).fmspc.hex()  # both the same, or it would have been refused
+    return fmspc, fmspc
+
+
+def _pceid_said(run: Verification) -> tuple[JsonValue, JsonValue]:
+    pceid = _pck_of(run).pceid.hex()
+    return pceid, pceid
+
+
+def _pck_of(run: Verification) -> Pck:
+    return run.platform.pck if run._known else run._platform_walk.pck  # noqa: SLF001
+
+
+def _vendor_said(run: Verification) -> tuple[JsonValue, JsonValue]:
+    return INTEL_QE_VENDOR.hex(), run.quote.header.qe_vendor_id.hex()
+
+
+def _module_said(run: Verification) -> tuple[JsonValue, JsonValue]:
+    svn = run.body.tee_tcb_svn if isinstance(run.body, TdBody) else bytes(2)
+    return run.module.id or "TDX module of version 0", f"version {svn[1]}, SVN {svn[0]}"
+
+
+def _qe_level_said(run: Verification) -> tuple[JsonValue, JsonValue]:
+    level = run.qe_level
+    return None, f"{level.status.value} as of {level.date}" if level is not None else None
+
+
+def _platform_level_said(run: Verification) -> tuple[JsonValue, JsonValue]:
+    return None, f"{run.platform_level.status.value} as of {run.platform_level.date}"
+
+
+def _module_level_said(run: Verification) -> tuple[JsonValue, JsonValue]:
+    level = run.module_level
+    return None, f"{level.status.value} as of {level.date}" if level is not None else "judged with the platform"
+
+
+def _report_data_said(run: Verification) -> tuple[JsonValue, JsonValue]:
+    return run.report_data.value.hex() if run.report_data is not None else None, run.body.report_data.hex()
+
+
+def _init_data_said(run: Verification) -> tuple[JsonValue, JsonValue]:
+    return run.init_data.hex() if run.init_data is not None else None, run.init_data_field.hex()
+
+
+_SAID: dict[str, Callable[[Verification], tuple[JsonValue, JsonValue]]] = {"fmspc": _fmspc_said, "pceid": _pceid_said}
+
+
 def _is_td(run: Verification) -> bool:
     return isinstance(run.body, TdBody)
 
@@ -313,7 +362,7 @@ _PCK, _TCB_INFO, _QE_IDENTITY = "PCK certificate", "TCB info", "QE identity"
 _MODULE, _QE, _QUOTE, _TCB, _BINDING = "TDX module", "quoting enclave", "quote", "TCB", "binding"
 
 _PLATFORM: tuple[Step[Verification], ...] = (
-    Step(_check("qe_vendor_id", "evidence 3.3.1", _QUOTE), Verification.vendor),
+    Step(_check("qe_vendor_id", "evidence 3.3.1", _QUOTE), Verification.vendor, tell=_vendor_said),
     Step(_check("pck_certificate", "evidence 3.3.2", _PCK), _once(PlatformWalk.certificate)),
     Step(_check("pck_chain", "evidence 3.3.2", _PCK), _once(PlatformWalk.chain)),
     Step(_check("pck_validity", "evidence 3.3.2", _PCK), _once(PlatformWalk.validity)),
@@ -325,7 +374,7 @@ _PLATFORM: tuple[Step[Verification], ...] = (
     ),
 )
 _COLLATERAL: tuple[Step[Verification], ...] = tuple(
-    Step(_check(name, f"evidence {section}", group), _of_collateral(do))
+    Step(_check(name, f"evidence {section}", group), _of_collateral(do), tell=_SAID.get(name))
     for name, section, group, do in (
         ("tcb_info_sig", "3.3.4", _TCB_INFO, CollateralWalk.tcb_info_signature),
         ("tcb_info_signer", "3.3.4", _TCB_INFO, CollateralWalk.tcb_info_signer),
@@ -349,11 +398,13 @@ _BOUND: tuple[Step[Verification], ...] = (
         _check("report_data", "kbs-protocol 1.5", _BINDING),
         Verification.bound,
         applies=lambda run: run.report_data is not None,
+        tell=_report_data_said,
     ),
     Step(
         _check("init_data", "evidence 14", _BINDING),
         Verification.started_for,
         applies=lambda run: run.init_data is not None,
+        tell=_init_data_said,
     ),
 )
 _SETTLED = Step(
@@ -370,13 +421,18 @@ STEPS: tuple[Step[Verification], ...] = (
     *_PLATFORM,
     *_COLLATERAL,
     _SETTLED,
-    Step(_check("tdx_module", "evidence 3.3.7", _MODULE), Verification.tdx_module, applies=_is_td),
+    Step(_check("tdx_module", "evidence 3.3.7", _MODULE), Verification.tdx_module, applies=_is_td, tell=_module_said),
     *_QE_REPORT,
     Step(_check("qe_identity", "evidence 3.3.10", _QE), _unless_known(Verification.qe_identity)),
-    Step(_check("qe_tcb", "evidence 3.3.10", _QE), _unless_known(Verification.qe_tcb)),
+    Step(_check("qe_tcb", "evidence 3.3.10", _QE), _unless_known(Verification.qe_tcb), tell=_qe_level_said),
     _SIGNATURE,
-    Step(_check("platform_tcb", "evidence 3.3.12", _TCB), Verification.platform_tcb),
-    Step(_check("tdx_module_tcb", "evidence 3.3.13", _TCB), Verification.module_tcb, applies=_is_td),
+    Step(_check("platform_tcb", "evidence 3.3.12", _TCB), Verification.platform_tcb, tell=_platform_level_said),
+    Step(
+        _check("tdx_module_tcb", "evidence 3.3.13", _TCB),
+        Verification.module_tcb,
+        applies=_is_td,
+        tell=_module_level_said,
+    ),
     Step(_check("tcb_status", "evidence 3.3.14", _TCB), Verification.tcb, tell=_status_said),
     *_BOUND,
 )

@@ -10,7 +10,7 @@ import gc
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -135,6 +135,34 @@ def issued(item: Certificate | Crl, issuer: Certificate) -> Call:
     assert isinstance(key, rsa.RSAPublicKey)
     way = padding.PSS(padding.MGF1(algorithm), 48) if _PSS in item.algorithm else padding.PKCS1v15()
     return lambda: key.verify(signature, signed, way, algorithm)
+
+
+def offered(item: Certificate | Crl, issuer: Certificate) -> Call:
+    """The same as the library offers it: names and algorithms are compared as well, and the issuer's key is read."""
+    if isinstance(item, Certificate):
+        certificate: x509.Certificate = item.parsed
+        return lambda: certificate.verify_directly_issued_by(issuer.parsed)
+    crl: x509.CertificateRevocationList = item.parsed
+    key: Any = issuer.public_key
+
+    def check() -> None:
+        assert crl.is_signature_valid(key)
+
+    return check
+
+
+Link = tuple[Certificate | Crl, Certificate]
+Step = Call | Link  # something signed by a certificate's key, or any other verification
+
+
+def bare(steps: Sequence[Step]) -> Call:
+    """All of them, without anything around the key's own verification."""
+    return in_a_row(*(issued(*step) if isinstance(step, tuple) else step for step in steps))
+
+
+def as_offered(steps: Sequence[Step]) -> Call:
+    """All of them, certificates and CRLs as the library offers it."""
+    return in_a_row(*(offered(*step) if isinstance(step, tuple) else step for step in steps))
 
 
 @dataclass(frozen=True, slots=True)

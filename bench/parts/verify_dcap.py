@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import dcap_qvl
-from bench.parts.timing import COLD, WARM, Case, Missing, Pair, ecdsa, in_a_row, issued, point
+from bench.parts.timing import COLD, WARM, Call, Case, Missing, Pair, Step, as_offered, bare, ecdsa, in_a_row, point
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -75,7 +75,7 @@ def subject(name: str) -> Subject:
     return Subject(name, case.file("quote"), case.file("collateral"), root, case.now)
 
 
-def floors(subject: Subject) -> tuple[list[object], list[object]]:
+def floors(subject: Subject) -> tuple[list[Call], list[Step]]:
     """The evidence's own, and those of everything under it: QE report, chains, CRLs, TCB info, QE identity."""
     quote = Quote.parse(subject.quote)
     leaf, ca, root = EndorsementSet.parse([quote.certification_data.rstrip(b"\0")]).certificates
@@ -85,10 +85,9 @@ def floors(subject: Subject) -> tuple[list[object], list[object]]:
     report = subject.quote[quote.qe_report_offset : quote.qe_report_offset + 384]
     sha256 = hashes.SHA256()
     key = point(ec.SECP256R1(), quote.attestation_key)
-    own: list[object] = [ecdsa(key, quote.signature, quote.signed_bytes, sha256)]
-    under: list[object] = [ecdsa(leaf.public_key, quote.qe_report_signature, report, sha256)]
-    under += [issued(leaf, ca), issued(ca, root), issued(root, root), issued(signing, root)]
-    under += [issued(crls[0], root), issued(crls[1], ca)]
+    own: list[Call] = [ecdsa(key, quote.signature, quote.signed_bytes, sha256)]
+    under: list[Step] = [ecdsa(leaf.public_key, quote.qe_report_signature, report, sha256)]
+    under += [(leaf, ca), (ca, root), (root, root), (signing, root), (crls[0], root), (crls[1], ca)]
     for text in ("tcb_info", "qe_identity"):
         signature = bytes.fromhex(texts[f"{text}_signature"])
         under.append(ecdsa(signing.public_key, signature, texts[text].encode(), sha256))
@@ -104,8 +103,8 @@ class Bench:
         self.anchors = subject.anchors
         self.memory = tee.Remembered()
         own, under = floors(subject)
-        self.own = in_a_row(*own)  # type: ignore[arg-type]  # calls
-        self.all = in_a_row(*under, *own)  # type: ignore[arg-type]  # calls
+        self.own = in_a_row(*own)
+        self.all, self.bare = as_offered([*under, *own]), bare([*under, *own])
         self.text = subject.bundle.decode()
         self.collateral = dcap_qvl.QuoteCollateralV3.from_json(self.text)
         self.seconds = int(subject.now.timestamp())
@@ -144,8 +143,8 @@ class Bench:
             again = ours()
             assert again == first
             assert dict(again.claims) == dict(first.claims)
-        self.own()
-        self.all()
+        for floor in (self.own, self.all, self.bare):
+            floor()
         theirs = dcap_qvl.verify_with_root_ca(self.subject.quote, self.collateral, self.subject.root, self.seconds)
         assert theirs.status == first.claims["tcb_status"], (theirs.status, first.claims["tcb_status"])
         broken = bytearray(self.subject.quote)
@@ -204,6 +203,7 @@ def pairs() -> list[Pair]:
         found += [
             Pair(f"{name}_warm_over_floor", bench.warm, bench.own, WARM),
             Pair(f"{name}_cold_over_floor", bench.cold, bench.all, COLD),
+            Pair(f"{name}_cold_over_bare_keys", bench.cold, bench.bare, COLD),
             Pair(f"{name}_warm_over_dcap_qvl", bench.warm, bench.theirs, least=4),
             Pair(f"{name}_new_leaf_over_dcap_qvl", leaves.ours, leaves.theirs, least=2),
             Pair(f"{name}_cold_over_dcap_qvl", bench.cold, bench.theirs_cold, least=0.75),

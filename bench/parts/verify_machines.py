@@ -11,7 +11,7 @@ import hashlib
 import json
 from datetime import UTC, datetime
 
-from bench.parts.timing import Case, Missing, Pair, ecdsa, issued
+from bench.parts.timing import Case, Missing, Pair, ecdsa
 from bench.parts.verify_vectors import Evidence
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
@@ -70,7 +70,7 @@ def _azure() -> list[Pair]:
         TrustAnchors(),
         Revocation.UNCHECKED_AS_ASKED,
         own=[p384, lambda: key.verify(parts.signature, parts.message, scheme, sha256)],
-        under=[issued(vcek, ask), issued(ask, ark), issued(ark, ark)],
+        under=[(vcek, ask), (ask, ark), (ark, ark)],
         forget=read_leaf.cache_clear,
     )
     return source.pairs("az_snp")

@@ -1,7 +1,7 @@
 """TEEs whose evidence is taken from the vectors: Nitro, Arm CCA, Hygon CSV, NVIDIA GPUs, TPM quotes.
 
-Warm, the floor is what the evidence brings and nobody has seen: for Nitro the document's leaf and its signature, for CCA
-both tokens, for CSV and a GPU the report, for a TPM the quote. Cold, the chains above are added. SM2 is in no library that
+Warm, the floor is what the evidence brings and nobody has seen: one signature each, of the document, the realm's token,
+the report, the quote. Cold, the chains above are added. SM2 is in no library that
 Adyton may use, so CSV is compared with Adyton's own verification of bare signatures.
 """
 
@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from bench.parts.timing import COLD, WARM, Call, Case, Missing, Pair, ecdsa, in_a_row, issued
+from bench.parts.timing import COLD, WARM, Call, Case, Missing, Pair, Step, as_offered, bare, ecdsa, in_a_row
 from cryptography.hazmat.primitives import hashes
 
 from adyton import tee
@@ -39,7 +39,7 @@ class Evidence:
     anchors: TrustAnchors
     revocation: Revocation
     own: Sequence[Call]
-    under: Sequence[Call]
+    under: Sequence[Step]
     forget: Call = list  # empties what the room itself remembers of contents
     cold_own: Sequence[Call] | None = None  # its own signatures with keys that nothing was prepared for
 
@@ -74,13 +74,17 @@ class Evidence:
             assert again == first
             assert dict(again.claims) == dict(first.claims)
         self._refuses_changes(endorsements, memory)
-        floor, whole = in_a_row(*self.own), in_a_row(*(self.cold_own or self.own), *self.under)
-        floor()
-        whole()
-        return [
+        steps = [*(self.cold_own or self.own), *self.under]
+        floor, whole, keys = in_a_row(*self.own), as_offered(steps), bare(steps)
+        for each in (floor, whole, keys):
+            each()
+        found = [
             Pair(f"{name}_warm_over_floor", warm, floor, WARM),
             Pair(f"{name}_cold_over_floor", cold, whole, COLD),
         ]
+        if any(isinstance(step, tuple) for step in steps):
+            found.append(Pair(f"{name}_cold_over_bare_keys", cold, keys, COLD))
+        return found
 
     def _refuses_changes(self, endorsements: EndorsementSet, memory: Remembered) -> None:
         """A bit in the middle of what is signed."""
@@ -102,10 +106,9 @@ def _nitro() -> Evidence:
     leaf = Certificate(document.certificate)
     above = [Certificate(der) for der in document.cabundle][::-1]  # the root comes first there
     signature = ecdsa(leaf.public_key, document.message.signature, document.message.signed, hashes.SHA384())
-    own = [issued(leaf, above[0]), signature]
-    under = [issued(below, issuer) for below, issuer in zip(above, [*above[1:], above[-1]], strict=True)]
+    under = [(leaf, above[0]), *zip(above, [*above[1:], above[-1]], strict=True)]
     unchecked = Revocation.UNCHECKED_AS_ASKED  # the case has no CRL
-    return Evidence("nitro", case.file("document"), [], case.now, case.anchors(), unchecked, own, under)
+    return Evidence("nitro", case.file("document"), [], case.now, case.anchors(), unchecked, [signature], under)
 
 
 def _cca() -> Evidence:
@@ -168,7 +171,7 @@ def _gpu() -> Evidence:
     report = case.file("report")
     chain = EndorsementSet.parse([case.file("cert_chain")]).certificates
     signed, signature = report[:-SIGNATURE_SIZE], report[-SIGNATURE_SIZE:]
-    under = [issued(below, issuer) for below, issuer in zip(chain, [*chain[1:], chain[-1]], strict=True)]
+    under = list(zip(chain, [*chain[1:], chain[-1]], strict=True))
 
     def forget() -> None:
         for remembered in (read_leaf, opaque._read, rim.parse):

@@ -8,6 +8,7 @@ from adyton.rats.types import JsonValue, ReportData, VerifiedEvidence
 from adyton.tee.dcap import claims as claims_of
 from adyton.tee.dcap.checks import Verification
 from adyton.tee.dcap.levels import TcbVerdict
+from adyton.tee.dcap.sequence import summary
 from adyton.tee.deferred import Deferred
 
 
@@ -37,7 +38,7 @@ def hand_over(
     def tcb() -> dict[str, JsonValue]:
         return _tcb(run, verdict)
 
-    checks, unchecked = run.summary()
+    checks, unchecked = summary(run)
     return VerifiedEvidence(
         tee=run.tee,
         tee_class="cpu",

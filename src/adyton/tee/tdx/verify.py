@@ -14,8 +14,9 @@ from adyton.crypto.x509 import EndorsementSet
 from adyton.errors import MalformedEvidence
 from adyton.rats.types import Check, JsonValue, ReportData, Revocation, TrustAnchors, VerifiedEvidence
 from adyton.tee.dcap import quote_json, shown, verified
-from adyton.tee.dcap.checks import SIGNATURE_STEPS, STEPS, Verification
+from adyton.tee.dcap.checks import Verification
 from adyton.tee.dcap.quote import Quote
+from adyton.tee.dcap.sequence import SIGNATURE_STEPS, STEPS
 from adyton.tee.eventlog import ccel
 from adyton.tee.eventlog.log import EventLog
 from adyton.tee.remembered import Remembered

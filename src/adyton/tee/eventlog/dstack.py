@@ -49,7 +49,7 @@ _DECODER = msgspec.json.Decoder(list[_Item])
 def parse(data: bytes | str) -> list[DstackEvent]:
     """Read a log, or ``MalformedEvidence``."""
     try:
-        strict_json.parse(data, max_size=MAX_SIZE, max_depth=4)  # for members that come twice
+        strict_json.parse(data, max_size=MAX_SIZE)  # for members that come twice
         return [_event(item) for item in _DECODER.decode(data)]
     except strict_json.UNREADABLE as error:
         raise MalformedEvidence(

@@ -112,7 +112,7 @@ def _coco(data: bytes) -> Evidence:
 
 
 def _bundle(data: bytes) -> Evidence:
-    strict_json.parse(data, max_size=MAX_SIZE, max_depth=4)  # for members that come twice
+    strict_json.parse(data, max_size=MAX_SIZE)  # for members that come twice
     fields = _BUNDLE.decode(data)
     if not 1 <= len(fields.quotes) <= MAX_QUOTES:
         raise ValueError(f"{len(fields.quotes)} quotes where 1 to {MAX_QUOTES} can be")

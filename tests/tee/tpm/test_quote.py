@@ -119,7 +119,9 @@ def test_a_quote_verifies_and_its_digest_is_made_with_the_hash_of_the_scheme(tpm
 
 
 def quote_of(tpm: SoftTpm, *selections: tuple[str, Any], **changes: Any) -> Any:
-    fields = QuoteFields(extra_data=NONCE, **({"selections": selections} if selections else {}), **changes)
+    if selections:
+        changes["selections"] = selections
+    fields = QuoteFields(extra_data=NONCE, **changes)
     return verify_quote(*tpm.quote(fields), tpm.key.public_key())
 
 

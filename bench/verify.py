@@ -11,7 +11,7 @@
 ``tpm_log_over_hashing``    reading and replaying an event log, against its digests alone; to be at most twice those
 ``se_warm_over_floor``      an answer of IBM's firmware, which has no signature: to take at most 150 µs
 ``two_processes_over_one``  verifications a second of two processes over those of one
-``import_ms``               a fresh interpreter importing the SNP room alone
+``import_ms``               a fresh interpreter importing ``adyton.tee.snp``; and, apart, with its verifier
 
 Floors are bare library calls on objects that are loaded already. Ours and the other are timed in turn, round by round, in
 CPU time, and the best round of each counts. Before anything is timed each part checks its own work: verdicts with and
@@ -70,18 +70,17 @@ def _tell(result: Result) -> None:
 
 
 def _machine(results: dict[str, float], *, quick: bool, quiet: bool) -> None:
-    from bench.parts.verify_process import import_time, two_over_one
+    from bench.parts.verify_process import import_times, two_over_one
 
     scaling = two_over_one(0.5 if quick else 3)
-    imported = import_time()
-    results |= {"two_processes_over_one": round(scaling, 3), "import_ms": round(imported * 1000, 1)}
-    if not quiet:
-        print(
-            f"{'two_processes_over_one':30}{'':24}{scaling:8.3f}  {'>= 1.7':<16}{'met' if scaling >= 1.7 else 'MISSED'}"
-        )
-        print(
-            f"{'import_ms':30}{imported * 1000:9.1f} ms{'':20}  {'<= 80':<16}{'met' if imported <= 0.08 else 'MISSED'}"
-        )
+    package, whole = (seconds * 1000 for seconds in import_times())
+    results |= {"two_processes_over_one": round(scaling, 3)}
+    results |= {"import_ms": round(package, 1), "import_with_verifier_ms": round(whole, 1)}
+    if quiet:
+        return
+    print(f"{'two_processes_over_one':30}{'':24}{scaling:8.3f}  {'>= 1.7':<16}{'met' if scaling >= 1.7 else 'MISSED'}")
+    for name, took in (("import_ms", package), ("import_with_verifier_ms", whole)):
+        print(f"{name:30}{took:9.1f} ms{'':20}  {'<= 80':<16}{'met' if took <= 80 else 'MISSED'}")
 
 
 if __name__ == "__main__":

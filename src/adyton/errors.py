@@ -14,6 +14,7 @@
     ├─ OwnerError               the owner of a secret or image must act
     │  ├─ PolicyInvalid           a policy that cannot be accepted
     │  ├─ DocumentInvalid         a workload document or reference value that cannot be accepted
+    │  ├─ LogBroken               a log of decisions, or a proof about one, is not what was signed
     │  └─ ReleaseRefused          the relying party said no; carries the result
     ├─ RequestError             the peer sent something unusable
     │  ├─ MalformedRequest · SessionInvalid · NotPermitted · NotFound · TooLarge · TooMany · Conflict
@@ -175,6 +176,12 @@ class DocumentInvalid(OwnerError):
     """A workload document, init data or reference value that cannot be accepted."""
 
     default_code = "document_invalid"
+
+
+class LogBroken(OwnerError):
+    """A log of decisions is not what it was, or a proof about it does not hold."""
+
+    default_code = "log_broken"
 
 
 class ReleaseRefused(OwnerError):

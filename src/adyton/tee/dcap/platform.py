@@ -142,7 +142,9 @@ class PlatformWalk:
 
     def collateral(self) -> CollateralWalk | None:
         """The walk over the collateral; ``None`` if its verdict is remembered, or it is not to be looked at."""
-        if self._collateral_walk is None and self._collateral is None and self._with_collateral:
+        if self._collateral is not None:
+            return None
+        if self._collateral_walk is None and self._with_collateral:
             known = self._recall(*self._collateral_name())
             if isinstance(known, VerifiedCollateral):
                 self._collateral = known

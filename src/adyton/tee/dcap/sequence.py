@@ -43,7 +43,10 @@ def _of_collateral(do: Callable[[CollateralWalk], None]) -> Callable[[Verificati
     """A check over the collateral, which is not done again for known collateral."""
 
     def step(run: Verification) -> None:
-        if not run.known and (walk := run.platform_walk.collateral()) is not None:
+        if run.known:
+            return
+        walk = run.platform_walk.collateral()
+        if walk is not None:
             do(walk)
 
     return step

@@ -38,6 +38,9 @@ UNCHECKED = {
     "event_log": "the event log: this kind of report has no registers that it could lead to",
     "image_hdr_tags": "whether the image is one of yours: compare tag with your list",
     "firmware_state": "whether the firmware's state is a good one: only the vendor's service can tell",
+    "fwid": "whether the firmware that reports is the one the certificate was issued for: one of them does not name it",
+    "uuid": "the device's UUID, which is the host's word",
+    "ak_attributes": "whether the key signs only what its TPM made: neither its public area nor a certificate was given",
     "qe_identity": "whether the quoting enclave is Intel's current one: no identity was given",
 }
 
@@ -101,7 +104,9 @@ class Verdict:
         if verified.claims.get("debug"):
             found.append("debugging is allowed: the host can read this guest's memory")
         if verified.claims.get("fields_bound") is False:
-            found.append("NOTHING it says is proved, only that some such report exists: give the report data it must have")
+            found.append(
+                "NOTHING it says is proved, only that some such report exists: give the report data it must have"
+            )
         status = verified.claims.get("tcb_status")
         if status is not None and status != "UpToDate":
             found.append(f"the platform's TCB is {status}")

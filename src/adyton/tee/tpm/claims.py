@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # which makes the claims when they are read
 
 _GCE_INSTANCE = "1.3.6.1.4.1.11129.2.1.21"
 _UTF8 = 0x0C
+_SEQUENCE = b"\x30"  # an SPKI; no TPMT_PUBLIC begins so
 # TCG's names of what a TPM is, in the subject alternative name of its certificates (EK Credential Profile 2.5, 3.2.9)
 _TPM_NAMES = {"2.23.133.2.1": "manufacturer", "2.23.133.2.2": "model", "2.23.133.2.3": "version"}
 
@@ -91,13 +92,17 @@ def of_verified(run: Verification, key: VerifiedAk) -> dict[str, JsonValue]:
 
 
 def coco(
-    pcrs: Mapping[Bank, Mapping[int, bytes]], attest: Attest, evidence: Evidence, pcr8: bytes | None
+    pcrs: Mapping[Bank, Mapping[int, bytes]], attest: Attest, evidence: Evidence, pcr8: bytes | None, spki: bytes
 ) -> dict[str, JsonValue]:
-    """The claims that CoCo's policies read (``kbs-protocol`` 2.4, ``tpm``): the SHA-256 bank by number."""
+    """The claims that CoCo's policies read (``kbs-protocol`` 2.4, ``tpm``): the SHA-256 bank by number.
+
+    ``ak_public`` is the key's SPKI, the form in which policies list trusted keys, as CoCo's own evidence has it.
+    """
+    public = evidence.ak_public
     values: dict[str, JsonValue] = {f"pcr{number:02d}": value.hex() for number, value in pcrs.get(SHA256, {}).items()}
     return {
         "tpm": values,
-        "ak_public": b64.encode(evidence.ak_public) if evidence.ak_public is not None else None,
+        "ak_public": b64.encode(public if public is not None and public[:1] == _SEQUENCE else spki),
         "init_data": pcr8.hex() if pcr8 is not None else "",
         "report_data": attest.extra_data.hex(),
     }

@@ -82,7 +82,7 @@ def _verified(run: Verification) -> VerifiedEvidence:
         tee=TEE,
         tee_class="cpu",
         claims=Deferred(partial(claims_of.of_verified, run, key)),
-        coco_claims=Deferred(partial(claims_of.coco, run.pcrs, attest, run.evidence, pcr8)),
+        coco_claims=Deferred(partial(claims_of.coco, run.pcrs, attest, run.evidence, pcr8, key.ak.spki)),
         tcb=Deferred(partial(claims_of.tcb, claims_of.latest(run.attests))),
         report_data=ReportData(attest.extra_data),
         init_data=run.init_data if run.init_data is not None else pcr8 or b"",

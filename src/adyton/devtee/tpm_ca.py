@@ -44,6 +44,7 @@ class EkAuthority:
         lifetime: timedelta = 10 * _YEAR,
         purpose: x509.ObjectIdentifier | None = _AK_PURPOSE,
         extra: x509.ExtensionType | None = None,
+        critical: bool = True,
         ca: int | bool | None = False,
         usage: str = "digital_signature",
     ) -> bytes:
@@ -58,6 +59,7 @@ class EkAuthority:
             lifetime=lifetime,
             purpose=purpose,
             extra=extra,
+            critical=critical,
             usage=usage,
         )
         return made.public_bytes(Encoding.DER)
@@ -89,9 +91,10 @@ def _certificate(
     lifetime: timedelta = 20 * _YEAR,
     purpose: x509.ObjectIdentifier | None = None,
     extra: x509.ExtensionType | None = None,
+    critical: bool = True,
     usage: str = "digital_signature",
 ) -> x509.Certificate:
-    """``ca``: ``False`` for a leaf, else the pathLen. A leaf has no subject but a critical alternative name."""
+    """``ca``: ``False`` for a leaf, else the pathLen; ``critical``: whether ``extra`` is. A leaf has no subject but a critical alternative name."""
     authority = ca is not False
     wanted = {"key_cert_sign", "crl_sign"} if authority else {usage}
     names = (
@@ -116,7 +119,7 @@ def _certificate(
     if purpose is not None:
         builder = builder.add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
     if extra is not None:
-        builder = builder.add_extension(extra, critical=True)
+        builder = builder.add_extension(extra, critical=critical)
     return builder.sign(signer, hashes.SHA256())
 
 

@@ -230,3 +230,14 @@ def test_any_change_of_the_hcl_report_parses_or_is_malformed(guest: AzureGuest, 
     whole[at] ^= data.draw(st.integers(1, 255))
     with contextlib.suppress(MalformedEvidence):
         assert HclReport.parse(bytes(whole)).encode() == bytes(whole)
+
+
+@pytest.mark.parametrize("member", ["version", "vcek", "tpm_quote", "hcl_report"])
+def test_a_member_that_comes_twice(guest: AzureGuest, member: str) -> None:
+    evidence = guest.evidence(NONCE)
+    value = json.loads(evidence)[member]
+    twice = b"{" + json.dumps({member: value})[1:-1].encode() + b"," + evidence[1:]
+    with pytest.raises(MalformedEvidence):
+        json_form.parse(twice)
+    escaped = evidence.replace(b'"vcek"', b'"\\u0076cek"')
+    assert json_form.parse(escaped) == json_form.parse(evidence)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from functools import lru_cache
 from typing import NamedTuple
 
 import msgspec
@@ -108,21 +109,27 @@ class RuntimeClaims(NamedTuple):
     @classmethod
     def parse(cls, data: bytes) -> RuntimeClaims:
         """From the JSON's bytes, or ``MalformedEvidence``. Members that are not known are left alone: they are signed."""
-        try:
-            strict_json.parse(data, max_size=MAX_SIZE)
-            claims = msgspec.json.decode(data, type=_Claims)
-            configuration = {name: msgspec.json.decode(value) for name, value in claims.configuration.items()}
-            user_data = bytes.fromhex(claims.user_data)
-            if claims.user_data != user_data.hex().upper() and claims.user_data != user_data.hex():
-                raise ValueError("user-data is not plain hex")
-            found = {key.kid: (_number(key.n), _number(key.e)) for key in claims.keys if key.kty == "RSA"}
-        except strict_json.UNREADABLE as error:
-            raise malformed("runtime claims that cannot be read", field="claims") from error
-        if len(found) != len(claims.keys) or _AK not in found:
-            raise malformed("runtime claims without one RSA attestation key", field="keys", expected=_AK)
-        if len(user_data) not in {0, 64}:
-            raise malformed("user data has 64 bytes", field="user-data", got=len(user_data))
-        return cls(found[_AK], found.get(_EK), configuration, user_data)
+        return _claims_of(data)
+
+
+@lru_cache(maxsize=64)
+def _claims_of(data: bytes) -> RuntimeClaims:
+    """A VM says the same until it starts again; what its bytes mean is a function of them."""
+    try:
+        strict_json.parse(data, max_size=MAX_SIZE)
+        claims = msgspec.json.decode(data, type=_Claims)
+        configuration = {name: msgspec.json.decode(value) for name, value in claims.configuration.items()}
+        user_data = bytes.fromhex(claims.user_data)
+        if claims.user_data != user_data.hex().upper() and claims.user_data != user_data.hex():
+            raise ValueError("user-data is not plain hex")
+        found = {key.kid: (_number(key.n), _number(key.e)) for key in claims.keys if key.kty == "RSA"}
+    except strict_json.UNREADABLE as error:
+        raise malformed("runtime claims that cannot be read", field="claims") from error
+    if len(found) != len(claims.keys) or _AK not in found:
+        raise malformed("runtime claims without one RSA attestation key", field="keys", expected=_AK)
+    if len(user_data) not in {0, 64}:
+        raise malformed("user data has 64 bytes", field="user-data", got=len(user_data))
+    return RuntimeClaims(found[_AK], found.get(_EK), configuration, user_data)
 
 
 def _number(text: str) -> int:

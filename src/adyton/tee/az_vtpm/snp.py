@@ -5,13 +5,14 @@ from __future__ import annotations
 import base64
 import hashlib
 from datetime import UTC, datetime
+from functools import partial
 
 from adyton.crypto.x509 import EndorsementSet
 from adyton.errors import EvidenceError
 from adyton.rats.types import Check, JsonValue, ReportData, Revocation, TrustAnchors, VerifiedEvidence
 from adyton.tee.az_vtpm import json_form
 from adyton.tee.az_vtpm.abi import SNP_TYPE, SPEC, malformed
-from adyton.tee.az_vtpm.verdict import coco_tpm, run_checks, verified
+from adyton.tee.az_vtpm.verdict import run_checks, verified
 from adyton.tee.az_vtpm.vtpm import Hardware, Verification
 from adyton.tee.remembered import Chain, Remembered, Window
 from adyton.tee.snp import verify as snp
@@ -47,13 +48,7 @@ def verify(
         remembered=remembered,
         trail=trail,
     )
-    hardware = run.hardware
-    claims = dict(hardware.claims) | {
-        "snp_measurement": hardware.claims["measurement"],
-        "snp_report_version": hardware.claims["report_version"],
-        "snp_report_data": hardware.claims["report_data"],
-    }
-    return verified(run, claims, {**_texts(hardware.coco_claims), **coco_tpm(run)})
+    return verified(run, partial(_claims, run), partial(_texts, run))
 
 
 def claims_without_endorsement(evidence: bytes) -> dict[str, JsonValue]:
@@ -158,11 +153,19 @@ def _with_leaf(run: Verification) -> EndorsementSet:
     return together
 
 
-def _texts(claims: object) -> dict[str, JsonValue]:
+def _claims(run: Verification) -> dict[str, JsonValue]:
+    claims = dict(run.hardware.claims)
+    return claims | {
+        "snp_measurement": claims["measurement"],
+        "snp_report_version": claims["report_version"],
+        "snp_report_data": claims["report_data"],
+    }
+
+
+def _texts(run: Verification) -> dict[str, JsonValue]:
     """CoCo's names, all of whose values are text here; measurement and report data in base64 (``kbs-protocol`` 2.4)."""
-    given: dict[str, JsonValue] = dict(claims)  # type: ignore[call-overload]  # a mapping
     texts: dict[str, JsonValue] = {}
-    for name, value in given.items():
+    for name, value in run.hardware.coco_claims.items():
         if name in {"measurement", "report_data"}:
             texts[name] = base64.b64encode(bytes.fromhex(str(value))).decode("ascii")
         else:

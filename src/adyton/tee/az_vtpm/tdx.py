@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from datetime import datetime
+from functools import partial
 
 from adyton.crypto.x509 import EndorsementSet
 from adyton.errors import BindingMismatch, MalformedEvidence
 from adyton.rats.types import Check, JsonValue, ReportData, Revocation, TrustAnchors, VerifiedEvidence
 from adyton.tee.az_vtpm import json_form
 from adyton.tee.az_vtpm.abi import SPEC, TDX_TYPE, malformed
-from adyton.tee.az_vtpm.verdict import coco_tpm, run_checks, verified
+from adyton.tee.az_vtpm.verdict import run_checks, verified
 from adyton.tee.az_vtpm.vtpm import Hardware, Verification
 from adyton.tee.dcap.quote import Quote
 from adyton.tee.remembered import Remembered
@@ -121,9 +122,12 @@ def _run(
         trail=trail,
     )
     run_checks(run, trail)
-    hardware = run.hardware
-    claims = dict(hardware.claims) | {"td_report_data": hardware.claims["report_data"]}
-    return verified(run, claims, {**hardware.coco_claims, **coco_tpm(run)})
+    return verified(run, partial(_claims, run), lambda: dict(run.hardware.coco_claims))
+
+
+def _claims(run: Verification) -> dict[str, JsonValue]:
+    claims = dict(run.hardware.claims)
+    return claims | {"td_report_data": claims["report_data"]}
 
 
 def _hardware(run: Verification) -> VerifiedEvidence:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
 
 from adyton.rats.types import Check, JsonValue, ReportData, VerifiedEvidence
 from adyton.tee.az_vtpm.vtpm import INIT_DATA_PCR, STEPS, Verification
+from adyton.tee.deferred import Deferred
 from adyton.tee.steps import done, walk
 
 
@@ -22,8 +23,10 @@ def run_checks(run: Verification, trail: list[Check] | None) -> None:
             trail += ours
 
 
-def verified(run: Verification, claims: dict[str, JsonValue], coco: Mapping[str, JsonValue]) -> VerifiedEvidence:
-    """The verdict: the hardware's, with the vTPM's claims over it."""
+def verified(
+    run: Verification, claims: Callable[[], dict[str, JsonValue]], coco: Callable[[], dict[str, JsonValue]]
+) -> VerifiedEvidence:
+    """The verdict: the hardware's, with the vTPM's claims over it. Claims are written when somebody reads them."""
     hardware = run.hardware
     unchecked = [name for name in hardware.unchecked if name not in {"report_data", "init_data"}]
     if run.report_data is None:
@@ -33,8 +36,8 @@ def verified(run: Verification, claims: dict[str, JsonValue], coco: Mapping[str,
     return VerifiedEvidence(
         tee=run.tee,
         tee_class="cpu",
-        claims=claims | run.vtpm_claims(),
-        coco_claims=coco,
+        claims=Deferred(lambda: claims() | run.vtpm_claims()),
+        coco_claims=Deferred(lambda: coco() | coco_tpm(run)),
         tcb=hardware.tcb,
         report_data=ReportData(run.attest.extra_data),
         init_data=run.pcrs[INIT_DATA_PCR],

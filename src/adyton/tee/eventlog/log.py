@@ -243,11 +243,11 @@ def _agile(data: bytes, begin: int, banks: tuple[Bank, ...]) -> EventLog:
     if all(set(column) == {identifier} for column, identifier in zip(columns[3:-1:2], identifiers, strict=False)):
         if offset > total:
             raise malformed("an event is longer than the log", field=f"event {len(plain) - 1}", got=plain[-1][-1])
-        if plain and (offset == total or _is_fill(data, offset)):
+        if plain and (offset == total or _is_fill(data, offset, _fills(data))):
             return EventLog(data, offset, Format.CRYPTO_AGILE, banks, begin=begin, columns=columns)
     rows: list[Row] = []
-    offset = begin
-    while offset < total and not _is_fill(data, offset):
+    offset, fills = begin, _fills(data)
+    while offset < total and not _is_fill(data, offset, fills):
         rows.append(_other(data, offset, banks, len(rows)))
         offset = rows[-1][4]
     return EventLog(data, offset, Format.CRYPTO_AGILE, banks, rows=rows)
@@ -284,9 +284,9 @@ def _other(data: bytes, offset: int, banks: tuple[Bank, ...], number: int) -> Ro
 def _sha1_only(data: bytes) -> EventLog:
     unpack, size, total = _FIRST.unpack_from, _FIRST.size, len(data)
     rows: list[Row] = []
-    offset = 0
+    offset, fills = 0, _fills(data)
     while offset < total:
-        if _is_fill(data, offset):
+        if _is_fill(data, offset, fills):
             break
         if offset + size > total:
             raise malformed("an event is cut off", field=f"event {len(rows)}")
@@ -299,12 +299,14 @@ def _sha1_only(data: bytes) -> EventLog:
     return EventLog(data, offset, Format.TCG_1_2, (SHA1,), rows=rows)
 
 
-def _is_fill(data: bytes, offset: int) -> bool:
+def _fills(data: bytes) -> dict[bytes, int]:
+    """How a fill begins -> from where on there is nothing else; found once, as a stranger's log may ask at each event."""
+    return {byte * _END: len(data.rstrip(byte)) for byte in (b"\0", b"\xff")}
+
+
+def _is_fill(data: bytes, offset: int, fills: dict[bytes, int]) -> bool:
     """Whether nothing but FF or nothing but 00 follows, eight bytes of it at least."""
-    head = data[offset : offset + _END]
-    if head not in (b"\xff" * _END, bytes(_END)):
-        return False
-    return data.count(head[:1], offset) == len(data) - offset
+    return offset >= fills.get(data[offset : offset + _END], len(data))
 
 
 def _check(data: bytes, rows: list[Row], registers: int) -> int | None:

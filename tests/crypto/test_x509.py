@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import contextlib
 import hashlib
 from datetime import UTC, datetime, timedelta
@@ -73,6 +74,18 @@ def test_the_same_content_has_the_same_digest() -> None:
     assert EndorsementSet.parse([A]) != EndorsementSet.parse([B])
     assert EndorsementSet.parse([A]) != EndorsementSet.parse([A, LIST])
     assert EndorsementSet().plus([Certificate(A)]) == EndorsementSet.parse([A])
+
+
+def test_the_same_bytes_taken_as_something_else_are_other_content() -> None:
+    """A CRL dressed as a public key lists nothing: what was found with such a set must not stand for the true one."""
+    set_of = EndorsementSet.parse([A, LIST])
+    dressed = b"-----BEGIN PUBLIC KEY-----\n" + base64.encodebytes(LIST) + b"-----END PUBLIC KEY-----\n"
+    hidden = EndorsementSet.parse([A, dressed])
+    assert hidden.documents == (LIST,)
+    assert not hidden.crls
+    certificate = set_of.certificates[0]
+    sets = [set_of, hidden, EndorsementSet((), set_of.crls, [certificate.der]), EndorsementSet((), (), [LIST])]
+    assert len({item.digest for item in sets}) == len(set(sets)) == len(sets)
 
 
 def test_fields() -> None:

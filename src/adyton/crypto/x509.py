@@ -202,7 +202,8 @@ class Crl:
 class EndorsementSet:
     """Certificates, CRLs and other documents, each once, in the order given.
 
-    ``digest`` stands for the content, whatever the order.
+    ``digest`` stands for the content and for what each part was taken as, whatever the order: the bytes of a CRL that was
+    given as a mere document are another set's, for nobody looks for revoked certificates in them.
     """
 
     __slots__ = ("_by_subject", "_crls_by_issuer", "certificates", "crls", "digest", "documents")
@@ -221,7 +222,9 @@ class EndorsementSet:
         self.certificates = tuple(unique.values())
         self.crls = tuple(unique_crls.values())
         self.documents = tuple(unique_documents.values())
-        self.digest = hashlib.sha256(b"".join(sorted((*unique, *unique_crls, *unique_documents)))).digest()
+        counts = b"%d %d:" % (len(unique), len(unique_crls))
+        content = (*sorted(unique), *sorted(unique_crls), *sorted(unique_documents))
+        self.digest = hashlib.sha256(counts + b"".join(content)).digest()
         self._by_subject: dict[bytes, list[Certificate]] = {}
         for certificate in self.certificates:
             self._by_subject.setdefault(certificate.subject, []).append(certificate)

@@ -212,3 +212,18 @@ def test_any_bytes_are_a_value_or_an_error(data: bytes, open_map: bool) -> None:
     except ValueError:
         return
     assert cbor.decode(cbor.encode(value)) == value
+
+
+def test_tags_inside_only_where_a_caller_names_them() -> None:
+    data = bytes.fromhex("82d82041aac103")  # [32(h'aa'), 1(3)]
+    with pytest.raises(ValueError, match="strict"):
+        cbor.decode(data)
+    with pytest.raises(ValueError, match="strict"):
+        cbor.decode(data, tags=frozenset({32}))
+    assert cbor.decode(data, tags=frozenset({1, 32})) == [cbor.Tagged(32, b"\xaa"), cbor.Tagged(1, 3)]
+    with pytest.raises(ValueError, match="key"):
+        cbor.decode(bytes.fromhex("a1c10300"), tags=frozenset({1}))
+    with pytest.raises(ValueError, match="kind"):
+        cbor.decode(bytes.fromhex("c1f90000"), tags=frozenset({1}))
+    with pytest.raises(ValueError, match="end"):
+        cbor.decode(bytes.fromhex("c10300"), tags=frozenset({1}))

@@ -2,7 +2,8 @@
 
 Values are integers of 64 bits, byte strings, text, booleans, ``None``, arrays (lists) and maps (dicts) whose keys are
 integers or text; the integer 1 and the text "1" are different keys. Everything else is refused: floats, other simple
-values, chunked strings, and tags, except one in front, which ``split_tag`` takes off. Every refusal is ``ValueError``.
+values, chunked strings, and tags, except one in front, which ``split_tag`` takes off, and those inside that a caller names,
+which become ``Tagged``. Every refusal is ``ValueError``.
 
 ``cbor2`` decodes. It allocates what is there, not what a length promises, and its own reading of tags (dates, numbers
 without bounds, regular expressions, shared references) is switched off.
@@ -14,7 +15,8 @@ without bounds, regular expressions, shared references) is switched off.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, NoReturn
+from functools import lru_cache, partial
+from typing import Any, NamedTuple, NoReturn
 
 import cbor2
 
@@ -30,6 +32,13 @@ _LEAVES = frozenset({int, bytes, str, bool, type(None)})
 _KEYS = frozenset({int, str})
 
 
+class Tagged(NamedTuple):
+    """A tag inside a document and what stands behind it, which is not interpreted."""
+
+    tag: int
+    value: Any
+
+
 def _refuse_tag(*_: object) -> NoReturn:
     raise ValueError("a tag inside")
 
@@ -42,8 +51,24 @@ _BUILT_IN = (
 _NO_TAGS: dict[int, Any] = dict.fromkeys(_BUILT_IN, _refuse_tag)
 
 
-def decode(data: bytes, *, max_size: int = MAX_SIZE, max_depth: int = MAX_DEPTH, open_map: bool = False) -> Any:
-    """The one value that ``data`` holds, or ``ValueError``.
+@lru_cache(maxsize=16)
+def _decoders(tags: frozenset[int]) -> dict[int, Any]:
+    return {**_NO_TAGS, **{tag: partial(_keep, tag) for tag in tags}}
+
+
+def _keep(tag: int, value: Any, *_: object) -> Tagged:
+    return Tagged(tag, value)
+
+
+def decode(
+    data: bytes,
+    *,
+    max_size: int = MAX_SIZE,
+    max_depth: int = MAX_DEPTH,
+    open_map: bool = False,
+    tags: frozenset[int] = frozenset(),
+) -> Any:
+    """The one value that ``data`` holds, or ``ValueError``. ``tags`` may stand inside, each becomes a ``Tagged``.
 
     ``open_map``: the outermost map may be of indefinite length, as AWS's attester writes it; then everything inside must
     be in its shortest form.
@@ -52,10 +77,10 @@ def decode(data: bytes, *, max_size: int = MAX_SIZE, max_depth: int = MAX_DEPTH,
         raise ValueError(f"larger than {max_size} bytes")
     if open_map and data[:1] == b"\xbf":
         return _decode_open(data, max_depth)
-    value = _load(data, max_depth)
+    value = _load(data, max_depth, tags=tags)
     # No well-formed item begins with another one: what still reads without its last byte had something after its end.
     try:
-        _load(data[:-1], max_depth)
+        _load(data[:-1], max_depth, tags=tags)
     except ValueError:
         pass
     else:
@@ -121,12 +146,12 @@ def byte_string(data: bytes) -> bytes:
     return head(_BYTES, len(data)) + data
 
 
-def _load(data: bytes, max_depth: int, *, indefinite: bool = False) -> Any:
+def _load(data: bytes, max_depth: int, *, indefinite: bool = False, tags: frozenset[int] = frozenset()) -> Any:
     try:
         return cbor2.loads(
             data,
             tag_hook=_refuse_tag,
-            semantic_decoders=_NO_TAGS,
+            semantic_decoders=_decoders(tags) if tags else _NO_TAGS,
             max_depth=max_depth,
             allow_indefinite=indefinite,
             allow_duplicate_keys=False,
@@ -146,6 +171,8 @@ def _check(value: Any) -> None:
         inner = value
     elif kind in _LEAVES:
         return
+    elif kind is Tagged:
+        inner = (value.value,)
     else:
         raise ValueError("a value of a kind that is not used here")
     for item in inner:

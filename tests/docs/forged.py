@@ -126,17 +126,23 @@ def _tdx() -> Pieces:
 def _az_snp() -> Pieces:
     forge, anchors = _snp_forge()
 
-    def report(version: int, data: bytes) -> bytes:
-        return forge.report(report_data=data, version=version)
+    def report(issuer: SnpForge, fields: dict[str, Any], data: bytes) -> bytes:
+        return issuer.report(report_data=data, **fields)
 
-    for version in (3, 5):
+    provider = forge.with_kind("VLEK", key=_rsa_4096())
+    for issuer, fields in ((forge, {"version": 3}), (forge, {"chip_id": bytes(64)}), (provider, {})):
         guest = AzureGuest(
-            hardware=partial(report, version),
-            ak=rsa.generate_private_key(65537, 2048),
-            vcek=forge.signer.certificate,
+            hardware=partial(report, issuer, fields),
+            ak=_ak(),
+            vcek=issuer.signer.certificate,
             user_data=NONCE,
         )
-        yield _verify("az-snp-vtpm", guest.evidence(NONCE), forge.blobs()[1:], anchors, revocation=NOT_ASKED)
+        yield _verify("az-snp-vtpm", guest.evidence(NONCE), issuer.blobs()[1:], anchors, revocation=NOT_ASKED)
+
+
+@cache
+def _ak() -> rsa.RSAPrivateKey:
+    return rsa.generate_private_key(65537, 2048)
 
 
 def _az_tdx() -> Pieces:
@@ -148,7 +154,7 @@ def _az_tdx() -> Pieces:
     guest = AzureGuest(
         hardware=lambda data: TdReport(report_data=data).encode(),
         td_quote=quote,
-        ak=rsa.generate_private_key(65537, 2048),
+        ak=_ak(),
         user_data=NONCE,
     )
     anchors = frozenset({forge.fingerprint})

@@ -74,7 +74,7 @@ class Verdict:
     def left_out(self) -> list[tuple[str, str]]:
         """What was not checked, and what that means."""
         names = self.verified.unchecked if self.verified is not None else self.unchecked
-        return [(name, UNCHECKED.get(name, "")) for name in names]
+        return [(name, meaning(name)) for name in names]
 
     def facts(self) -> list[tuple[str, str]]:
         """What stands beside the checks: root, time, and how long the verdict holds."""
@@ -113,6 +113,13 @@ class Verdict:
         if verified.root is RootKind.CUSTOM:
             found.append("a root of your choice, not the vendor's: it proves what that root's owner says")
         return found
+
+
+def meaning(name: str) -> str:
+    """What nobody looked at where ``name`` stands in ``unchecked``; empty where the name says it itself."""
+    if name.startswith(("tcb_info.", "qe_identity.")):
+        return "a member that Intel signed and that is unknown here"
+    return UNCHECKED.get(name, "")
 
 
 def text(value: JsonValue) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import msgspec
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
 from tests.tee.dcap.conftest import NOW, Lab
 
 from adyton.crypto.x509 import EndorsementSet
@@ -147,3 +149,70 @@ def test_one_memory_for_both_tees(lab: Lab, memory: Remembered) -> None:
     for name in ("sgx", "td10", "td15", "sgx", "td10"):
         room = "sgx" if name == "sgx" else "tdx"
         assert lab.verify(lab.quote(name), endorsements=given, remembered=memory).tee == room
+
+
+def mixed(lab: Lab, *others: Lab) -> bytes:
+    """A quote of ``lab``'s platform whose chain holds the CAs and roots of others as well: what is in it is not signed."""
+    holders = [one for item in sorted((lab, *others), key=id) for one in (item.forge.pck_ca, item.forge.root)]
+    texts = [item.certificate.public_bytes(Encoding.PEM) for item in (lab.forge.pck, *holders)]
+    return lab.forge.quote(certification=(5, b"".join(texts))).encode()
+
+
+def test_collateral_is_not_remembered_for_the_platforms_of_another_root(
+    lab: Lab, stranger: Lab, memory: Remembered
+) -> None:
+    """One name of the CA, one platform family, one text of the chain: the root alone tells them apart."""
+    both = TrustAnchors(vendor=False, custom=frozenset({lab.forge.fingerprint, stranger.forge.fingerprint}))
+    lists = [stranger.forge.crl(stranger.forge.root), stranger.forge.crl(stranger.forge.pck_ca)]
+    given = EndorsementSet.parse([*lab.forge.collateral("sgx").blobs(), *lists])
+    options: dict[str, Any] = {"endorsements": given, "anchors": both}
+    assert lab.refused(mixed(stranger, lab), **options) == "root_untrusted"
+    lab.verify(mixed(lab, stranger), **options, remembered=memory)
+    assert lab.refused(mixed(stranger, lab), **options, remembered=memory) == "root_untrusted"
+
+
+def test_each_root_says_what_its_own_platforms_are_worth(lab: Lab, stranger: Lab, memory: Remembered) -> None:
+    """Collateral of two roots in one set, whichever is newer and in whatever order."""
+    both = TrustAnchors(vendor=False, custom=frozenset({lab.forge.fingerprint, stranger.forge.fingerprint}))
+    newer: dict[str, Any] = {"info": {"tcbEvaluationDataNumber": 99}, "identity": {"tcbEvaluationDataNumber": 99}}
+    revoked = stranger.forge.collateral("sgx", levels=stranger.forge.levels("sgx", ("Revoked",)), **newer).blobs()
+    mine = lab.forge.collateral("sgx").blobs()
+    for blobs in ([*mine, *revoked], [*revoked, *mine]):
+        given = EndorsementSet.parse(blobs)
+        for remembered in (None, memory, memory):
+            options: dict[str, Any] = {"endorsements": given, "anchors": both, "remembered": remembered}
+            assert lab.verify(mixed(lab, stranger), **options).claims["tcb_status"] == "UpToDate"
+            assert lab.verify(mixed(stranger, lab), **options).claims["tcb_status"] == "Revoked"
+
+
+def test_a_list_in_disguise_is_another_set(lab: Lab, memory: Remembered) -> None:
+    """What was read of a set in which a CRL passes for a public key is not what the true set says."""
+    newer = lab.forge.crl(lab.forge.pck_ca, revoked=[lab.forge.pck.certificate])
+    dressed = b"-----BEGIN PUBLIC KEY-----\n" + base64.encodebytes(newer) + b"-----END PUBLIC KEY-----\n"
+    blobs = lab.forge.collateral("sgx").blobs()
+    for remembered in (None, memory):
+        lab.verify(lab.quote(), endorsements=EndorsementSet.parse([*blobs, dressed]), remembered=remembered)
+        true = EndorsementSet.parse([*blobs, newer])
+        assert lab.refused(lab.quote(), endorsements=true, remembered=remembered) == "pck_revoked"
+
+
+def test_a_key_that_was_certified_anew_is_found_by_its_valid_certificate(lab: Lab) -> None:
+    """By PPID alone: which of the key's certificates counts does not hang on where it stood, nor does a memory of it."""
+    forge = lab.forge
+    old, new = (forge.with_platform(forge.platform, key=forge.pck.key, **life).pck for life in (
+        {"life": timedelta(minutes=30)}, {"now": NOW + timedelta(days=2)}
+    ))  # fmt: skip
+    quote = forge.quote(certification=(1, bytes(16)))
+    certificates = [item.certificate.public_bytes(Encoding.DER) for item in (old, forge.pck, new)]
+    collateral = [
+        *forge.collateral("sgx", life=timedelta(days=30)).blobs(),
+        forge.root.certificate.public_bytes(Encoding.DER),
+    ]
+    for blobs in ([*certificates, *collateral], [*collateral, *reversed(certificates)]):
+        memory = Remembered()
+        given = EndorsementSet.parse(blobs)
+        for days in (0, 3, 0):
+            at: dict[str, Any] = {"endorsements": given, "now": NOW + timedelta(days=days)}
+            warm, cold = lab.verify(quote, **at, remembered=memory), lab.verify(quote, **at)
+            assert dict(warm.claims) == dict(cold.claims)
+            assert warm.expires == cold.expires

@@ -7,8 +7,12 @@ platform manifest, is for registration and certifies nothing.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from datetime import datetime
+
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from adyton.crypto.chain import by_preference
 from adyton.crypto.ecdsa import verify_p256
 from adyton.crypto.x509 import Certificate
 from adyton.errors import EndorsementError, MalformedEvidence, SignatureInvalid, UnsupportedEvidence
@@ -63,8 +67,14 @@ def issuers(text: bytes, reader: Reader, tee: str) -> list[Certificate]:
         raise _malformed(tee, error.message) from error
 
 
-def looked_up(quote: Quote, qe_report: bytes, given: Collateral, tee: str) -> Certificate:
-    """The PCK certificate among the endorsements whose key signed the QE's report; ``UnsupportedEvidence`` if none did."""
+def candidates(given: Collateral, now: datetime) -> list[Certificate]:
+    """The PCK certificates among the endorsements, those that are valid now first; where they stood decides nothing."""
+    found = [item for item in given.pool.certificates if PCK_NAME in item.common_name]
+    return sorted(found, key=lambda item: by_preference(item, now))
+
+
+def looked_up(quote: Quote, qe_report: bytes, listed: Sequence[Certificate], tee: str) -> Certificate:
+    """The first of ``candidates`` whose key signed the QE's report; ``UnsupportedEvidence`` if none did."""
     kind = quote.certification_type
     if kind not in BY_PPID:
         raise UnsupportedEvidence(
@@ -76,8 +86,7 @@ def looked_up(quote: Quote, qe_report: bytes, given: Collateral, tee: str) -> Ce
             got=kind,
             spec=SPEC,
         )
-    candidates = [item for item in given.pool.certificates if PCK_NAME in item.common_name]
-    for candidate in candidates[:MAX_CANDIDATES]:
+    for candidate in listed[:MAX_CANDIDATES]:
         key = candidate.public_key
         if isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name == "secp256r1":
             try:
@@ -91,7 +100,7 @@ def looked_up(quote: Quote, qe_report: bytes, given: Collateral, tee: str) -> Ce
         tee=tee,
         field="certification_data",
         expected="the platform's PCK certificate among the endorsements",
-        got=f"certification data type {kind}, {len(candidates)} PCK certificates of other platforms",
+        got=f"certification data type {kind}, {len(listed)} PCK certificates of other platforms",
         spec=SPEC,
         hint=_url(quote),
     )

@@ -1,7 +1,8 @@
 """Choosing TCB info and QE identity for a platform, and verifying them (evidence 3.3, steps 4 to 6).
 
 Several of each may be given. The one that counts fits best (TEE, FMSPC, PCEID), is fresh, and has the highest evaluation
-number; where it stood decides nothing. A document whose signature does not verify is nobody's word and does not count.
+number; where it stood decides nothing. A document whose signature does not verify is nobody's word and does not count; nor
+does one whose signer is not the platform's own root's, while there is one whose signer is.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from adyton.errors import (
 )
 from adyton.tee.dcap import qe_identity, signed_json, tcb_info
 from adyton.tee.dcap.documents import Collateral
-from adyton.tee.dcap.endorsements import SERVICE, SIGNER_NAME, Issuer, Life, Span, check_signer
+from adyton.tee.dcap.endorsements import SERVICE, SIGNER_NAME, Issuer, Life, Span, check_signer, is_issued_by_root
 from adyton.tee.dcap.pck import Pck
 from adyton.tee.dcap.qe_identity import QeIdentity
 from adyton.tee.dcap.signed_json import Head, Signed
@@ -66,6 +67,7 @@ class CollateralWalk:
         self._issuer = issuer
         self._now = now
         self._signers: dict[bytes, list[Life]] = {}
+        self._direct: dict[bytes, bool] = {}
         self._lives: list[Life] = []
         self._seen: list[tuple[datetime, datetime]] = []
 
@@ -164,10 +166,15 @@ class CollateralWalk:
         best = candidates[0][0]
         fitting = [document for fits, _, _, document in candidates if fits == best][:MAX_CANDIDATES]
         signers = self._possible_signers()
+        others: list[tuple[Signed, Certificate]] = []
         for document in fitting:
             for signer in signers:
                 if _is_signed(document, signer):
-                    return document, signer
+                    if self._is_direct(signer):
+                        return document, signer
+                    others.append((document, signer))
+        if others:
+            return others[0]  # whose signer may be another root's, which is told then
         raise self._unsigned(fitting[0], code, signers)
 
     def _possible_signers(self) -> list[Certificate]:
@@ -214,8 +221,14 @@ class CollateralWalk:
     def _check_signer(self, signer: Certificate) -> None:
         if signer.digest not in self._signers:  # one certificate signs both documents as a rule
             self._signers[signer.digest] = check_signer(
-                self._tee, signer, self._issuer, self._given.pool, now=self._now
+                self._tee, signer, self._issuer, self._given.pool, direct=self._is_direct(signer), now=self._now
             )
+
+    def _is_direct(self, signer: Certificate) -> bool:
+        found = self._direct.get(signer.digest)
+        if found is None:
+            found = self._direct[signer.digest] = is_issued_by_root(signer, self._issuer)
+        return found
 
     def _check_dates(self, code: str, begin: datetime, end: datetime, name: str, step: str) -> None:
         self._lives.append((begin, end, name))

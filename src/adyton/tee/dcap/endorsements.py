@@ -221,20 +221,26 @@ def check_leaf(tee: str, leaf: Certificate, issuer: Issuer) -> bool:
     return walk.is_signed(leaf, issuer.certificate, ECDSA_P256_SHA256)
 
 
-def check_signer(tee: str, signer: Certificate, issuer: Issuer, pool: EndorsementSet, *, now: datetime) -> list[Life]:
+def is_issued_by_root(certificate: Certificate, issuer: Issuer) -> bool:
+    """Whether the root of ``issuer`` signed the certificate. Everything else about it is still to be checked."""
+    return (
+        certificate.issuer == issuer.root.subject
+        and certificate.algorithm in ECDSA_P256_SHA256.identifiers
+        and walk.is_signed(certificate, issuer.root, ECDSA_P256_SHA256)
+    )
+
+
+def check_signer(
+    tee: str, signer: Certificate, issuer: Issuer, pool: EndorsementSet, *, direct: bool, now: datetime
+) -> list[Life]:
     """That a certificate may sign TCB info: its name, its path to the platform's own root, validity, no CRL of the root.
 
     The name matters: a PCK certificate leads to the same root, and its key may be in anybody's hands (evidence 3.3.4). The
-    root matters: who answers for one root must not say what the platforms of another are worth. Returns the lives of all
-    that was looked at, the signer's first.
+    root matters: who answers for one root must not say what the platforms of another are worth. ``direct``: what
+    ``is_issued_by_root`` found. Returns the lives of all that was looked at, the signer's first.
     """
     role, root = roles(tee).signer, issuer.root
-    if (
-        SIGNER_NAME in signer.common_name
-        and signer.issuer == root.subject
-        and signer.algorithm in ECDSA_P256_SHA256.identifiers
-        and walk.is_signed(signer, root, ECDSA_P256_SHA256)
-    ):
+    if direct and SIGNER_NAME in signer.common_name:
         walk.check_leaf(signer, role)
         walk.check_critical(signer, role, known=_KNOWN_CRITICAL)
         seen = [(signer.not_before, signer.not_after, "TCB Signing")]

@@ -81,6 +81,7 @@ class PlatformWalk:
         self._issuer_walk: IssuerWalk | None = None
         self._collateral_walk: CollateralWalk | None = None
         self._given: Collateral | None = None
+        self._listed: list[tuple[datetime, datetime]] = []  # lives of the PCK certificates that one was chosen from
         self._collateral: VerifiedCollateral | None = None
 
     def recall(self) -> Enclave | None:
@@ -100,7 +101,9 @@ class PlatformWalk:
         if self._quote.certification_type in certified.EMBEDDED:
             self._leaf = certified.leaf(text, Reader(), self._tee)
         else:
-            self._leaf = certified.looked_up(self._quote, self._report_bytes(), self._all(), self._tee)
+            listed = certified.candidates(self._all(), self._now)
+            self._listed = [(item.not_before, item.not_after) for item in listed]
+            self._leaf = certified.looked_up(self._quote, self._report_bytes(), listed, self._tee)
         self.pck: Pck = pck.read(self._leaf, roles(self._tee).pck)
 
     def _all(self) -> Collateral:
@@ -159,7 +162,8 @@ class PlatformWalk:
         return self._collateral_walk
 
     def _collateral_name(self) -> tuple[Hashable, ...]:
-        return ("collateral", self._rest, self._leaf.issuer, self.pck.fmspc, self.pck.pceid)
+        # By the root, not by the CA's name: who signs for one root answers for no other root's platforms.
+        return ("collateral", self._rest, self.issuer.root.digest, self.pck.fmspc, self.pck.pceid)
 
     def _recall(self, *name: Hashable) -> object:
         return self._remembered.recall((*self._base, *name), self._now) if self._remembered is not None else None
@@ -195,5 +199,5 @@ class PlatformWalk:
             if self._collateral_walk is not None:
                 memory.keep((*self._base, *self._collateral_name()), Chain(collateral, collateral.window))
         leaf = self._leaf
-        window = Window.around(self._now, ((leaf.not_before, leaf.not_after), *windows))
+        window = Window.around(self._now, ((leaf.not_before, leaf.not_after), *self._listed, *windows))
         memory.keep(self._key, Chain(enclave, window))

@@ -106,7 +106,7 @@ class _AwsLc:
             return known[1]
         made = self._type.new_key_from_der_data(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))
         if len(self._keys) >= self._LIMIT:
-            self._keys.pop(next(iter(self._keys)), None)
+            self._keys.clear()  # in one step: going through it while another thread adds a key would fail
         self._keys[id(key)] = key, made
         return made
 

@@ -56,9 +56,9 @@ class Chain(Generic[_T_co]):
 
 
 class Remembered:
-    """At most ``limit`` chains; the least recently used one goes first. One per process: it is not locked.
+    """At most ``limit`` chains; the least recently used one goes first. It is not locked.
 
-    Its methods are single dictionary operations, so a thread that races with another loses a memory, never a check.
+    Each step is one dictionary operation, so a thread that races with another loses a memory, never a check.
     """
 
     __slots__ = ("_chains", "_limit")
@@ -84,4 +84,7 @@ class Remembered:
         """Remember ``chain``; forgets the least recently used one if there are too many."""
         self._chains[key] = chain
         while len(self._chains) > self._limit:
-            self._chains.pop(next(iter(self._chains)), None)
+            try:
+                self._chains.pop(next(iter(self._chains)), None)
+            except (RuntimeError, StopIteration):  # another thread has just changed it: look again
+                continue

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import sys
+import threading
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -136,3 +138,29 @@ def test_inside_a_window_nothing_begins_or_ends(lifetimes: list[tuple[int, int]]
         return [(begin <= base + moment * DAY, base + moment * DAY <= end) for begin, end in spans]
 
     assert (base + other * DAY in window) is (alive(other) == alive(now))
+
+
+def test_threads_that_share_a_memory_lose_memories_and_nothing_else(now: datetime) -> None:
+    memory, window = Remembered(2), Window.around(now, ())
+    failures: list[BaseException] = []
+
+    def work(name: int) -> None:
+        try:
+            for number in range(20_000):
+                memory.keep((name, number), Chain(number, window))
+                assert memory.recall((name, number), now) in {None, number}
+        except BaseException as error:  # noqa: BLE001 -- whatever it is, it must not be lost with its thread
+            failures.append(error)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=work, args=(name,)) for name in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert not failures
+    assert len(memory) <= 2 + len(threads)

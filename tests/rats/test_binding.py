@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import hashlib
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adyton.errors import BindingMismatch
+from adyton.errors import BindingMismatch, DocumentInvalid
 from adyton.rats import binding
 from adyton.rats.types import Digest, Nonce, ReportData
+from adyton.tee import FIELD_SIZES
 from adyton.wire import jcs
 
 # The P-256 key of RFC 7515 A.3; check values of specs/kbs-protocol 1.5.
@@ -76,6 +79,40 @@ def test_init_data_is_padded_and_never_cut() -> None:
     assert binding.init_data_field(b"", length=48)[32:] == bytes(16)
     with pytest.raises(ValueError, match="does not fit"):
         binding.init_data_field(b"", length=32, algorithm="sha384")
+
+
+@pytest.mark.parametrize("tee", ["se", "csv", "nitro", "nvidia", "sample", "sampledevice", "hygondcu", "SNP", ""])
+def test_init_data_that_no_field_binds_is_refused_by_name(tee: str) -> None:
+    with pytest.raises(DocumentInvalid) as caught:
+        binding.expected_init_data(tee, b"document")
+    assert caught.value.code == "init_data_unbound"
+    assert binding.document_digest(tee, b"\1" * 32) == b""
+
+
+@pytest.mark.parametrize(
+    ("tee", "algorithm"),
+    [("snp", "sha384"), ("tdx", "sha512"), ("tpm", "sha384"), ("az-snp-vtpm", "sha384"), ("az-tdx-vtpm", "sha512")],
+)
+def test_a_digest_that_the_field_cannot_hold_is_never_cut(tee: str, algorithm: str) -> None:
+    """CoCo's server dies of a SHA-384 digest on the way to a PCR."""
+    with pytest.raises(DocumentInvalid) as caught:
+        binding.expected_init_data(tee, b"document", algorithm)
+    assert caught.value.code == "init_data_algorithm"
+
+
+@pytest.mark.parametrize("tee", sorted(tee for tee, (_, size) in FIELD_SIZES.items() if size))
+def test_what_the_field_holds_is_what_a_room_compares(tee: str) -> None:
+    size = FIELD_SIZES[tee][1] or 0
+    digest = hashlib.sha256(b"document").digest()
+    expected = binding.expected_init_data(tee, b"document")
+    assert len(expected) == size
+    if "tpm" in tee:
+        assert expected == hashlib.sha256(bytes(32) + digest).digest()
+        assert binding.document_digest(tee, expected) == b""
+    else:
+        assert expected == digest.ljust(size, b"\0")
+        assert binding.document_digest(tee, expected) == digest
+        assert size == 32 or binding.document_digest(tee, expected[:-1] + b"\1") == expected[:-1] + b"\1"
 
 
 @pytest.mark.parametrize("size", [0, 31, 33, 64])

@@ -13,7 +13,7 @@ import hmac
 from collections.abc import Callable, Mapping
 from json.encoder import encode_basestring
 
-from adyton.errors import BindingMismatch
+from adyton.errors import BindingMismatch, DocumentInvalid
 from adyton.rats.types import ReportData
 from adyton.wire import jcs
 
@@ -96,11 +96,64 @@ def check_report_data(tee: str, expected: ReportData, got: ReportData) -> None:
 
 
 def init_data_field(init_data: bytes, *, length: int, algorithm: str = "sha256") -> bytes:
-    """What the TEE's init-data field must hold: the digest of the document, zeros on the right; never cut.
-
-    ``length`` is the field's (SNP HOST_DATA 32, TDX MRCONFIGID 48, SGX CONFIGID and CCA RPV 64).
-    """
+    """What a field of ``length`` bytes holds: the digest of the document, zeros on the right; never cut (``ValueError``)."""
     value = hashlib.new(algorithm, init_data).digest()
     if len(value) > length:
         raise ValueError(f"a {algorithm} digest does not fit a field of {length} bytes")
     return value.ljust(length, b"\0")
+
+
+# Where the digest of the init data is (``kbs-protocol`` 1.10): TEE -> bytes of the field that it stands in, zeros after it.
+_INIT_DATA_FIELDS = {
+    "cca": 64,  # realm personalisation value
+    "hyperenclave": 64,  # CONFIGID
+    "sgx": 64,  # CONFIGID
+    "snp": 32,  # HOST_DATA
+    "tdx": 48,  # MRCONFIGID
+}
+_INIT_DATA_PCRS = frozenset({"az-snp-vtpm", "az-tdx-vtpm", "tpm"})  # PCR 8 was extended with it, once
+_DIGEST_SIZE = 32
+SPEC_INIT_DATA = "kbs-protocol 1.10"
+
+
+def expected_init_data(tee: str, init_data: bytes, algorithm: str = "sha256") -> bytes:
+    """What the field of ``tee``'s evidence must hold, whole, for this document (``kbs-protocol`` 1.10).
+
+    Digest and zeros; for a vTPM the value of PCR 8, SHA-256(32 zero bytes || digest). ``DocumentInvalid``
+    ``init_data_unbound`` for a TEE that has no such field: nothing there says that the document is the guest's own;
+    ``init_data_algorithm`` for a digest that is longer than the field: it is never cut.
+    """
+    pcr = tee in _INIT_DATA_PCRS
+    length = _DIGEST_SIZE if pcr else _INIT_DATA_FIELDS.get(tee)
+    if length is None:
+        raise DocumentInvalid(
+            "evidence of this TEE has no field that binds init data",
+            code="init_data_unbound",
+            field="init-data",
+            expected="none",
+            got=tee,
+            spec=SPEC_INIT_DATA,
+            hint="attest without init data",
+        )
+    try:
+        value = init_data_field(init_data, length=length, algorithm=algorithm)
+    except ValueError as error:
+        raise DocumentInvalid(
+            "the init data's digest does not fit the TEE's field",
+            code="init_data_algorithm",
+            field="init-data",
+            expected=f"a digest of at most {length} bytes",
+            got=algorithm,
+            spec=SPEC_INIT_DATA,
+        ) from error
+    return hashlib.sha256(bytes(_DIGEST_SIZE) + value).digest() if pcr else value
+
+
+def document_digest(tee: str, field: bytes) -> bytes:
+    """Which document the field of verified evidence names, where it says so itself: without the zeros after 32 bytes.
+
+    Empty for a PCR, which does not say what it was extended with, and for a TEE without such a field.
+    """
+    if tee not in _INIT_DATA_FIELDS:
+        return b""
+    return field[:_DIGEST_SIZE] if not any(field[_DIGEST_SIZE:]) else field

@@ -219,18 +219,20 @@ def test_the_whole_nonce_is_compared(tpm: SoftTpm) -> None:
     assert "report_data" not in verified.unchecked
 
 
-def test_init_data_is_what_pcr_8_was_extended_with(tpm: SoftTpm) -> None:
+def test_init_data_is_pcr_8_whole(tpm: SoftTpm) -> None:
     document = digest("sha256", b"init data")
-    refused("init_data_mismatch", BindingMismatch, tpm.coco(NONCE), init_data=document)
+    expected = digest("sha256", bytes(32) + document)
+    refused("init_data_mismatch", BindingMismatch, tpm.coco(NONCE), init_data=expected)
     tpm.extend(8, {bank: document.ljust(len(value[0]), b"\0")[: len(value[0])] for bank, value in tpm.pcrs.items()})
-    verified = verify(tpm.coco(NONCE), init_data=document)
-    assert verified.init_data == document
-    assert verified.claims["init_data"] == tpm.pcrs["sha256"][8].hex() == digest("sha256", bytes(32) + document).hex()
-    refused("init_data_mismatch", BindingMismatch, tpm.coco(NONCE), init_data=tpm.pcrs["sha256"][8])
+    verified = verify(tpm.coco(NONCE), init_data=expected)
+    assert verified.init_data == expected == tpm.pcrs["sha256"][8]
+    assert verified.claims["init_data"] == expected.hex()
+    refused("init_data_mismatch", BindingMismatch, tpm.coco(NONCE), init_data=document)  # the digest is not the PCR
+    refused("init_data_mismatch", BindingMismatch, tpm.coco(NONCE), init_data=flip(expected, 255))
     tpm.extend(8, b"more")
-    refused("init_data_mismatch", BindingMismatch, tpm.coco(NONCE), init_data=document)
+    refused("init_data_mismatch", BindingMismatch, tpm.coco(NONCE), init_data=expected)
     unquoted = tpm.bundle([tpm.quote(QuoteFields(extra_data=NONCE, selections=(("sha256", (0,)),)))])
-    refused("init_data_mismatch", BindingMismatch, unquoted, init_data=document)
+    refused("init_data_mismatch", BindingMismatch, unquoted, init_data=expected)
     assert verify(unquoted).init_data == b""
     with pytest.raises(ValueError, match="32 bytes"):
         verify(tpm.coco(NONCE), init_data=b"short")

@@ -40,11 +40,10 @@ def verify(
 ) -> VerifiedEvidence:
     """As ``adyton.tee.verify``, for a TPM. ``report_data``: the whole qualifying data.
 
-    ``init_data``: the digest, 32 bytes, that PCR 8 was extended with, once and first. ``VerifiedEvidence.init_data`` is
-    then that digest; where none was expected it is the value of PCR 8, empty if no quote signs it.
+    ``init_data``: all 32 bytes of PCR 8, in the SHA-256 bank. ``VerifiedEvidence.init_data`` is empty if no quote signs it.
     """
     if init_data is not None and len(init_data) != INIT_DATA_SIZE:
-        raise ValueError("the digest in PCR 8 has 32 bytes")
+        raise ValueError("PCR 8 has 32 bytes")
     run = Verification(
         evidence,
         endorsements=endorsements,
@@ -85,7 +84,7 @@ def _verified(run: Verification) -> VerifiedEvidence:
         coco_claims=Deferred(partial(claims_of.coco, run.pcrs, attest, run.evidence, pcr8, key.ak.spki)),
         tcb=Deferred(partial(claims_of.tcb, claims_of.latest(run.attests))),
         report_data=ReportData(attest.extra_data),
-        init_data=run.init_data if run.init_data is not None else pcr8 or b"",
+        init_data=pcr8 or b"",
         root=key.root,
         root_fingerprint=key.root_fingerprint,
         checks=done(STEPS, run),

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from tests.collateral.conftest import NOW
 from tests.collateral.endorser import pem as to_pem
 
@@ -81,6 +83,20 @@ def test_amd(forge: Forge) -> None:
     refused(AmdCrl(Product.GENOA), bytes(5 * 1024 * 1024))
     assert items.read(AzureThim(), to_pem(leaf, middle, root)).expires == Certificate(leaf).not_after
     refused(AzureThim(), chain)
+
+
+def test_no_server_slips_in_a_key_to_be_trusted(forge: Forge) -> None:
+    """Bare keys among endorsements pin a TPM's key or a platform's: they come from the verifier's owner alone."""
+    (_, leaf), (_, middle), (_, root) = forge.certificates
+    key = (
+        ec.generate_private_key(ec.SECP256R1())
+        .public_key()
+        .public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    )
+    for body in (to_pem(middle, root) + key, key + to_pem(middle, root)):
+        assert "public key" in refused(AmdChain(Product.GENOA), body).message
+    assert "public key" in refused(AmdCrl(Product.GENOA), forge.crl(), to_pem(root) + key).message
+    assert "public key" in refused(AzureThim(), to_pem(leaf, middle, root) + key).message
 
 
 @pytest.fixture(scope="module")

@@ -95,7 +95,12 @@ def read(wanted: Wanted, body: bytes, chain: bytes = b"", known: Iterable[Certif
         raise _not(wanted, "it is larger than any endorsement")
     try:
         issuers = EndorsementSet.parse([chain]).certificates if chain else ()
-        return _READERS[type(wanted)](wanted, body, issuers, tuple(known))
+        facts: Facts = _READERS[type(wanted)](wanted, body, issuers, tuple(known))
+        taken = EndorsementSet.parse([body, chain] if chain else [body])
+        if any(document != body for document in taken.documents):
+            # A bare key among endorsements is a pin, which is the verifier's owner's to set and no server's.
+            raise _not(wanted, "a public key stands in it that nobody asked for")
+        return facts
     except EndorsementError as error:
         if error.field == wanted.name:
             raise

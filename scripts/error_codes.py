@@ -14,6 +14,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from adyton import errors
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 SOURCE = REPOSITORY / "src"
 TARGET = REPOSITORY / "docs" / "reference" / "error-codes.md"
@@ -232,7 +234,10 @@ class Reader:
 
     @staticmethod
     def _complete(one: Raised) -> bool:
-        return not re.search(r"<(code|field|kind)>", one.code) and one.kind[:1].isupper()
+        kind = getattr(errors, one.kind, object)
+        if not issubclass(kind, errors.EvidenceError | errors.EndorsementError):
+            return False  # what the owner of a document or a peer is told
+        return not re.search(r"<(code|field|kind)>", one.code)
 
     def roles(self, path: Path) -> list[str]:
         """Which certificates and lists a file gives names to."""

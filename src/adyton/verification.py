@@ -44,7 +44,7 @@ def verify(
     ``at``: a time with a time zone. ``report_data``, ``init_data``: what the evidence's fields must hold, in full length;
     what is not given is not compared, and stands in ``unchecked`` of the result. ``trust_roots``: certificates or bare
     public keys to trust instead of the vendor's pinned roots. ``remembered``: a memory of verified chains that many calls
-    may share; one for each thread. ``trail`` receives every check as it is done.
+    and threads may share. ``trail`` receives every check as it is done.
 
     Raises ``MalformedEvidence`` (the bytes are not that evidence), ``UnsupportedEvidence`` (cannot be verified with what
     was given), another ``EvidenceError``, or an ``EndorsementError``; ``ValueError`` for a naive time or an expectation

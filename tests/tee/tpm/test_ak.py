@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from datetime import timedelta
 from typing import Any
 
@@ -167,6 +168,35 @@ def test_a_root_may_issue_the_key_itself(tpm: SoftTpm, authority: EkAuthority) -
     direct = builder.sign(authority.root_key, SHA256()).public_bytes(Encoding.DER)
     verified = verify(tpm.bundle(quotes(tpm), ak_certificate=direct), **given(short))
     assert verified.claims["ak_trust"] == "certificate"
+
+
+def test_where_a_certificate_stood_decides_nothing(tpm: SoftTpm, authority: EkAuthority) -> None:
+    """A stranger's root of the intermediate's name, and the key's certificates of other years, in every order."""
+    key = authority.intermediate_key
+    namesake = (
+        x509.CertificateBuilder(authority.intermediate.subject, authority.intermediate.subject, key.public_key(), 9)
+        .not_valid_before(authority.intermediate.not_valid_before_utc)
+        .not_valid_after(authority.intermediate.not_valid_after_utc)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(x509.KeyUsage(*[False] * 5, True, True, False, False), critical=True)
+        .sign(key, SHA256())
+        .public_bytes(Encoding.DER)
+    )
+    old, good = (
+        authority.certify(tpm.key, NOW - timedelta(days=99), lifetime=timedelta(days=9)),
+        authority.certify(tpm.key, NOW),
+    )
+    extra = (old, good, namesake)
+    claims = []
+    for blobs in (extra, extra[::-1], (namesake, *extra)):
+        options = given(authority, *blobs)
+        endorsements: EndorsementSet = options.pop("endorsements")
+        turned = EndorsementSet(endorsements.certificates[::-1], endorsements.crls)
+        claims += [
+            dict(verify(tpm.bundle(quotes(tpm)), endorsements=item, **options).claims)
+            for item in (endorsements, turned)
+        ]
+    assert all(item["ak_certificate"] == hashlib.sha256(good).hexdigest() for item in claims)
 
 
 def test_chains_are_remembered_for_as_long_as_they_hold(tpm: SoftTpm, authority: EkAuthority) -> None:

@@ -7,7 +7,7 @@ and never passes where the caller has said which keys or roots he trusts: by pin
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import Enum
 from typing import Final
@@ -27,7 +27,7 @@ from adyton.crypto.algorithms import (
 )
 from adyton.crypto.chain import Role
 from adyton.crypto.x509 import Certificate, EndorsementSet
-from adyton.errors import BindingMismatch, EndorsementMalformed, EndorsementUntrusted, EvidenceError
+from adyton.errors import BindingMismatch, EndorsementError, EndorsementMalformed, EndorsementUntrusted, EvidenceError
 from adyton.rats.types import RootKind
 from adyton.tee.remembered import Window
 from adyton.tee.tpm.abi import AK_ATTRIBUTES, SPEC, TEE, Attributes, PublicArea, fingerprint, malformed
@@ -162,9 +162,28 @@ def check_self_asserted(ak: Ak, endorsements: EndorsementSet, *, vendors: bool) 
 
 
 def build(certificate: Certificate, pool: EndorsementSet, *, trusted: frozenset[bytes], now: datetime) -> path.Path:
-    """The path from a key's certificate to a root; ``EndorsementError`` for what is wrong with it."""
+    """The path from a key's certificate to a root; ``EndorsementError`` for what is wrong with it.
+
+    Chains differ in length, and a name may belong to certificates at several heights: of those that names allow the
+    shortest counts that leads to a trusted root.
+    """
     check_purpose(certificate)
-    return path.build(certificate, pool, _PROFILES[_length(certificate, pool)], trusted=trusted, now=now)
+    best: path.Path | None = None
+    failure: EndorsementError | None = None
+    seen: tuple[Certificate, ...] = ()
+    for length in _lengths(certificate, pool):
+        try:
+            found = path.build(certificate, pool, _PROFILES[length], trusted=trusted, now=now)
+        except EndorsementError as error:
+            failure = failure or error
+            continue
+        seen += found.seen
+        if found.root.spki_fingerprint in trusted:
+            return replace(found, seen=seen)
+        best = best or found
+    if best is not None:
+        return best
+    raise failure or ValueError("no length at all")
 
 
 def check_purpose(certificate: Certificate) -> None:
@@ -174,24 +193,30 @@ def check_purpose(certificate: Certificate) -> None:
         raise LEAF.error(EndorsementMalformed, "profile", "its key is not for attestation", expected=_AK_PURPOSE)
 
 
-def _length(certificate: Certificate, pool: EndorsementSet) -> int:
-    """How many certificates the chain has, going by names alone; what names say is checked afterwards."""
-    length, current = 1, certificate
-    while length < _MAX_LENGTH:
-        issuers = pool.with_subject(current.issuer)
-        length += 1
-        if not issuers or issuers[0].issuer == issuers[0].subject:
+def _lengths(certificate: Certificate, pool: EndorsementSet) -> list[int]:
+    """How many certificates the chain may have, going by names alone; what names say is checked afterwards.
+
+    Where no issuer is there a length is given all the same, for the error that names what is missing.
+    """
+    found, names = set(), {certificate.issuer}
+    for length in range(2, _MAX_LENGTH + 1):
+        issuers = [issuer for name in names for issuer in pool.with_subject(name)]
+        if not issuers or length == _MAX_LENGTH or any(issuer.issuer == issuer.subject for issuer in issuers):
+            found.add(length)
+        names = {issuer.issuer for issuer in issuers if issuer.issuer != issuer.subject}
+        if not names:
             break
-        current = issuers[0]
-    return length
+    return sorted(found)
 
 
 def _endorsed(pin: bytes, endorsements: EndorsementSet) -> Certificate | None:
+    """The key's certificate among the endorsements: of several the last to end, wherever it stood."""
+    found = []
     for certificate in endorsements.certificates:
         constraints = certificate.basic_constraints
         if certificate.spki_fingerprint == pin and not (constraints is not None and constraints.ca):
-            return certificate
-    return None
+            found.append(certificate)
+    return max(found, key=lambda item: (item.not_after, item.digest), default=None)
 
 
 def _certificate(encoded: bytes) -> Certificate:

@@ -161,8 +161,8 @@ def check_leaf(certificate: Certificate, role: Role) -> None:
 
 def check_critical(certificate: Certificate, role: Role, *, known: frozenset[str]) -> None:
     """No critical extension besides the ``known`` ones, which the caller checks."""
-    for oid, (critical, _) in certificate.extensions.items():
-        if critical and oid not in known:
+    for oid in certificate.critical_extensions:
+        if oid not in known:
             raise role.error(
                 EndorsementMalformed,
                 "critical_extension",

@@ -22,17 +22,16 @@ from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.utils import CryptographyDeprecationWarning
 
+from adyton.crypto import usual
 from adyton.errors import EndorsementMalformed
 from adyton.wire import b64, der
 
+BASIC_CONSTRAINTS = usual.BASIC_CONSTRAINTS
+KEY_USAGE = usual.KEY_USAGE
 MAX_SIZE = 4 * 1024 * 1024  # bytes of one blob; Intel's largest CRL is far below
 _PEM = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----[ \t]*\r?\n([A-Za-z0-9+/=\s]*?)-----END \1-----")
-BASIC_CONSTRAINTS = "2.5.29.19"
-KEY_USAGE = "2.5.29.15"
 _ABSENT = (False, None)
 _VERSION = 0xA0
-_COMMON_NAME = bytes.fromhex("0603550403")  # 2.5.4.3
-_TEXT = frozenset({0x0C, 0x13})  # UTF8String, PrintableString
 _PEM_BEGIN = b"-----BEGIN "
 _SEQUENCE = bytes((der.SEQUENCE,))
 _HYGON_SIZES = frozenset({832, 2084, 832 + 2084})
@@ -75,7 +74,8 @@ class Certificate:
         self.der = encoded
         self.digest = hashlib.sha256(encoded).digest()
         try:
-            (version, serial, algorithm, issuer, _, subject), self.signed, self.signature = _parts(encoded, 6, 2)
+            found, self.signed, self.signature, self._extensions_at, self._signed_end = usual.parts(encoded, 7, 2)
+            version, serial, algorithm, issuer, _, subject, self._spki = found
             if version[0] != _VERSION:
                 raise ValueError("version 1, which has no extensions")
             self.serial = int.from_bytes(serial[1], "big", signed=True)
@@ -101,7 +101,7 @@ class Certificate:
     def common_name(self) -> str:
         """The subject's only common name; empty if it has none or several, or it is not text."""
         try:
-            found = _common_names(self.subject)
+            found = usual.common_names(self.subject)
             return found[0].decode("utf-8") if len(found) == 1 else ""
         except ValueError as error:
             raise _malformed("a certificate's subject cannot be read") from error
@@ -117,8 +117,21 @@ class Certificate:
     @_once
     def spki_fingerprint(self) -> bytes:
         """SHA-256 of the SubjectPublicKeyInfo, 32 bytes: what trust anchors pin."""
-        encoded = self.public_key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-        return hashlib.sha256(encoded).digest()
+        return hashlib.sha256(self.spki).digest()
+
+    @_once
+    def spki(self) -> bytes:
+        """Its SubjectPublicKeyInfo in DER, in the form in which keys are written: a P-256 key's ends with its point."""
+        key = self.public_key  # which must be a key
+        end = self._extensions_at
+        encoded = self.der[end - usual.P256_SPKI_SIZE : end]
+        if encoded.startswith(usual.P256_SPKI) and len(self._spki[1]) == usual.P256_SPKI_SIZE - 2:
+            return encoded  # as it would be written again
+        return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+    @_once
+    def _usual(self) -> usual.Extensions | None:
+        return usual.extensions(self.der, self._extensions_at, self._signed_end)
 
     @_once
     def extensions(self) -> dict[str, tuple[bool, x509.ExtensionType]]:
@@ -131,19 +144,32 @@ class Certificate:
     @_once
     def unknown_extensions(self) -> dict[str, bytes]:
         """Contents of the extensions that are not X.509's own, by dotted identifier."""
+        if self._usual is not None:
+            return self._usual.private
         return {
             oid: value.value for oid, (_, value) in self.extensions.items() if type(value) is x509.UnrecognizedExtension
         }
 
-    @property
+    @_once
+    def critical_extensions(self) -> tuple[str, ...]:
+        """Dotted identifiers of its critical extensions, in their order."""
+        if self._usual is not None:
+            return self._usual.critical
+        return tuple(oid for oid, (critical, _) in self.extensions.items() if critical)
+
+    @_once
     def basic_constraints(self) -> x509.BasicConstraints | None:
         """Whether it is an authority, and how many may be below it; ``None`` if it does not say."""
+        if self._usual is not None:
+            return self._usual.basic_constraints
         _, value = self.extensions.get(BASIC_CONSTRAINTS, _ABSENT)
         return value if type(value) is x509.BasicConstraints else None
 
-    @property
+    @_once
     def key_usage(self) -> x509.KeyUsage | None:
         """What its key is for; ``None`` if it does not say."""
+        if self._usual is not None:
+            return self._usual.key_usage
         _, value = self.extensions.get(KEY_USAGE, _ABSENT)
         return value if type(value) is x509.KeyUsage else None
 
@@ -156,7 +182,7 @@ class Crl:
         self.der = encoded
         try:
             self.parsed = x509.load_der_x509_crl(encoded)
-            (version, algorithm, issuer), self.signed, self.signature = _parts(encoded, 3, 1)
+            (version, algorithm, issuer), self.signed, self.signature, _, _ = usual.parts(encoded, 3, 1)
             if version[0] != der.INTEGER:
                 raise ValueError("version 1, which has no extensions")
             self.issuer = issuer[1]
@@ -169,16 +195,20 @@ class Crl:
         if next_update is None:
             raise _malformed("a CRL without nextUpdate could never become stale")
         self.next_update: datetime = next_update
-        self.digest = hashlib.sha256(encoded).digest()
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Crl) and self.der == other.der
 
     def __hash__(self) -> int:
-        return hash(self.digest)
+        return hash(self.der)
 
     def __len__(self) -> int:
         return len(self.parsed)
+
+    @_once
+    def digest(self) -> bytes:
+        """SHA-256 of the whole."""
+        return hashlib.sha256(self.der).digest()
 
     @property
     def critical(self) -> tuple[str, ...]:
@@ -206,31 +236,36 @@ class EndorsementSet:
     given as a mere document are another set's, for nobody looks for revoked certificates in them.
     """
 
-    __slots__ = ("_by_subject", "_crls_by_issuer", "certificates", "crls", "digest", "documents")
-
     certificates: tuple[Certificate, ...]
     crls: tuple[Crl, ...]
     documents: tuple[bytes, ...]
-    digest: bytes
 
     def __init__(
         self, certificates: Iterable[Certificate] = (), crls: Iterable[Crl] = (), documents: Iterable[bytes] = ()
     ) -> None:
-        unique = {certificate.digest: certificate for certificate in certificates}
-        unique_crls = {crl.digest: crl for crl in crls}
-        unique_documents = {hashlib.sha256(document).digest(): document for document in documents}
-        self.certificates = tuple(unique.values())
-        self.crls = tuple(unique_crls.values())
-        self.documents = tuple(unique_documents.values())
-        counts = b"%d %d:" % (len(unique), len(unique_crls))
-        content = (*sorted(unique), *sorted(unique_crls), *sorted(unique_documents))
-        self.digest = hashlib.sha256(counts + b"".join(content)).digest()
+        self.certificates = tuple({certificate.der: certificate for certificate in certificates}.values())
+        self.crls = tuple({crl.der: crl for crl in crls}.values())
+        self.documents = tuple(dict.fromkeys(documents))
         self._by_subject: dict[bytes, list[Certificate]] = {}
         for certificate in self.certificates:
             self._by_subject.setdefault(certificate.subject, []).append(certificate)
         self._crls_by_issuer: dict[bytes, list[Crl]] = {}
         for crl in self.crls:
             self._crls_by_issuer.setdefault(crl.issuer, []).append(crl)
+
+    @_once
+    def digest(self) -> bytes:
+        """Stands for the content, as said above; nobody needs it who remembers nothing."""
+        counts = b"%d %d:" % (len(self.certificates), len(self.crls))
+        certificates = sorted([certificate.digest for certificate in self.certificates])
+        crls = sorted([crl.digest for crl in self.crls])
+        documents = sorted([hashlib.sha256(document).digest() for document in self.documents])
+        return hashlib.sha256(counts + b"".join((*certificates, *crls, *documents))).digest()
+
+    @_once
+    def readings(self) -> dict[object, Any]:
+        """What TEEs' rooms have read in the documents, for as long as this set is kept. No verdicts."""
+        return {}
 
     @classmethod
     def parse(cls, blobs: Iterable[bytes]) -> EndorsementSet:
@@ -343,53 +378,6 @@ def _read_block(label: bytes, text: bytes) -> Certificate | Crl | bytes:
     if label == b"PUBLIC KEY":
         return encoded
     raise _malformed("PEM of another kind than CERTIFICATE, X509 CRL and PUBLIC KEY", got=label.decode("ascii")[:40])
-
-
-def _parts(encoded: bytes, count: int, algorithm: int) -> tuple[list[tuple[int, bytes]], bytes, bytes]:
-    """Tag and content of the first elements of what a certificate or CRL signs; what it signs; and the signature.
-
-    ``ValueError`` if it has fewer elements, is not one sequence of three, or names one algorithm inside (element number
-    ``algorithm``) and another outside.
-    """
-    bounds = der.bounds
-    tag, signed_at, end = bounds(encoded)
-    if tag != der.SEQUENCE or end != len(encoded):
-        raise ValueError("not one sequence")
-    tag, offset, signed_end = bounds(encoded, signed_at)
-    if tag != der.SEQUENCE:
-        raise ValueError("what is signed is not a sequence")
-    found = []
-    for _ in range(count):
-        tag, body, offset = bounds(encoded, offset)
-        if offset > signed_end:
-            raise ValueError("an element is longer than what holds it")
-        found.append((tag, encoded[body:offset]))
-    _, body, offset = bounds(encoded, signed_end)
-    if encoded[body:offset] != found[algorithm][1]:
-        raise ValueError("what is signed names another algorithm than the signature")
-    tag, body, offset = bounds(encoded, offset)
-    if tag != der.BIT_STRING or offset != end or encoded[body : body + 1] != b"\0":
-        raise ValueError("the signature is not whole bytes at the end")
-    return found, encoded[signed_at:signed_end], encoded[body + 1 : offset]
-
-
-def _common_names(name: bytes) -> list[bytes]:
-    """The common names in a distinguished name (the content of its SEQUENCE)."""
-    found = []
-    offset = 0
-    while offset < len(name):
-        _, body, offset = der.bounds(name, offset)
-        if name.find(_COMMON_NAME, body, offset) < 0:  # most parts of a name are others
-            continue
-        while body < offset:
-            _, kind_at, body = der.bounds(name, body)
-            _, _, value_at = der.bounds(name, kind_at)
-            tag, value, end = der.bounds(name, value_at)
-            if end != body:
-                raise ValueError("a part of the name is not a pair")
-            if name[kind_at:value_at] == _COMMON_NAME and tag in _TEXT:
-                found.append(name[value:end])
-    return found
 
 
 def _load(encoded: bytes, serial: int) -> x509.Certificate:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import binascii
 import re
 from collections.abc import Iterable, Mapping
-from functools import lru_cache
 from typing import NamedTuple
 
 import msgspec
@@ -101,9 +100,16 @@ def decoded(body: bytes) -> bytes:
         raise _malformed("PEM with broken base64") from error
 
 
-@lru_cache(maxsize=64)  # a set is read once, as its certificates are; nothing in it is verified here
 def read(endorsements: EndorsementSet) -> Collateral:
-    """All that ``endorsements`` has; ``EndorsementMalformed`` if collateral in it cannot be read."""
+    """All that ``endorsements`` has, read once; ``EndorsementMalformed`` if collateral in it cannot be read."""
+    readings = endorsements.readings  # as its certificates keep what was read of them; nothing is verified here
+    found: Collateral | None = readings.get("dcap")
+    if found is None:
+        found = readings["dcap"] = _read(endorsements)
+    return found
+
+
+def _read(endorsements: EndorsementSet) -> Collateral:
     by_der = {certificate.der: certificate for certificate in endorsements.certificates}
     reader = Reader(by_der)
     signed: list[Signed] = []

@@ -12,8 +12,6 @@ from datetime import datetime
 from functools import cache, lru_cache
 from typing import NamedTuple
 
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-
 from adyton.crypto import chain as walk
 from adyton.crypto import path
 from adyton.crypto.algorithms import ECDSA_P256_SHA256
@@ -31,6 +29,7 @@ SERVICE = "https://api.trustedservices.intel.com"
 ROOT_CRL_URL = "https://certificates.trustedservices.intel.com/IntelSGXRootCA.der"
 ROOT_NAME = "SGX Root CA"
 SIGNER_NAME = "SGX TCB Signing"
+POINT_SIZE = 65  # of P-256, uncompressed
 
 CHAIN_SPEC = "evidence 3.3.2"
 CRL_SPEC = "evidence 3.3.3"
@@ -188,9 +187,7 @@ class IssuerWalk:
             kind=self._kind,
             root_kind=RootKind.VENDOR if vendor else RootKind.CUSTOM,
             root_fingerprint=root.spki_fingerprint.hex(),
-            root_key_id=hashlib.sha384(
-                root.public_key.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
-            ).hexdigest(),
+            root_key_id=hashlib.sha384(root.spki[-POINT_SIZE:]).hexdigest(),
             pck_crls=self._pck_crls,
             root_crls=self._root_crls,
             pck_crl_number=self._pck_crl.number if self._pck_crl is not None else None,

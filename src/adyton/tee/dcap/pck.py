@@ -10,7 +10,6 @@ import re
 from typing import NamedTuple
 
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509 import UnrecognizedExtension
 
 from adyton.crypto.chain import Role
 from adyton.crypto.x509 import Certificate
@@ -51,10 +50,9 @@ class Pck(NamedTuple):
 
 def read(certificate: Certificate, role: Role) -> Pck:
     """What the certificate says, or ``EndorsementMalformed``: every part once, of its type and length."""
-    _, found = certificate.extensions.get(EXTENSION, (False, None))
-    if not isinstance(found, UnrecognizedExtension):
+    extension = certificate.unknown_extensions.get(EXTENSION)
+    if extension is None:
         raise _malformed(role, "it has none")
-    extension = found.value
     key = certificate.public_key
     if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name != "secp256r1":
         raise role.error(EndorsementMalformed, "key", "not a P-256 key", expected="P-256", got=type(key).__name__)

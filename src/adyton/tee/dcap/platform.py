@@ -72,11 +72,14 @@ class PlatformWalk:
         self._revocation = revocation is Revocation.REQUIRED
         self._now = now
         self._remembered = remembered
-        self._base = (
-            "dcap", tee, endorsements.digest, anchors.vendor, anchors.custom, self._revocation
-        )  # fmt: skip
-        certified_part = raw[quote.signed_size + 68 : quote.size]  # all of the signature data but the quote's signature
-        self._key = (*self._base, with_collateral, quote.header.version, certified_part)
+        self._base: tuple[Hashable, ...] = ()
+        self._key: tuple[Hashable, ...] = ()
+        if remembered is not None:
+            self._base = (
+                "dcap", tee, endorsements.digest, anchors.vendor, anchors.custom, self._revocation
+            )  # fmt: skip
+            certified_part = raw[quote.signed_size + 68 : quote.size]  # the signature data but the quote's signature
+            self._key = (*self._base, with_collateral, quote.header.version, certified_part)
         self._with_collateral = with_collateral
         self._issuer_walk: IssuerWalk | None = None
         self._collateral_walk: CollateralWalk | None = None

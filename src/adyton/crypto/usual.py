@@ -1,0 +1,179 @@
+"""Where the parts of a certificate or CRL lie, and its extensions where they have the form that most DCAP certificates have.
+
+``cryptography`` stays the judge of what is a certificate: ``extensions`` answers only for one that it has loaded, and only
+if every byte of them is as expected; each such form is one that ``cryptography`` reads to the same values. For any other
+the answer is ``None``, and whoever asks lets ``cryptography`` read it, which takes several times as long.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from cryptography import x509
+
+from adyton.wire import der
+
+BASIC_CONSTRAINTS = "2.5.29.19"
+KEY_USAGE = "2.5.29.15"
+INTEL = "1.2.840.113741.1.13.1"
+
+# SubjectPublicKeyInfo of a P-256 key: id-ecPublicKey, prime256v1, an uncompressed point of 64 bytes more.
+P256_SPKI = bytes.fromhex("3059301306072a8648ce3d020106082a8648ce3d03010703420004")
+P256_SPKI_SIZE = 91
+
+_COMMON_NAME = bytes.fromhex("0603550403")  # 2.5.4.3
+_TEXT = frozenset({0x0C, 0x13})  # UTF8String, PrintableString
+
+
+class Parts(NamedTuple):
+    """``found``: tag and content of the first elements of what is signed; ``end``: where in the whole the last one ends.
+
+    ``signed_end``: where what is signed ends.
+    """
+
+    found: list[tuple[int, bytes]]
+    signed: bytes
+    signature: bytes
+    end: int
+    signed_end: int
+
+
+def parts(encoded: bytes, count: int, algorithm: int) -> Parts:
+    """The parts of a certificate or CRL.
+
+    ``ValueError`` if it has fewer elements, is not one sequence of three, or names one algorithm inside (element number
+    ``algorithm``) and another outside.
+    """
+    bounds = der.bounds
+    tag, signed_at, end = bounds(encoded)
+    if tag != der.SEQUENCE or end != len(encoded):
+        raise ValueError("not one sequence")
+    tag, offset, signed_end = bounds(encoded, signed_at)
+    if tag != der.SEQUENCE:
+        raise ValueError("what is signed is not a sequence")
+    found = []
+    try:
+        for _ in range(count):
+            tag, length = encoded[offset], encoded[offset + 1]
+            if length < 0x80 and tag & 0x1F != 0x1F:
+                body = offset + 2
+                offset = body + length
+            else:
+                tag, body, offset = bounds(encoded, offset)
+            if offset > signed_end:
+                raise ValueError("an element is longer than what holds it")
+            found.append((tag, encoded[body:offset]))
+    except IndexError:
+        raise ValueError("an element is cut off") from None
+    _, body, outer = bounds(encoded, signed_end)
+    if encoded[body:outer] != found[algorithm][1]:
+        raise ValueError("what is signed names another algorithm than the signature")
+    tag, body, last = bounds(encoded, outer)
+    if tag != der.BIT_STRING or last != end or encoded[body] != 0:
+        raise ValueError("the signature is not whole bytes at the end")
+    return Parts(found, encoded[signed_at:signed_end], encoded[body + 1 : last], offset, signed_end)
+
+
+def common_names(name: bytes) -> list[bytes]:
+    """The common names in a distinguished name (the content of its SEQUENCE); ``ValueError`` if it cannot be read."""
+    found = []
+    offset = 0
+    end = len(name)
+    while offset < end:
+        body = offset + 2
+        if body < end and name[offset] == der.SET and name[body - 1] < 0x80 and body + name[body - 1] <= end:
+            offset = body + name[body - 1]
+        else:
+            _, body, offset = der.bounds(name, offset)
+        if name.find(_COMMON_NAME, body, offset) < 0:  # most parts of a name are others
+            continue
+        while body < offset:
+            _, kind_at, body = der.bounds(name, body)
+            _, _, value_at = der.bounds(name, kind_at)
+            tag, value, last = der.bounds(name, value_at)
+            if last != body:
+                raise ValueError("a part of the name is not a pair")
+            if name[kind_at:value_at] == _COMMON_NAME and tag in _TEXT:
+                found.append(name[value:last])
+    return found
+
+
+class Extensions(NamedTuple):
+    """All extensions of a certificate. ``private``: content of the one that is not X.509's own, if there is one."""
+
+    critical: tuple[str, ...]
+    basic_constraints: x509.BasicConstraints
+    key_usage: x509.KeyUsage
+    private: dict[str, bytes]
+
+
+def _usage(*names: str) -> x509.KeyUsage:
+    every = (
+        *("digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement"),
+        *("key_cert_sign", "crl_sign", "encipher_only", "decipher_only"),
+    )
+    return x509.KeyUsage(**{name: name in names for name in every})
+
+
+# KeyUsage by its BIT STRING: unused bits, bits
+_USAGES = {
+    b"\x07\x80": _usage("digital_signature"),
+    b"\x06\xc0": _usage("digital_signature", "content_commitment"),
+    b"\x01\x06": _usage("key_cert_sign", "crl_sign"),
+}
+# BasicConstraints by its SEQUENCE's content
+_CONSTRAINTS = {b"": x509.BasicConstraints(ca=False, path_length=None)} | {
+    b"\x01\x01\xff\x02\x01" + bytes((length,)): x509.BasicConstraints(ca=True, path_length=length)
+    for length in range(8)
+}
+_CRITICAL = (KEY_USAGE, BASIC_CONSTRAINTS)
+
+
+def _points_head(size: int) -> bytes:
+    """What stands before the only URI, of ``size`` bytes, in CRLDistributionPoints with their header."""
+    head = b""
+    for tag in (b"\x86", b"\xa0", b"\xa0", b"\x30", b"\x30", b"\x04"):
+        head = tag + bytes((size + len(head),)) + head
+    head = b"\x06\x03\x55\x1d\x1f" + head
+    return b"\x30" + bytes((size + len(head),)) + head
+
+
+_POINTS = {size: _points_head(size) for size in range(1, 0x80 - len(_points_head(1)) + 2)}
+# In this order: authorityKeyIdentifier, cRLDistributionPoints with one URI, subjectKeyIdentifier, keyUsage and
+# basicConstraints, both critical, and Intel's.
+_FORM = re.compile(
+    rb"\xa3(?:\x81.|\x82..)\x30(?:\x81(.)|\x82(..))"
+    rb"\x30\x1f\x06\x03\x55\x1d\x23\x04\x18\x30\x16\x80\x14.{20}"
+    rb"(\x30.\x06\x03\x55\x1d\x1f\x04.\x30.\x30.\xa0.\xa0.\x86.)([ -~]+)"
+    rb"\x30\x1d\x06\x03\x55\x1d\x0e\x04\x16\x04\x14.{20}"
+    rb"\x30\x0e\x06\x03\x55\x1d\x0f\x01\x01\xff\x04\x04\x03\x02(..)"
+    rb"\x30(?:\x0c\x06\x03\x55\x1d\x13\x01\x01\xff\x04\x02\x30\x00"
+    rb"|\x12\x06\x03\x55\x1d\x13\x01\x01\xff\x04\x08\x30\x06(\x01\x01\xff\x02\x01.))"
+    rb"(?:\x30\x82(..)\x06\x09\x2a\x86\x48\x86\xf8\x4d\x01\x0d\x01\x04\x82(..)(.*))?",
+    re.DOTALL,
+)
+
+
+def extensions(encoded: bytes, at: int, end: int) -> Extensions | None:
+    """The extensions from ``at`` to ``end`` of a loaded certificate, or ``None`` if they have another form."""
+    match = _FORM.fullmatch(encoded, at, end)
+    if match is None:
+        return None
+    short, long, points, uri, bits, authority, outer, inner, private = match.groups()
+    usage = _USAGES.get(bits)
+    constraints = _CONSTRAINTS.get(authority or b"")
+    inside = end - at - (6 if long is None else 8)
+    if (
+        usage is None
+        or constraints is None
+        or points != _POINTS.get(len(uri))
+        or int.from_bytes(long or short, "big") != inside
+    ):
+        return None
+    if private is None:
+        return Extensions(_CRITICAL, constraints, usage, {})
+    size = len(private)
+    if size < 0x100 or int.from_bytes(inner, "big") != size or int.from_bytes(outer, "big") != size + 15:
+        return None
+    return Extensions(_CRITICAL, constraints, usage, {INTEL: private})

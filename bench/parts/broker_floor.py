@@ -174,10 +174,10 @@ class Floor:
         execute, first = self._database.execute, self._sequence + 1
         execute("BEGIN IMMEDIATE")
         execute(
-            "SELECT sequence, digest FROM audit WHERE tenant=? ORDER BY sequence DESC LIMIT 1", ("default",)
+            "SELECT sequence, leaf FROM audit WHERE tenant=? ORDER BY sequence DESC LIMIT 1", ("default",)
         ).fetchone()
         self._sequence += count
-        rows = [("default", number, 1.5, ROW, hashlib.sha256(ROW).digest()) for number in range(first, first + count)]
+        rows = [("default", number, 1.5, hashlib.sha256(ROW).digest(), ROW) for number in range(first, first + count)]
         self._database.executemany("INSERT INTO audit VALUES (?,?,?,?,?)", rows)
         execute("COMMIT")
 

@@ -12,10 +12,10 @@ import pytest
 from adyton.broker.audit import MAX_REASON, MAX_REASONS, Auditor, reasons
 from adyton.errors import AdytonError, FreshnessFailed, NotPermitted, ReleaseRefused
 from adyton.protocol import ear
+from adyton.protocol.audit_row import AuditEntry
 from adyton.protocol.resource import ResourcePath
 from adyton.rats.result import Appraisal, AttestationResult, Mismatch, TrustVector
 from adyton.rats.types import RootKind
-from adyton.stores.audit import AuditEntry
 from adyton.stores.sqlite import FILE, Store
 
 NOW = datetime(2026, 11, 21, 6, 0, tzinfo=UTC)

@@ -71,7 +71,7 @@ def test_killed_between_each_two_steps(own: rig.RunningBroker, root: Development
     with own.admin() as admin:
         rows = [entry["row"]["action"] for entry in admin.audit() if entry["row"]["action"] in {"attest", "release"}]
         assert rows == ["attest", "release", "release"]  # nothing acknowledged is lost
-        assert admin.audit_head()["sequence"] == len(admin.audit())
+        assert admin.audit_head().sequence == len(admin.audit())
 
 
 def test_killed_in_the_middle_of_many(own: rig.RunningBroker, root: DevelopmentRoot) -> None:

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from adyton.errors import Unavailable
+from adyton.protocol.audit_row import AuditRow
 from adyton.protocol.release import Binding
 from adyton.protocol.resource import ResourcePath
-from adyton.stores.audit import AuditRow
 from adyton.stores.sqlite import Store
 
 NOW = datetime(2026, 11, 21, 6, 0, tzinfo=UTC)
@@ -25,7 +25,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from adyton.protocol.release import Binding
 from adyton.protocol.resource import ResourcePath
-from adyton.stores.audit import AuditRow
+from adyton.protocol.audit_row import AuditRow
 from adyton.stores.sqlite import Store
 now = datetime(2026, 11, 21, 6, 0, tzinfo=UTC)
 run = sys.argv[2]

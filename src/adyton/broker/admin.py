@@ -9,16 +9,18 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TypeVar, cast
-from urllib.parse import parse_qsl, unquote
+from urllib.parse import unquote
 
 import msgspec
 
 from adyton import __version__
 from adyton.broker import refusals
 from adyton.broker.answer import Answer
+from adyton.broker.asked import Asked, parse_time
+from adyton.broker.audit_api import AuditApi
+from adyton.broker.checkpoints import Checkpoints
 from adyton.broker.policies import PolicyBook
 from adyton.broker.rego import prepare
 from adyton.errors import DocumentInvalid, MalformedRequest, NotFound, NotPermitted, TooLarge
@@ -42,21 +44,9 @@ from adyton.stores.resources import ResourceInfo
 from adyton.stores.sqlite import Store
 from adyton.wire import strict_json
 
-MAX_AUDIT = 1000
 MAX_POLICY_ID = 128
 _T = TypeVar("_T")
 _ENCODER = msgspec.json.Encoder()
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """One request that has passed the gate: who owns what it speaks of, and what it says."""
-
-    method: str
-    tenant: str
-    body: bytes
-    now: datetime
-    query: str = ""
 
 
 class Gate:
@@ -78,9 +68,17 @@ class Gate:
 class Admin:
     """Our API for one worker. Called after the gate."""
 
-    def __init__(self, store: Store, book: PolicyBook, environment: str, development_roots: list[str]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        book: PolicyBook,
+        environment: str,
+        development_roots: list[str],
+        checkpoints: Checkpoints,
+    ) -> None:
         self.store = store
         self._book = book
+        self._audit = AuditApi(store, book, checkpoints)
         self._environment = environment
         self._development_roots = development_roots
 
@@ -105,11 +103,8 @@ class Admin:
                 return _json([_reference(one, asked.now) for one in self.store.references.list(tenant)])
             case (_, "references", name):
                 return self._one_reference(asked, unquote(name))
-            case ("GET", "audit"):
-                return self._audit(tenant, asked.query)
-            case ("GET", "audit", "head"):
-                head = self.store.audit.verify(tenant)
-                return _json({"sequence": head.sequence, "digest": head.digest})
+            case (_, "audit", *rest):
+                return self._audit.handle(asked, tuple(rest))
         return refusals.NO_PATH
 
     def _one_resource(self, asked: Asked, path: ResourcePath, rest: list[str]) -> Answer:
@@ -183,7 +178,7 @@ class Admin:
             case "PUT":
                 given = _read(asked.body, ReferenceBody)
                 value = cast("JsonValue", given.value)
-                return self.set_reference(asked.tenant, name, value, _time(given.expires), asked.now)
+                return self.set_reference(asked.tenant, name, value, parse_time(given.expires), asked.now)
             case "DELETE":
                 self.store.references.delete(asked.tenant, name)
                 return Answer(204, changes=(("reference.delete", name),))
@@ -204,16 +199,6 @@ class Admin:
         _comparable(values)
         stored = self.store.references.set_all(tenant, values, expires, now)
         return Answer(200, changes=tuple(("reference.set", one.name) for one in stored))
-
-    def _audit(self, tenant: str, query: str) -> Answer:
-        asked = dict(parse_qsl(query))
-        limit, after = asked.get("limit", "100"), asked.get("after")
-        if not limit.isdigit() or (after is not None and not after.isdigit()) or len(limit + (after or "")) > 30:
-            raise MalformedRequest("limit and after are numbers", code="query_malformed")
-        entries = self.store.audit.list(
-            tenant, _time(asked.get("since")), min(int(limit), MAX_AUDIT), None if after is None else int(after)
-        )
-        return _json(entries)
 
 
 def _read(body: bytes, kind: type[_T]) -> _T:
@@ -236,18 +221,6 @@ def _comparable(values: Mapping[str, JsonValue]) -> None:
                 field=name[:80],
                 hint="integers of 64 bits, decimals of at most six places, nested at most 62 deep",
             ) from error
-
-
-def _time(text: str | None) -> datetime | None:
-    if text is None:
-        return None
-    try:
-        time = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise DocumentInvalid("not a time", code="time_malformed", expected="RFC 3339", got=text[:40]) from error
-    if time.tzinfo is None:
-        raise DocumentInvalid("a time without its zone", code="time_malformed", expected="RFC 3339", got=text[:40])
-    return time
 
 
 def _json(value: object, *changes: tuple[str, str]) -> Answer:

@@ -6,14 +6,16 @@ values, and why. Reasons, digests and public measurements; never a secret, a tok
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
+from typing import Literal, cast
 
 from adyton.errors import AdytonError, ReleaseRefused
+from adyton.protocol.audit_row import AuditRow, Finding, shown
 from adyton.protocol.ear import TokenClaims
 from adyton.protocol.resource import ResourcePath
-from adyton.rats.result import AttestationResult
-from adyton.stores.audit import AuditRow
+from adyton.rats.result import AttestationResult, Mismatch
+from adyton.rats.types import JsonValue
 from adyton.stores.sqlite import Store
 
 MAX_REASONS = 40
@@ -21,7 +23,7 @@ MAX_REASON = 400
 
 
 class Auditor:
-    """Writes rows. Every method returns when the row is on the disk, and raises ``Unavailable`` if it is not.
+    """Writes rows. Every method returns the row's number once it is on the disk, and raises ``Unavailable`` if it is not.
 
     Then nothing may be released: an answer without its row would be a decision that nobody can find.
     """
@@ -30,9 +32,19 @@ class Auditor:
         self._log = store.audit
 
     async def attested(
-        self, tenant: str, result: AttestationResult, now: datetime, *, request_id: str = "", peer: str = ""
-    ) -> None:
-        """Evidence was verified and appraised and a token is to be given; its status may still be bad."""
+        self,
+        tenant: str,
+        result: AttestationResult,
+        now: datetime,
+        *,
+        request_id: str = "",
+        peer: str = "",
+        claims: str = "",
+    ) -> int:
+        """Evidence was verified and appraised and a token is to be given; its status may still be bad.
+
+        ``claims`` is the SHA-256 of the token's payload, in hex.
+        """
         primary = result.primary
         row = AuditRow(
             action="attest",
@@ -44,26 +56,30 @@ class Auditor:
             root_fingerprint=primary.root_fingerprint,
             status=result.status.text,
             reasons=reasons([f"{item.code}: {item.text}" for item in result.mismatches]),
+            findings=findings(result.mismatches),
+            claims=claims,
+            vector=primary.vector.values,
             policy_digest=primary.policy_digest,
             reference_generation=result.reference_generation,
             request_id=request_id,
             peer=peer,
         )
-        await self._log.append_async(tenant, row, now)
+        return await self._log.append_async(tenant, row, now)
 
     async def attest_refused(
         self, tenant: str, tee: str, error: AdytonError, now: datetime, *, request_id: str = "", peer: str = ""
-    ) -> None:
+    ) -> int:
         """Evidence, or the request around it, was refused."""
         row = AuditRow(
             action="attest",
             decision="refused",
             tee=tee,
             reasons=_error_reasons(error),
+            findings=_error_findings(error),
             request_id=request_id,
             peer=peer,
         )
-        await self._log.append_async(tenant, row, now)
+        return await self._log.append_async(tenant, row, now)
 
     async def released(
         self,
@@ -75,10 +91,11 @@ class Auditor:
         *,
         request_id: str = "",
         peer: str = "",
-    ) -> None:
-        """A resource is about to be sent; ``by`` is the part of its binding that allowed it."""
-        row = _release_row("allowed", path, claims, reasons([f"by_{by}"]), request_id, peer)
-        await self._log.append_async(tenant, row, now)
+        version: int | None = None,
+    ) -> int:
+        """A resource is about to be sent, in this version; ``by`` is the part of its binding that allowed it."""
+        row = _release_row("allowed", path, claims, reasons([f"by_{by}"]), request_id, peer, version=version)
+        return await self._log.append_async(tenant, row, now)
 
     async def release_refused(
         self,
@@ -90,10 +107,16 @@ class Auditor:
         *,
         request_id: str = "",
         peer: str = "",
-    ) -> None:
-        """A resource is not sent. ``claims`` is ``None`` where no session or token was good enough to be read."""
-        row = _release_row("refused", path, claims, _error_reasons(error), request_id, peer)
-        await self._log.append_async(tenant, row, now)
+        mismatches: Sequence[Mismatch] = (),
+    ) -> int:
+        """A resource is not sent. ``claims`` is ``None`` where no session or token was good enough to be read.
+
+        ``mismatches`` are what about the evidence is not as the reference values say.
+        """
+        told = reasons([*_error_reasons(error), *[f"{item.code}: {item.text}" for item in mismatches]])
+        found = (*_error_findings(error), *findings(mismatches))[:MAX_REASONS]
+        row = _release_row("refused", path, claims, told, request_id, peer, found=found)
+        return await self._log.append_async(tenant, row, now)
 
     async def administered(
         self,
@@ -106,24 +129,59 @@ class Auditor:
         error: AdytonError | None = None,
         request_id: str = "",
         peer: str = "",
-    ) -> None:
+    ) -> int:
         """An administrator did something (``resource.set``, ``policy.delete``…) or was refused."""
         row = AuditRow(
             action=action,
             decision="refused" if error else "allowed",
             resource=name[:300],
             reasons=_error_reasons(error) if error else (),
+            findings=_error_findings(error) if error else (),
             request_id=request_id,
             peer=peer,
             actor=actor,
         )
-        await self._log.append_async(tenant, row, now)
+        return await self._log.append_async(tenant, row, now)
 
 
 def reasons(codes: Iterable[str]) -> tuple[str, ...]:
     """Reasons as a row holds them: each once, in order, bounded in number and length."""
     found = list(dict.fromkeys([code[:MAX_REASON] for code in codes]))
     return tuple(found[:MAX_REASONS]) if len(found) <= MAX_REASONS else (*found[: MAX_REASONS - 1], "more")
+
+
+def findings(mismatches: Iterable[Mismatch]) -> tuple[Finding, ...]:
+    """Mismatches as a row holds them."""
+    found = [
+        Finding(
+            code=item.code,
+            claim=item.field,
+            element=item.element,
+            reference=item.reference or "",
+            expected=shown(item.expected),
+            got=shown(item.got),
+        )
+        for item in mismatches
+    ]
+    return tuple(found[:MAX_REASONS])
+
+
+def _error_findings(error: AdytonError) -> tuple[Finding, ...]:
+    """Each reason of a refusal, or the one thing that an error says, with its hint."""
+    if isinstance(error, ReleaseRefused) and error.reasons:
+        pairs = [reason.partition(": ") for reason in reasons(error.reasons)]
+        return tuple([Finding(code=code, text=text) for code, _, text in pairs])
+    facts = error.as_dict()
+    return (
+        Finding(
+            code=error.code,
+            claim=error.field or "",
+            expected=shown(cast("JsonValue", facts["expected"])),
+            got=shown(cast("JsonValue", facts["got"])),
+            text=error.message[:MAX_REASON],
+            hint=(error.hint or "")[:MAX_REASON],
+        ),
+    )
 
 
 def _error_reasons(error: AdytonError) -> tuple[str, ...]:
@@ -136,12 +194,20 @@ def _error_reasons(error: AdytonError) -> tuple[str, ...]:
 
 
 def _release_row(  # noqa: PLR0917 -- one value each
-    decision: str, path: ResourcePath, claims: TokenClaims | None, codes: tuple[str, ...], request_id: str, peer: str
+    decision: Literal["allowed", "refused"],
+    path: ResourcePath,
+    claims: TokenClaims | None,
+    codes: tuple[str, ...],
+    request_id: str,
+    peer: str,
+    *,
+    found: tuple[Finding, ...] = (),
+    version: int | None = None,
 ) -> AuditRow:
     primary = claims.primary if claims is not None else None
     return AuditRow(
         action="release",
-        decision="allowed" if decision == "allowed" else "refused",
+        decision=decision,
         resource=path.uri,
         tee=primary.tee if primary else "",
         measurement=primary.measurement if primary else "",
@@ -154,4 +220,7 @@ def _release_row(  # noqa: PLR0917 -- one value each
         reference_generation=primary.reference_generation if primary else None,
         request_id=request_id,
         peer=peer,
+        vector=primary.vector.values if primary else (),
+        findings=found,
+        version=version,
     )

@@ -13,8 +13,9 @@ from urllib.parse import unquote
 import msgspec
 
 from adyton.broker import refusals
-from adyton.broker.admin import Admin, Asked
+from adyton.broker.admin import Admin
 from adyton.broker.answer import Answer
+from adyton.broker.asked import Asked
 from adyton.errors import DocumentInvalid, MalformedRequest, NotFound, PolicyInvalid
 from adyton.protocol.resource import ResourcePath
 from adyton.rats.types import JsonValue

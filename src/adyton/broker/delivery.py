@@ -24,6 +24,7 @@ from adyton.crypto import jwe, jwk, jwt
 from adyton.errors import AdytonError, MalformedRequest, NotFound, ReleaseRefused, SessionInvalid
 from adyton.protocol import ear
 from adyton.protocol.resource import ResourcePath
+from adyton.rats.result import Mismatch
 from adyton.stores.sqlite import Store
 
 
@@ -100,20 +101,33 @@ class Delivery:
             raise NotFound("there is no such resource", code="resource_absent")
         body = jwe.encrypt(holder.key, stored.value)
         await self._auditor.released(
-            tenant, path, holder.claims, permit.by, asked.at, request_id=holder.handle, peer=asked.peer
+            tenant,
+            path,
+            holder.claims,
+            permit.by,
+            asked.at,
+            request_id=holder.handle,
+            peer=asked.peer,
+            version=stored.info.version,
         )
         return Answer(200, body)
 
-    async def refused(self, tenant: str, path: ResourcePath, holder: Holder, error: AdytonError, asked: Asking) -> None:
-        """Write down a refusal, with what about the evidence is not as the reference values say."""
+    async def refused(self, tenant: str, path: ResourcePath, holder: Holder, error: AdytonError, asked: Asking) -> int:
+        """Write down a refusal, with what about the evidence is not as the reference values say; the row's number."""
+        found: tuple[Mismatch, ...] = ()
         if isinstance(error, ReleaseRefused):
             primary = holder.claims.primary
             facts = primary.evidence.get(primary.tee)
             if isinstance(facts, dict):
                 references = self._store.references.snapshot(tenant, asked.at)
                 found = explain.mismatches(primary.tee, facts, references)
-                texts = (*error.reasons, *(f"{item.code}: {item.text}" for item in found))
-                error = ReleaseRefused(error.message, reasons=texts, code=error.code, hint=error.hint)
-        await self._auditor.release_refused(
-            tenant, path, holder.claims, error, asked.at, request_id=holder.handle, peer=asked.peer
+        return await self._auditor.release_refused(
+            tenant,
+            path,
+            holder.claims,
+            error,
+            asked.at,
+            request_id=holder.handle,
+            peer=asked.peer,
+            mismatches=found,
         )

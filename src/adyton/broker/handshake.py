@@ -139,7 +139,7 @@ class Handshake:
             self._store.claims.put(tenant, claims, datetime.fromtimestamp(expires, UTC), at)
         body = rcar.token_body(keys.signer.sign(claims))
         holder = Holder.of(request.key, ear.told(result, payload), result.generation)
-        await self._auditor.attested(tenant, result, at, request_id=holder.handle, peer=peer)
+        await self._auditor.attested(tenant, result, at, request_id=holder.handle, peer=peer, claims=digest.hex())
         self.holders.put(digest, holder)
         return Answer(200, body, cookie=session.set_cookie(value, expires, secure=self._secure))
 

@@ -14,9 +14,11 @@ from datetime import UTC, datetime
 from urllib.parse import parse_qsl
 
 from adyton.broker import refusals, session
-from adyton.broker.admin import Admin, Asked, Gate
+from adyton.broker.admin import Admin, Gate
 from adyton.broker.answer import Answer
+from adyton.broker.asked import Asked
 from adyton.broker.audit import Auditor
+from adyton.broker.checkpoints import Checkpoints
 from adyton.broker.coco_admin import CocoAdmin
 from adyton.broker.connection import HttpRequest
 from adyton.broker.delivery import Asking, Delivery
@@ -51,6 +53,7 @@ class Handlers:
     admin: Admin
     gate: Gate
     auditor: Auditor
+    checkpoints: Checkpoints
 
 
 class Front:
@@ -158,8 +161,8 @@ class Front:
             return refusals.answer(error, Stage.HANDSHAKE)
         except AdytonError as error:
             at = datetime.fromtimestamp(now, UTC)
-            await self._handlers.auditor.attest_refused(tenant, error.tee or "", error, at, peer=peer)
-            return refusals.answer(error, Stage.HANDSHAKE)
+            number = await self._handlers.auditor.attest_refused(tenant, error.tee or "", error, at, peer=peer)
+            return refusals.answer(error, Stage.HANDSHAKE, self._handlers.checkpoints.decision(tenant, number))
 
     async def _resource(self, where: Route, parts: list[str], request: HttpRequest) -> Answer:
         now = self._clock()
@@ -183,8 +186,8 @@ class Front:
         except SessionInvalid as error:
             return refusals.answer(error, Stage.RESOURCE)
         except AdytonError as error:
-            await delivery.refused(tenant, path, holder, error, asked)
-            return refusals.answer(error, Stage.RESOURCE)
+            number = await delivery.refused(tenant, path, holder, error, asked)
+            return refusals.answer(error, Stage.RESOURCE, self._handlers.checkpoints.decision(tenant, number))
 
     def _know(self, error: SessionInvalid) -> None:
         """Another worker may have turned the keys: look again once, else the error stands."""

@@ -73,21 +73,34 @@ _ANYWHERE: tuple[_Row, ...] = (
 )
 
 
-def answer(error: AdytonError, stage: Stage) -> Answer:
-    """The answer that ``error`` becomes; what no row knows is the broker's own trouble, 503."""
+def answer(error: AdytonError, stage: Stage, decision: str = "") -> Answer:
+    """The answer that ``error`` becomes; what no row knows is the broker's own trouble, 503.
+
+    ``decision`` is the name of the row that records it: a stranger's way to say to the owner what to look up.
+    """
     for kind, status, variant in (*_TABLE[stage], *_ANYWHERE):
         if isinstance(error, kind):
             retry = error.retry_after if isinstance(error, TooMany) else 0
             facts = _facts(error) if stage is Stage.OWN_API and not isinstance(error, NotPermitted) else None
             return Answer(
-                status, kbs_errors.encode(variant, _detail(error, stage), facts), retry_after=retry, reason=error.code
+                status,
+                kbs_errors.encode(variant, _named(_detail(error, stage), decision), facts),
+                retry_after=retry,
+                reason=error.code,
             )
     return Answer(
         503,
-        kbs_errors.encode(Variant.PLUGIN_INTERNAL_ERROR, f"the broker cannot do this now ({error.code})"),
+        kbs_errors.encode(
+            Variant.PLUGIN_INTERNAL_ERROR,
+            _named(f"the broker cannot do this now ({error.code})", decision),
+        ),
         retry_after=1,
         reason=error.code,
     )
+
+
+def _named(detail: str, decision: str) -> str:
+    return f"{detail} (decision {decision})" if decision else detail
 
 
 def _detail(error: AdytonError, stage: Stage) -> str:

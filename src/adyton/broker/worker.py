@@ -28,6 +28,7 @@ from adyton.broker import keys, refusals
 from adyton.broker.admin import Admin, Gate
 from adyton.broker.appraiser import Appraiser
 from adyton.broker.audit import Auditor
+from adyton.broker.checkpoints import Checkpoints
 from adyton.broker.connection import Limits, Worker
 from adyton.broker.delivery import Delivery
 from adyton.broker.endorsements import Endorsements
@@ -47,6 +48,7 @@ from adyton.stores.sqlite import FILE, Store
 
 DRAIN_SECONDS = 10.0
 MAINTENANCE_SECONDS = 5.0
+CHECKPOINT_SECONDS = 60.0
 _LOG = logging.getLogger(__name__)
 
 
@@ -73,6 +75,7 @@ class Program:
         self._engine = RegoEngine()
         book = PolicyBook(store, self._engine)
         auditor = Auditor(store)
+        self._checkpoints = Checkpoints(store)
         roots = frozenset(settings.development_roots)
         releaser = Releaser(book, self._engine, environment=environment, development_roots=roots)
         verifying = Verifying(anchors, self._endorsements, tee.Remembered())
@@ -89,9 +92,10 @@ class Program:
             store=store,
             handshake=handshake,
             delivery=Delivery(store, releaser, auditor, handshake),
-            admin=Admin(store, book, settings.environment, settings.development_roots),
+            admin=Admin(store, book, settings.environment, settings.development_roots, self._checkpoints),
             gate=Gate(read_token(settings)),
             auditor=auditor,
+            checkpoints=self._checkpoints,
         )
         self._journal = Journal()
         front = Front(
@@ -130,6 +134,8 @@ class Program:
         )
         loop.add_signal_handler(signal.SIGHUP, self._hang_up)
         chores = [asyncio.ensure_future(self._worker.sweep()), asyncio.ensure_future(self._maintain())]
+        if self._number == 0:
+            chores.append(asyncio.ensure_future(self._sign_checkpoints()))
         gc.collect()
         gc.freeze()  # what is here now stays; later collections need not look at it
         gc.set_threshold(20_000, 50, 50)
@@ -160,6 +166,16 @@ class Program:
                 _LOG.error("maintenance failed: %s [%s]", error.message, error.code)
             except Exception:  # noqa: BLE001 -- a chore that ended would never turn a key or read a CRL again
                 _LOG.exception("maintenance failed")
+
+    async def _sign_checkpoints(self) -> None:
+        while True:
+            await asyncio.sleep(CHECKPOINT_SECONDS)
+            try:
+                await asyncio.to_thread(self._checkpoints.sign_due, datetime.fromtimestamp(time.time(), UTC))
+            except AdytonError as error:
+                _LOG.error("checkpoints cannot be signed: %s [%s]", error.message, error.code)
+            except Exception:  # noqa: BLE001 -- as in _maintain
+                _LOG.exception("checkpoints cannot be signed")
 
     def _hang_up(self) -> None:
         self._endorsements.refresh(force=True)

@@ -53,9 +53,9 @@ def list_(since: str | None, limit: int, as_json: bool, **options: Any) -> None:
 def verify(as_json: bool, **options: Any) -> None:
     """Check the whole chain of decisions; prints its length and last digest, to be kept elsewhere."""
     with open_admin(**options) as admin:
-        head = admin.audit_head()
+        report = admin.audit_verify()
     if as_json:
-        print_json(head)
+        print_json({"sequence": report.sequence, "root": report.root, "broken": report.broken})
     else:
-        say(f"the chain holds: {head['sequence']} decisions")
-        click.echo(head["digest"])
+        say(f"the log holds: {report.sequence} decisions")
+        click.echo(report.root)

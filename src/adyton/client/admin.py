@@ -24,6 +24,12 @@ from adyton.errors import (
 from adyton.protocol.admin import (
     BASE,
     About,
+    Explanation,
+    KeptCheckpoint,
+    LogEdge,
+    LogHead,
+    LogKeyView,
+    LogReport,
     PolicyBody,
     PolicyView,
     ReferenceBody,
@@ -31,6 +37,7 @@ from adyton.protocol.admin import (
     ResourceBody,
     ResourceView,
 )
+from adyton.protocol.audit_proof import ConsistencyProof, InclusionProof
 from adyton.protocol.release import Binding
 from adyton.protocol.resource import ResourcePath
 from adyton.rats.types import JsonValue
@@ -111,9 +118,49 @@ class Admin:
         query = urlencode({name: value for name, value in asked.items() if value is not None})
         return self._ask("GET", f"/audit?{query}", list[dict[str, Any]])
 
-    def audit_head(self) -> dict[str, Any]:
-        """Length and last digest of the audit chain, after the broker has checked all of it."""
-        return self._ask("GET", "/audit/head", dict[str, Any])
+    def audit_head(self) -> LogHead:
+        """Length and root of the audit log."""
+        return self._ask("GET", "/audit/head", LogHead)
+
+    def audit_rows(self, after: int, limit: int = 500) -> list[bytes]:
+        """The rows that follow row ``after``, byte for byte as they are hashed."""
+        return self._send("GET", f"/audit/rows?after={after}&limit={limit}").body.split(b"\n")[:-1]
+
+    def audit_key(self) -> LogKeyView:
+        """The key that signs this log's checkpoints."""
+        return self._ask("GET", "/audit/key", LogKeyView)
+
+    def audit_checkpoint(self) -> str:
+        """A signed checkpoint of the log as it is now."""
+        return self._send("GET", "/audit/checkpoint").body.decode("utf-8", "replace")
+
+    def audit_checkpoints(self, after: int = -1) -> list[KeptCheckpoint]:
+        """Those that the broker has signed so far, of more than ``after`` rows; a page of them."""
+        return self._ask(
+            "GET", f"/audit/checkpoints?after={after}" if after >= 0 else "/audit/checkpoints", list[KeptCheckpoint]
+        )
+
+    def audit_verify(self) -> LogReport:
+        """What the broker finds when it recomputes its log."""
+        return self._ask("GET", "/audit/verify", LogReport)
+
+    def audit_frontier(self, size: int) -> LogEdge:
+        """The right edge of the log's tree at ``size`` rows."""
+        return self._ask("GET", f"/audit/frontier?size={size}", LogEdge)
+
+    def audit_inclusion(self, row: str, size: int | None = None) -> InclusionProof:
+        """A proof that a decision (number or id) is in the log of ``size`` rows, or of now."""
+        asked = "" if size is None else f"?size={size}"
+        return self._ask("GET", f"/audit/inclusion/{_part(row)}{asked}", InclusionProof)
+
+    def audit_consistency(self, old: int, size: int | None = None) -> ConsistencyProof:
+        """A proof that the log of ``size`` rows, or of now, continues the one of ``old``."""
+        asked = "" if size is None else f"&size={size}"
+        return self._ask("GET", f"/audit/consistency?old={old}{asked}", ConsistencyProof)
+
+    def explain(self, decision: str) -> Explanation:
+        """A decision, by number or id, with everything that bore on it; ``NotFound``."""
+        return self._ask("GET", f"/audit/decisions/{_part(decision)}", Explanation)
 
     def _ask(self, method: str, path: str, kind: type[_T], body: msgspec.Struct | None = None) -> _T:
         reply = self._send(method, path, body)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
+from adyton.protocol.audit_row import AuditEntry, Finding
 from adyton.protocol.release import Binding
 
 BASE = "/api/v0"
@@ -75,3 +76,70 @@ class About(msgspec.Struct, frozen=True):
     tenant: str
     generation: int
     development_roots: list[str]
+
+
+class LogHead(msgspec.Struct, frozen=True):
+    """The end of an audit log: how many rows, and the root over them in hex."""
+
+    sequence: int
+    root: str
+
+
+class LogReport(msgspec.Struct, frozen=True):
+    """What the broker found when it recomputed its log: ``checkpoints`` were met; ``broken`` is the first that differs."""
+
+    sequence: int
+    root: str
+    checkpoints: int
+    broken: dict[str, object] | None = None
+
+
+class LogKeyView(msgspec.Struct, frozen=True):
+    """The key that signs a log's checkpoints (``protocol.checkpoint.LogKey``)."""
+
+    origin: str
+    key: str
+
+
+class LogEdge(msgspec.Struct, frozen=True):
+    """The complete subtrees over the first ``size`` rows, the largest first, base64: from there one can go on."""
+
+    size: int
+    peaks: tuple[str, ...]
+
+
+class KeptCheckpoint(msgspec.Struct, frozen=True):
+    """A checkpoint as it was signed at ``time`` (RFC 3339)."""
+
+    size: int
+    time: str
+    note: str
+
+
+class Decision(AuditEntry, frozen=True):
+    """A row with the name under which strangers know the decision."""
+
+    id: str = ""
+
+
+class Explained(msgspec.Struct, frozen=True):
+    """A finding with who says that it must be otherwise, who can cure it and how, and how it stands today.
+
+    ``holds_now`` tells whether the same claim would be accepted by what is set now; ``None`` where that is not known.
+    """
+
+    finding: Finding
+    provider: str
+    actor: str
+    cure: str
+    holds_now: bool | None = None
+
+
+class Explanation(msgspec.Struct, frozen=True):
+    """A decision and everything that bore on it. ``others`` are rows of the same attester's session, by number."""
+
+    decision: Decision
+    findings: tuple[Explained, ...]
+    policy_changed: bool | None = None
+    references_changed: bool | None = None
+    others: tuple[Decision, ...] = ()

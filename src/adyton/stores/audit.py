@@ -1,8 +1,8 @@
-"""The record of decisions: append-only, chained per tenant, durable before anybody learns the decision.
+"""The record of decisions: append-only, one Merkle tree per tenant, durable before anybody learns the decision.
 
-Each row is one JSON object that holds the digest of the row before it; a row's digest is SHA-256 of its bytes. So a row
-that was changed, taken out or put in shows (``verify``), and whoever wrote down the last digest can tell that the end
-was cut off. Rows are not secret and not sealed: an auditor checks them without a key.
+A row's bytes are hashed as they are stored (``protocol.audit_row``), its leaf hash lies beside it, and the nodes above
+in ``stores/audit_tree.py``, written in the same transaction. Rows are not secret and not sealed: an auditor checks them
+without a key. Reading them back, and checking them, is ``stores/audit_reading.py``.
 
 Group commit: rows that arrive together share one transaction, so many decisions cost one wait for the disk. While the
 loop is busy with requests whose rows come next, a commit waits for those, at most ``GATHER_SECONDS``.
@@ -11,67 +11,25 @@ loop is busy with requests whose rows come next, a commit waits for those, at mo
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Literal
 
-import msgspec
-
-from adyton.errors import AdytonError, Unavailable
+from adyton.errors import AdytonError, LogBroken
+from adyton.protocol import audit_row
+from adyton.protocol.audit_row import VERSION, AuditEntry, AuditRow
+from adyton.stores import audit_tree
+from adyton.stores.audit_reading import AuditReading
 from adyton.stores.database import Database
 
 SLOW_SECONDS = 0.001
 GATHER_SECONDS = 0.005
 GATHER_ROWS = 64
 GATHER_TURNS = 2
-_START = b"\0" * 32
+_START = bytes(32)
 _AVERAGE = 0.1
-
-
-class AuditRow(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One decision. ``action`` is what was asked (``attest``, ``release``, ``resource.set``…), ``reasons`` are ``code: text``.
-
-    ``measurement`` and ``host_data`` are lower-case hex, ``root`` is ``vendor`` or ``custom`` with the fingerprint of its
-    key. Never a secret, never a token.
-    """
-
-    action: str
-    decision: Literal["allowed", "refused"]
-    resource: str = ""
-    tee: str = ""
-    measurement: str = ""
-    host_data: str = ""
-    root: str = ""
-    root_fingerprint: str = ""
-    status: str = ""
-    reasons: tuple[str, ...] = ()
-    policy_digest: str = ""
-    reference_generation: int | None = None
-    request_id: str = ""
-    peer: str = ""
-    actor: str = ""
-
-
-class AuditEntry(msgspec.Struct, frozen=True):
-    """A row as it stands in the chain. ``sequence`` counts from 1 in each tenant; digests are lower-case hex."""
-
-    tenant: str
-    sequence: int
-    time: datetime
-    previous: str
-    row: AuditRow
-
-
-@dataclass(frozen=True, slots=True)
-class AuditHead:
-    """The end of a tenant's chain: how many rows, and the digest of the last (64 zeros if there is none)."""
-
-    sequence: int
-    digest: str
 
 
 @dataclass(slots=True)
@@ -82,20 +40,20 @@ class _Pending:
     done: asyncio.Future[int]
 
 
-_HEAD = "SELECT sequence, digest FROM audit WHERE tenant=? ORDER BY sequence DESC LIMIT 1"
-_ENCODE = msgspec.json.Encoder().encode
-_ENTRY = msgspec.json.Decoder(AuditEntry)
+_HEAD = "SELECT sequence, leaf FROM audit WHERE tenant=? ORDER BY sequence DESC LIMIT 1"
+_Head = tuple[int, bytes]
 
 
-class AuditLog:
-    """The chain of every tenant. ``append`` for threads, ``append_async`` for one event loop: both durable on return."""
+class AuditLog(AuditReading):
+    """Every tenant's log. ``append`` for threads, ``append_async`` for one event loop: both durable on return."""
 
     def __init__(self, database: Database) -> None:
-        self._database = database
+        super().__init__(database)
         self._pending: list[_Pending] = []
         self._flushing: asyncio.AbstractEventLoop | None = None
         self._thread: ThreadPoolExecutor | None = None
         self._commit_seconds = 0.0
+        self._known: dict[str, _Head] = {}  # the last row that this process wrote, by tenant
 
     def append(self, tenant: str, row: AuditRow, now: datetime) -> int:
         """Write one row and wait until it is on the disk; returns its sequence number."""
@@ -158,76 +116,44 @@ class AuditLog:
     def _commit(self, rows: Sequence[tuple[str, AuditRow, datetime]]) -> list[int]:
         started = time.perf_counter()
         numbers = []
-        heads: dict[str, tuple[int, bytes]] = {}
+        heads: dict[str, _Head] = {}
+        before: dict[str, int] = {}
         written: list[tuple[object, ...]] = []
         with self._database.write() as transaction:
             for tenant, row, now in rows:
                 if (head := heads.get(tenant)) is None:
                     head = transaction.execute(_HEAD, (tenant,)).fetchone() or (0, _START)
+                    self._continues(tenant, head)
+                    before[tenant] = head[0]
                 number = head[0] + 1
                 at = now if now.tzinfo is UTC else now.astimezone(UTC)
-                body = _ENCODE(AuditEntry(tenant, number, at, head[1].hex(), row))
-                digest = hashlib.sha256(body).digest()
-                written.append((tenant, number, now.timestamp(), body, digest))
-                heads[tenant] = (number, digest)
+                body = audit_row.encode(AuditEntry(tenant, number, at, head[1].hex(), row, VERSION))
+                leaf = audit_row.leaf(body)
+                written.append((tenant, number, now.timestamp(), leaf, body))
+                heads[tenant] = (number, leaf)
                 numbers.append(number)
             transaction.executemany("INSERT INTO audit VALUES (?,?,?,?,?)", written)
+            for tenant, size in before.items():
+                audit_tree.complete(transaction, tenant, size, heads[tenant][0])
+        self._known.update(heads)
         self._commit_seconds += _AVERAGE * (time.perf_counter() - started - self._commit_seconds)
         return numbers
 
-    def list(
-        self, tenant: str, since: datetime | None = None, limit: int = 100, after: int | None = None
-    ) -> list[AuditEntry]:
-        """At most ``limit`` rows in order: the newest, or with ``after`` those that follow that sequence number."""
-        start = since.timestamp() if since else float("-inf")
-        order = "DESC" if after is None else "ASC"
-        rows = self._database.read(
-            f"SELECT body FROM audit WHERE tenant=? AND time>=? AND sequence>? ORDER BY sequence {order} LIMIT ?",  # noqa: S608 -- one of two words of ours
-            (tenant, start, after or 0, limit),
-        )
-        entries = [_decode(row[0], tenant) for row in rows]
-        return entries[::-1] if after is None else entries
-
-    def verify(self, tenant: str) -> AuditHead:
-        """Check the whole chain; ``Unavailable`` ``audit_broken`` names the first row that does not fit."""
-        number, digest = 0, _START
-        while rows := self._database.read(
-            "SELECT sequence, body, digest FROM audit WHERE tenant=? AND sequence>? ORDER BY sequence LIMIT 1000",
-            (tenant, number),
-        ):
-            for sequence, body, stored in rows:
-                entry = _decode(body, tenant)
-                number += 1
-                if (
-                    sequence != number
-                    or entry.sequence != number
-                    or entry.tenant != tenant
-                    or entry.previous != digest.hex()
-                    or hashlib.sha256(body).digest() != stored
-                ):
-                    raise _broken(tenant, number)
-                digest = stored
-        return AuditHead(sequence=number, digest=digest.hex())
+    def _continues(self, tenant: str, head: _Head) -> None:
+        """Nothing is written after rows that were cut off or changed while this process ran."""
+        known = self._known.get(tenant)
+        if known is not None and (head[0] < known[0] or (head[0] == known[0] and head[1] != known[1])):
+            raise LogBroken(
+                f"the end of the audit log is not what was written: row {known[0]}",
+                code="log_end_changed",
+                field=f"row {known[0]}",
+                expected=known[1],
+                got=head[1],
+                hint="keep the file as evidence, find out who changed it, and restore the last backup",
+            )
 
     def close(self) -> None:
         """End the thread, if there is one, after what it is writing."""
         if self._thread is not None:
             self._thread.shutdown(wait=True)
             self._thread = None
-
-
-def _decode(body: bytes, tenant: str) -> AuditEntry:
-    try:
-        return _ENTRY.decode(body)
-    except msgspec.DecodeError as error:
-        raise _broken(tenant, None) from error
-
-
-def _broken(tenant: str, number: int | None) -> Unavailable:
-    return Unavailable(
-        "the audit log was changed: its chain does not hold",
-        code="audit_broken",
-        field=tenant,
-        got=number,
-        hint="keep the file as evidence; rows before the one named are intact",
-    )

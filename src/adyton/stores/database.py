@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from adyton.errors import AdytonError, ConfigError, Unavailable
-from adyton.stores import schema
+from adyton.stores import migrations, schema
 
 Row = tuple[Any, ...]
 BUSY_SECONDS = 10.0
@@ -67,6 +67,13 @@ class Database:
                 field=str(self.path),
                 hint="give the broker a directory of its own",
             )
+        if 0 < version < schema.VERSION:
+            self._use_wal()
+            with self.write() as transaction:
+                if (version := self._version()) < schema.VERSION:  # nobody was quicker
+                    migrations.bring_up(transaction, version)
+                    transaction.execute(f"PRAGMA user_version={schema.VERSION}")
+            version = self._version()
         if version != schema.VERSION:
             raise ConfigError(
                 "the store was written by another version of Adyton",

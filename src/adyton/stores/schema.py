@@ -7,7 +7,7 @@ newer version is refused: an older program must not write what it does not under
 from __future__ import annotations
 
 APPLICATION_ID = 0x41645974  # "AdYt"
-VERSION = 1
+VERSION = 2
 
 TABLES = """
 CREATE TABLE meta (
@@ -61,14 +61,32 @@ CREATE TABLE "references" (
     PRIMARY KEY (tenant, name)
 ) WITHOUT ROWID, STRICT;
 
--- body is the row as JSON and holds the digest of the row before it; digest = SHA-256(body): stores/audit.py.
+-- body is the row as JSON, leaf its hash in the tenant's Merkle tree; leaf comes first, so that reading it reads no
+-- overflow pages. audit_nodes are the stored nodes of that tree: stores/audit_tree.py. Rows are added, never changed.
 CREATE TABLE audit (
     tenant TEXT NOT NULL,
     sequence INTEGER NOT NULL,
     time REAL NOT NULL,
+    leaf BLOB NOT NULL,
     body BLOB NOT NULL,
-    digest BLOB NOT NULL,
     PRIMARY KEY (tenant, sequence)
+) WITHOUT ROWID, STRICT;
+
+CREATE TABLE audit_nodes (
+    tenant TEXT NOT NULL,
+    level INTEGER NOT NULL,
+    number INTEGER NOT NULL,
+    hash BLOB NOT NULL,
+    PRIMARY KEY (tenant, level, number)
+) WITHOUT ROWID, STRICT;
+
+-- Signed checkpoints of the logs, as they were made.
+CREATE TABLE checkpoints (
+    tenant TEXT NOT NULL,
+    size INTEGER NOT NULL,
+    time REAL NOT NULL,
+    note TEXT NOT NULL,
+    PRIMARY KEY (tenant, size)
 ) WITHOUT ROWID, STRICT;
 
 -- Claims that are too large for a cookie, by digest, until they expire.
@@ -89,8 +107,21 @@ CREATE TABLE secrets (
     PRIMARY KEY (tenant, name)
 ) WITHOUT ROWID, STRICT
 """
+APPEND_ONLY = tuple(
+    f"CREATE TRIGGER {table}_no_{change.lower()} BEFORE {change} ON {table}"
+    f" BEGIN SELECT RAISE(ABORT, 'the record of decisions is append-only'); END"
+    for table in ("audit", "audit_nodes", "checkpoints")
+    for change in ("UPDATE", "DELETE")
+)
+"""Against accidents and careless tools. Whoever may write the file can drop them: then the tree tells."""
 # One by one, because sqlite3's executescript would commit the transaction that makes them all or none.
-STATEMENTS = tuple(
+_MADE = tuple(
     "\n".join(line for line in statement.splitlines() if not line.startswith("--"))
     for statement in TABLES.split(";\n\n")
 )
+STATEMENTS = (*_MADE, *APPEND_ONLY)
+
+
+def statement(table: str) -> str:
+    """The one that makes ``table``, for a migration."""
+    return next(made for made in _MADE if made.strip().startswith(f"CREATE TABLE {table} ("))

@@ -1,0 +1,32 @@
+"""A request of the administration that has passed the gate, and what several of its parts read from one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from adyton.errors import DocumentInvalid
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One request that has passed the gate: who owns what it speaks of, and what it says."""
+
+    method: str
+    tenant: str
+    body: bytes
+    now: datetime
+    query: str = ""
+
+
+def parse_time(text: str | None) -> datetime | None:
+    """An RFC 3339 time with its zone; ``DocumentInvalid`` ``time_malformed``."""
+    if text is None:
+        return None
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise DocumentInvalid("not a time", code="time_malformed", expected="RFC 3339", got=text[:40]) from error
+    if time.tzinfo is None:
+        raise DocumentInvalid("a time without its zone", code="time_malformed", expected="RFC 3339", got=text[:40])
+    return time

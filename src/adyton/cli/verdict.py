@@ -40,7 +40,7 @@ UNCHECKED = {
     "firmware_state": "whether the firmware's state is a good one: only the vendor's service can tell",
     "fwid": "whether the firmware that reports is the one the certificate was issued for: one of them does not name it",
     "uuid": "the device's UUID, which is the host's word",
-    "ak_attributes": "whether the key signs only what its TPM made: neither its public area nor a certificate was given",
+    "ak_attributes": "whether the key signs only what its TPM made: no certificate says so, and nothing signs its public area",
     "qe_identity": "whether the quoting enclave is Intel's current one: no identity was given",
 }
 

@@ -13,7 +13,14 @@ from adyton.tee.eventlog import tagged, uki
 from adyton.tee.eventlog.banks import SHA1, SHA256, SHA384, SHA512
 from adyton.tee.eventlog.bound import Bound, explain
 from adyton.tee.eventlog.facts import application_events, check_data, facts
-from adyton.tee.eventlog.kinds import EFI_ACTION, EFI_VARIABLE_DRIVER_CONFIG, EVENT_TAG, IPL, SEPARATOR
+from adyton.tee.eventlog.kinds import (
+    EFI_ACTION,
+    EFI_VARIABLE_BOOT,
+    EFI_VARIABLE_DRIVER_CONFIG,
+    EVENT_TAG,
+    IPL,
+    SEPARATOR,
+)
 from adyton.tee.eventlog.log import EventLog
 
 ALL = range(24)
@@ -167,6 +174,15 @@ def test_application_events_count_only_where_their_digest_covers_them() -> None:
     assert contents == ["honest", {"image": "x", "n": [1]}]
     assert facts(parsed(tpm), SHA256, quoted=[15]).claims["application_events"] == found
     assert application_events(parsed(tpm), SHA512, quoted=[15]) == []
+
+
+def test_a_boot_variable_is_no_application_event() -> None:
+    """Its content, which the host chooses, is all that is hashed in PCR 1: with another label it would look like one."""
+    tpm = booted()
+    content = tagged.encode(tagged.ApplicationEvent("github.com/confidential-containers", "PullImage", "trusted"))
+    tpm.measure(1, EFI_VARIABLE_BOOT, efi_variable("Boot0001", content), content)
+    relabel(tpm, number_of(tpm, 1, EFI_VARIABLE_BOOT), EVENT_TAG, content)
+    assert facts(parsed(tpm), SHA256, quoted=ALL).claims["application_events"] == []
 
 
 @pytest.mark.parametrize(

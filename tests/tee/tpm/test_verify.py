@@ -24,7 +24,7 @@ from adyton.errors import (
 )
 from adyton.rats.types import SHARED_CLAIMS, Check, ReportData, RootKind, TrustAnchors
 from adyton.tee.remembered import Remembered
-from adyton.tee.tpm.abi import fingerprint
+from adyton.tee.tpm.abi import Attributes, fingerprint
 
 
 def refused(code: str, kind: type[AdytonError], evidence: bytes, **changes: Any) -> AdytonError:
@@ -170,7 +170,17 @@ def test_a_pinned_key_passes(tpm: SoftTpm) -> None:
         assert verified.claims["platform_id"] == fingerprint(tpm.spki).hex() == verified.root_fingerprint
         assert "ak" not in verified.unchecked
         assert verified.root is RootKind.CUSTOM
-    assert "ak_attributes" not in by_anchor.unchecked  # their TPMT_PUBLIC was there to look at
+        assert "ak_attributes" in verified.unchecked
+
+
+def test_a_public_area_proves_nothing_of_its_key(tpm: SoftTpm) -> None:
+    """A pin is of the key alone: what the evidence says of an unrestricted one may be made up."""
+    honest = tpm.attributes
+    tpm.attributes = honest & ~Attributes.RESTRICTED
+    pin = {"anchors": TrustAnchors(vendor=False, custom=frozenset({fingerprint(tpm.spki)}))}
+    refused("ak_attributes", EvidenceError, tpm.bundle(quotes(tpm)), **pin)
+    tpm.attributes = honest  # in the evidence; the key is what it is
+    assert "ak_attributes" in verify(tpm.bundle(quotes(tpm)), **pin).unchecked
 
 
 # Several quotes

@@ -81,7 +81,8 @@ def facts(log: EventLog, bank: Bank, *, quoted: Iterable[int]) -> Facts:
     """Claims from a TPM's log of whose registers ``quoted`` were checked against a quote; others give none.
 
     ``secure_boot`` (boolean, ``None`` if the log does not show it soundly), ``secure_boot_keys`` (SHA-256 of the variables'
-    contents by name), ``separators`` (of PCRs 0 to 7, those that have exactly one), ``application_events``.
+    contents by name), ``separators`` (of PCRs 0 to 7, those that have exactly one), ``application_events`` (not of
+    PCRs 0 to 7: what firmware hashes there, boot variables among it, is the host's to choose, and so is the label).
     """
     registers = frozenset(quoted)
     position = log.position(bank)
@@ -104,7 +105,7 @@ def facts(log: EventLog, bank: Bank, *, quoted: Iterable[int]) -> Facts:
             claims.update(_secure_boot(log, position, bank, marks))
         except ValueError as reason:
             problems.append(f"pcr{SECURE_BOOT_PCR:02d}: {reason}")
-    claims["application_events"] = application_events(log, bank, quoted=registers)
+    claims["application_events"] = application_events(log, bank, quoted=registers.difference(FIRMWARE_PCRS))
     return Facts(claims, tuple(problems))
 
 

@@ -98,7 +98,7 @@ def _unchecked(run: Verification) -> tuple[str, ...]:
     found: list[str] = []
     if run.trust is AkTrust.SELF_ASSERTED:
         found.append("ak")
-    if run.this.area is None and run.trust is not AkTrust.CERTIFICATE:
+    if run.trust is not AkTrust.CERTIFICATE:  # a public area in the evidence is the evidence's own word
         found.append("ak_attributes")
     if run.trust is AkTrust.CERTIFICATE and run.revocation is Revocation.UNCHECKED_AS_ASKED:
         found.append("revocation")

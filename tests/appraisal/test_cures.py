@@ -37,6 +37,7 @@ def test_each_mismatch_that_appraisal_finds_can_be_cured_by_what_is_said() -> No
 
     class Given:
         generation = 1
+        deprecated: frozenset[str] = frozenset()
 
         def get(self, name: str) -> JsonValue:
             return values.get(name)
@@ -44,7 +45,7 @@ def test_each_mismatch_that_appraisal_finds_can_be_cured_by_what_is_said() -> No
         def names(self) -> list[str]:
             return list(values)
 
-    found = explain.mismatches("snp", claims, Given())
+    found = explain.mismatches("snp", {"snp": claims}, Given())
     assert len(found) == 6
     for item in found:
         said = advise(item.code, item.field, item.reference or "", item.expected, item.got, CONTEXT)
@@ -52,7 +53,7 @@ def test_each_mismatch_that_appraisal_finds_can_be_cured_by_what_is_said() -> No
         command = shlex.split(said.cure.partition(": ")[2])
         values[command[3]] = json.loads(command[4])
     assert values["snp_bootloader"] == [9, 10, 3] and values["snp_smt_enabled"] is True
-    assert not explain.mismatches("snp", claims, Given())
+    assert not explain.mismatches("snp", {"snp": claims}, Given())
 
 
 @pytest.mark.parametrize(

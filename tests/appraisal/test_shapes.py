@@ -7,15 +7,18 @@ import re
 import pytest
 
 from adyton.appraisal import policies
+from adyton.appraisal.compared import TABLE
 from adyton.appraisal.shapes import SHAPES
 from adyton.rats.types import JsonValue
 
 
-def test_every_name_of_the_default_policy_has_a_shape() -> None:
-    asked = set(re.findall(r'query_reference_value\("([a-z_]+)"\)', policies.DEFAULT_CPU))
+def test_every_name_of_the_default_policies_has_a_shape_and_is_explained() -> None:
+    texts = "".join(policies.DEFAULTS.values())
+    asked = set(re.findall(r'query_reference_value\("([a-z_0-9]+)"\)', texts))
     assert asked == set(SHAPES)
-    listed = set(re.findall(r'in query_reference_value\("([a-z_]+)"\)', policies.DEFAULT_CPU))
+    listed = set(re.findall(r'in query_reference_value\("([a-z_0-9]+)"\)', texts))
     assert listed == {name for name, shape in SHAPES.items() if shape.many}
+    assert asked == {rule.reference for rules in TABLE.values() for rule in rules if rule.reference}
 
 
 @pytest.mark.parametrize(
@@ -31,10 +34,16 @@ def test_every_name_of_the_default_policy_has_a_shape() -> None:
         ("snp_smt_enabled", ["1"]),
         ("snp_smt_enabled", ["true", "false"]),
         ("snp_guest_abi_major", ["1.5"]),
+        ("sgx_mr_enclave", ["ab" * 48]),
+        ("measurement", ["ab" * 48]),
+        ("trusted_aks", ["=AA="]),
+        ("sgx_isv_svn", ["0"]),
+        ("hyperenclave_isv_svn", ["65536"]),
+        ("csv_firmware_api", [""]),
     ],
 )
 def test_what_could_never_match_is_not_read(name: str, typed: list[str]) -> None:
-    with pytest.raises(ValueError, match=r"hex|number|true"):
+    with pytest.raises(ValueError, match=r"hex|number|true|base64|text"):
         SHAPES[name].read(typed)
 
 
@@ -45,6 +54,11 @@ def test_what_could_never_match_is_not_read(name: str, typed: list[str]) -> None
         ("snp_launch_measurement", ["AB" * 48], ["ab" * 48]),
         ("snp_smt_enabled", ["True"], True),
         ("snp_guest_abi_minor", ["31"], 31),
+        ("xfam", ["0xE742060000000000"], ["e742060000000000"]),
+        ("measurement", ["A" * 64], ["A" * 64]),
+        ("tcb_snp", ["8", "9"], ["8", "9"]),
+        ("hyperenclave_isv_svn", ["65535"], [65535]),
+        ("tdvfkernel", ["AB" * 48], "ab" * 48),
     ],
 )
 def test_what_is_typed_becomes_what_is_compared(name: str, typed: list[str], value: JsonValue) -> None:

@@ -26,6 +26,7 @@ class References:
 
     values: dict[str, JsonValue] = field(default_factory=dict)
     generation: int = 1
+    deprecated: frozenset[str] = frozenset()
 
     def get(self, name: str) -> JsonValue:
         return self.values.get(name)
@@ -59,7 +60,7 @@ def test_the_floor_never_makes_anything_better(before: TrustVector, root: RootKi
 def test_explaining_never_raises_for_a_bad_value(
     claims: dict[str, JsonValue], references: dict[str, JsonValue], tee: str
 ) -> None:
-    for mismatch in explain.mismatches(tee, claims, References(references)):
+    for mismatch in explain.mismatches(tee, {"snp": claims, "tdx": claims}, References(references)):
         assert mismatch.text and mismatch.code and len(mismatch.text) < 700
 
 
@@ -73,14 +74,17 @@ def test_true_is_not_one(left: JsonValue, right: JsonValue, equal: bool) -> None
 
 @pytest.mark.parametrize("accepted", [None, "ab", {"ab": 1}, [], ["AB"], [["ab"]]])
 def test_a_measurement_is_accepted_by_a_list_that_has_it(accepted: JsonValue) -> None:
-    assert not explain.measurement_accepted("snp", "ab", References({"snp_launch_measurement": accepted}))
+    evidence: dict[str, JsonValue] = {"snp": {"measurement": "ab"}}
+    assert not explain.guest_accepted("snp", evidence, References({"snp_launch_measurement": accepted}))
 
 
 def test_no_measurement_and_no_known_tee_are_never_accepted() -> None:
-    references = References({"snp_launch_measurement": ["", "ab"]})
-    assert explain.measurement_accepted("snp", "ab", references)
-    assert not explain.measurement_accepted("snp", "", references)
-    assert not explain.measurement_accepted("tdx", "ab", references)
+    references = References({"snp_launch_measurement": ["", "ab", None]})
+    assert explain.guest_accepted("snp", {"snp": {"measurement": "ab"}}, references)
+    for claims in ({"measurement": ""}, {"measurement": None}, {}, [], "ab"):
+        assert not explain.guest_accepted("snp", {"snp": claims}, references)  # type: ignore[dict-item]  # on purpose
+    for tee in ("tdx", "se", "sample", "nvidia", ""):
+        assert not explain.guest_accepted(tee, {tee: {"measurement": "ab"}}, references)
 
 
 @given(st.dictionaries(st.sampled_from(["vmpl", "report_version"]), JSON))
@@ -94,3 +98,30 @@ def test_requirements_hold_for_exactly_what_is_listed(claims: dict[str, JsonValu
         "report_version",
     }
     assert requirements.unmet("tdx", claims) == ()
+
+
+@pytest.mark.parametrize("name", ["tcb_status", "platform_tcb_status", "qe_tcb_status", "tdx_module_tcb_status"])
+@pytest.mark.parametrize("tee", ["tdx", "sgx", "az-tdx-vtpm", "cca"])
+def test_a_revoked_tcb_is_condemned_whatever_is_listed(tee: str, name: str) -> None:
+    (found,) = requirements.unmet(tee, {"tcb_status": "UpToDate", name: "Revoked"})
+    assert (found.code, found.field, found.got) == ("tcb_revoked", name, "Revoked")
+    lifted = vector.with_floor(TrustVector.of({"hardware": 2}), RootKind.VENDOR, [found])
+    assert lifted.status is Tier.CONTRAINDICATED
+    assert requirements.unmet(tee, {"tcb_status": "OutOfDate"}) == ()
+
+
+@pytest.mark.parametrize("bound", [False, None, 1, "true"])
+def test_a_csv_report_whose_fields_nothing_binds(bound: JsonValue) -> None:
+    (found,) = requirements.unmet("csv", {"fields_bound": bound})
+    assert found.code == "fields_unbound"
+    assert [item.code for item in requirements.unmet("csv", {})] == ["fields_unbound"]
+    assert requirements.unmet("csv", {"fields_bound": True}) == ()
+
+
+@pytest.mark.parametrize("version", [1, 2, None, True, "3"])
+def test_the_paravisors_report_is_held_to_the_same_versions(version: JsonValue) -> None:
+    (found,) = requirements.unmet("az-snp-vtpm", {"snp_report_version": version})
+    assert found.code == "report_version_not_accepted" and found.got == version
+    assert requirements.unmet("az-snp-vtpm", {"snp_report_version": 3}) == ()
+    listed = SnpRequirements(frozenset({0}), frozenset({2}))
+    assert requirements.unmet("az-snp-vtpm", {"snp_report_version": 2}, listed) == ()

@@ -172,7 +172,10 @@ def test_double_slash_and_odd_paths(broker: rig.RunningBroker, root: Development
         ({"version": "1.0.0"}, 401),
         ({"version": ""}, 401),
         ({"tee": "sample"}, 401),
-        ({"tee": "tdx"}, 401),
+        ({"tee": "sampledevice"}, 401),
+        ({"tee": "nvidia"}, 401),  # a device is no place to put a secret
+        ({"tee": "se"}, 401),
+        ({"tee": "nitro"}, 401),
         ({"tee": "nosuch"}, 401),
         ({"extra-params": {"supported-hash-algorithms": ["sm3"]}}, 401),
         ({"version": None}, 400),
@@ -282,9 +285,10 @@ def test_init_data_refused(broker: rig.RunningBroker, root: DevelopmentRoot, tex
 @pytest.mark.parametrize(
     ("additional", "said"),
     [
-        ('{"nvidia":{"device_evidence_list":[]}}', "additional_evidence_unsupported"),
-        ('{"sampledevice":{}}', "additional_evidence_unsupported"),
-        ('{"nosuch":1}', "additional_evidence_unsupported"),
+        ('{"nvidia":{"device_evidence_list":[]}}', "json_malformed"),
+        ('{"sampledevice":{"svn":"2"}}', "sample_untrusted"),
+        ('{"nosuch":1}', "tee_unsupported"),
+        ('{"nvidiadpu":{}}', "tee_unsupported"),
         ("{}", "additional_evidence_malformed"),
         ("not JSON", "additional_evidence_malformed"),
         ("[1]", "additional_evidence_malformed"),

@@ -37,8 +37,8 @@ def test_a_policy_nobody_uses_does_not_stand_in_the_way(store: Store, engine: Re
     view = book.view("default", NOW)
     assert book.attestation(view, "cpu").text == defaults.DEFAULT_CPU
     with pytest.raises(PolicyInvalid) as caught:
-        book.attestation(view, "gpu")
-    assert caught.value.code == "policy_absent" and "default_gpu" in str(caught.value.hint)
+        book.attestation(view, "dcu")
+    assert caught.value.code == "policy_absent" and "default_dcu" in str(caught.value.hint)
 
 
 def test_a_view_holds_until_something_changes_or_expires(store: Store, engine: RegoEngine) -> None:

@@ -21,7 +21,7 @@ DOCUMENT = workload.write(workload.Workload(image="sha256:" + "a" * 64, command=
 EVIDENCE = VerifiedEvidence(
     tee="snp",
     tee_class="cpu",
-    claims={"vmpl": 0},
+    claims={"vmpl": 0, "measurement": "ab" * 48},
     coco_claims={"measurement": "ab" * 48, "policy_debug_allowed": False},
     tcb={},
     report_data=ReportData(b"\1" * 64),
@@ -38,7 +38,9 @@ RUNTIME: dict[str, JsonValue] = {
     "nonce": "n",
     "additional-evidence": '{"big": 1}',
 }
-ANNOTATED = annotated.evidence(EVIDENCE, RUNTIME, annotated.init_data_claims(initdata.parse(DOCUMENT.raw)))
+ANNOTATED = annotated.evidence(
+    EVIDENCE, RUNTIME, annotated.init_data_claims(initdata.parse(DOCUMENT.raw)), EVIDENCE.init_data
+)
 APPRAISAL = Appraisal(
     name="cpu0",
     tee="snp",

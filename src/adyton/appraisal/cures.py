@@ -37,6 +37,7 @@ MAX_QUOTED = 8
 _BINDING = "the resource's binding"
 _POLICY = "the attestation policy"
 _BROKER = "this broker"
+_ENDORSER = "the platform's maker"
 _SAME_AGAIN = "attest again: a new handshake is decided by what holds then"
 
 # Code: provider, actor, cure; {resource} and {workload} are filled in.
@@ -95,6 +96,11 @@ _BY_CODE: Mapping[str, tuple[str, str, str]] = {
             "development; hardware of the vendor needs neither"
         ),
     ),
+    "reference_deprecated": (
+        "the reference value's provider",
+        "owner",
+        "it counts as yet: move to what replaces it, and publish that (adyton reference publish), before it is revoked",
+    ),
     "tee_unknown": (
         _POLICY,
         "owner",
@@ -102,6 +108,14 @@ _BY_CODE: Mapping[str, tuple[str, str, str]] = {
     ),
 }
 _MUST: Mapping[str, str] = {
+    "debug": "start the guest without debugging: its memory can be read by the host as it is",
+    "nodbg": "start the guest without debugging: its memory can be read by the host as it is",
+    "dbgstat": "turn the device's debugging off, and give the broker the manufacturer's reference manifests",
+    "secboot": "start the device with Secure Boot, and give the broker the manufacturer's reference manifests",
+    "measres": "give the broker the manufacturer's reference manifests for this firmware; or update the device's",
+    "tcb_status": "the platform is not up to date: update its firmware and microcode, then restart the guest",
+    "collateral_expiration_status": "give the broker fresh collateral (--endorsements, or adyton collateral fetch)",
+    "x-nvidia-cert-ocsp-status": "give the broker fresh OCSP answers about the device's authorities",
     "policy_debug_allowed": "start the guest without debugging: its memory can be read by the host as it is",
     "policy_migrate_ma": "start the guest without a migration agent in its policy",
 }
@@ -113,7 +127,13 @@ def advise(  # noqa: PLR0917 -- one finding, part by part
     """What to do about one finding."""
     workload = f"sha256:{context.host_data}" if context.host_data else "DIGEST"
     if code == "measurement_unknown":
-        return _unlisted(MEASUREMENT_REFERENCE.get(context.tee, "NAME"), None, context.measurement)
+        return _what_runs(context)
+    if code == "tcb_revoked":
+        return Advice(
+            _ENDORSER,
+            "attester",
+            "the platform's maker has revoked this state: update its firmware; no policy lifts it",
+        )
     if code in {"reference_missing", "reference_differs"}:
         return _unlisted(reference, expected, got)
     if code in {"vmpl_not_accepted", "report_version_not_accepted"}:
@@ -124,7 +144,8 @@ def advise(  # noqa: PLR0917 -- one finding, part by part
             f"if such reports are to count: adyton policy snp {option} {_quoted(got)} (name all that are accepted)",
         )
     if code.endswith("_wrong"):
-        return Advice(_POLICY, "attester", _MUST.get(claim, f"start the guest so that {claim} is as expected"))
+        last = claim.rpartition(".")[2]
+        return Advice(_POLICY, "attester", _MUST.get(last, f"start the guest so that {claim} is as expected"))
     if code.endswith("_not_accepted"):
         return Advice(
             _POLICY, "owner", "cure what it rests on, named here too; its rules: adyton policy show attestation"
@@ -133,6 +154,17 @@ def advise(  # noqa: PLR0917 -- one finding, part by part
         provider, actor, cure = _BY_CODE[code]
         return Advice(provider, actor, cure.format(resource=context.resource or "URI", workload=workload))
     return Advice("", "", hint)
+
+
+def _what_runs(context: Context) -> Advice:
+    name = MEASUREMENT_REFERENCE.get(context.tee)
+    if name is not None and context.measurement:
+        return _unlisted(name, None, context.measurement)
+    return Advice(
+        "the reference values that say what may run",
+        "owner",
+        "publish all of them for this TEE (docs/policies.md has the table); what is missing is named here too",
+    )
 
 
 def _unlisted(reference: str, expected: JsonValue, got: JsonValue) -> Advice:

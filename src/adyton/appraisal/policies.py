@@ -5,16 +5,20 @@ matches reference values raises them, so a tenant without reference values accep
 must be **in** a list of accepted ones; a property must **equal** one value.
 
 They name every place of ``input`` that they read in full, so that their results can be remembered. Texts are constants
-because this floor opens no file. A TEE without rules here stays where it starts, contraindicated.
+because this floor opens no file. The rules of each TEE are in ``cpu_rules`` and ``device_rules``; one without rules
+stays where it starts, contraindicated.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
+from adyton.appraisal.cpu_rules import CPU_RULES
+from adyton.appraisal.device_rules import GPU_RULES, SWITCH_RULES
+
 DEFAULT_ID = "default"
 
-DEFAULT_CPU = """\
+_HEAD = """\
 package policy
 
 import rego.v1
@@ -36,35 +40,9 @@ default executables := 33
 default hardware := 97
 
 default configuration := 36
+"""
 
-# AMD SEV-SNP: what was launched is one of the accepted guests.
-executables := 3 if {
-	input.snp.measurement in query_reference_value("snp_launch_measurement")
-}
-
-# AMD SEV-SNP: every part of the platform's firmware is of an accepted version.
-hardware := 2 if {
-	input.snp.reported_tcb_bootloader in query_reference_value("snp_bootloader")
-	input.snp.reported_tcb_microcode in query_reference_value("snp_microcode")
-	input.snp.reported_tcb_snp in query_reference_value("snp_snp_svn")
-	input.snp.reported_tcb_tee in query_reference_value("snp_tee_svn")
-}
-
-# AMD SEV-SNP: 2 if platform and guest policy are exactly as published; 3 if at least nobody can look inside.
-configuration := 2 if {
-	input.snp.policy_debug_allowed == false
-	input.snp.policy_migrate_ma == false
-	input.snp.platform_smt_enabled == query_reference_value("snp_smt_enabled")
-	input.snp.platform_tsme_enabled == query_reference_value("snp_tsme_enabled")
-	input.snp.policy_abi_major == query_reference_value("snp_guest_abi_major")
-	input.snp.policy_abi_minor == query_reference_value("snp_guest_abi_minor")
-	input.snp.policy_single_socket == query_reference_value("snp_single_socket")
-	input.snp.policy_smt_allowed == query_reference_value("snp_smt_allowed")
-} else := 3 if {
-	input.snp.policy_debug_allowed == false
-	input.snp.policy_migrate_ma == false
-}
-
+_IDENTIFIERS = """\
 # What the init data's agent policy says about the workload: bound to the evidence, and enforced by the guest.
 extensions := [{
 	"name": "ear.trustee.identifiers",
@@ -89,7 +67,15 @@ users := {"container_uids": found} if {
 } else := {}
 """
 
-DEFAULTS: Mapping[str, str] = {"cpu": DEFAULT_CPU}
+
+def _policy(*rules: str) -> str:
+    return "\n".join([_HEAD, *rules])
+
+
+DEFAULT_CPU = _policy(*CPU_RULES.values(), _IDENTIFIERS)
+DEFAULT_GPU = _policy(GPU_RULES)
+DEFAULT_SWITCH = _policy(SWITCH_RULES)
+DEFAULTS: Mapping[str, str] = {"cpu": DEFAULT_CPU, "gpu": DEFAULT_GPU, "switch": DEFAULT_SWITCH}
 """By class of the evidence. A class without a default is refused until its owner sets a policy."""
 
 RESOURCE_ALLOW_AFFIRMING = """\

@@ -3,6 +3,8 @@
 SEV-SNP: the report was asked for at VMPL 0, by the most privileged software of the guest, and is of version 3 or later,
 which says on what processor it was made. A tenant that runs otherwise lists what it accepts, by name: a document
 ``{"vmpls": [0, 1], "report_versions": [3, 4, 5]}``, kept beside its policies; a member left out keeps its default.
+
+Nobody can list a revoked TCB, nor a CSV report whose fields nothing binds.
 """
 
 from __future__ import annotations
@@ -71,14 +73,37 @@ def _invalid(field: str, expected: str, got: object) -> PolicyInvalid:
     )
 
 
+_TCB = ("tcb_status", "platform_tcb_status", "qe_tcb_status", "tdx_module_tcb_status")
+REVOKED = "Revoked"
+_SNP_CLAIMS: Mapping[str, tuple[str | None, str]] = {  # which claim has the VMPL, and which the version of the report
+    "snp": ("vmpl", "report_version"),
+    "az-snp-vtpm": (None, "snp_report_version"),  # the paravisor's, whose VMPL 0 the verifier has checked
+}
+
+
 def unmet(tee: str, claims: Mapping[str, JsonValue], snp: SnpRequirements = DEFAULT) -> tuple[Mismatch, ...]:
-    """The requirements that these claims (Adyton's names) do not satisfy. A claim that is not there satisfies none."""
-    if tee != "snp":
-        return ()
+    """The requirements that these claims (Adyton's names) do not satisfy. A claim that is not there satisfies none.
+
+    SEV-SNP: VMPL and version of the report. Every other TEE: no part of the TCB is revoked. Hygon CSV: the report's fields are
+    bound to what was expected of it.
+    """
     found = []
-    for name, accepted in (("vmpl", snp.vmpls), ("report_version", snp.report_versions)):
-        got = claims.get(name)
-        if isinstance(got, bool) or not isinstance(got, int) or got not in accepted:
-            expected = cast("JsonValue", sorted(accepted))
-            found.append(Mismatch("hardware", name, f"{name}_not_accepted", expected=expected, got=got))
+    if tee in _SNP_CLAIMS:
+        vmpl, version = _SNP_CLAIMS[tee]
+        wanted = ((vmpl, "vmpl", snp.vmpls), (version, "report_version", snp.report_versions))
+        for claim, name, accepted in wanted:
+            if claim is None:
+                continue
+            got = claims.get(claim)
+            if isinstance(got, bool) or not isinstance(got, int) or got not in accepted:
+                expected = cast("JsonValue", sorted(accepted))
+                found.append(Mismatch("hardware", name, f"{name}_not_accepted", expected=expected, got=got))
+        return tuple(found)
+    revoked = [name for name in _TCB if claims.get(name) == REVOKED]
+    found += [
+        Mismatch("hardware", name, "tcb_revoked", expected="a TCB that is not revoked", got=REVOKED) for name in revoked
+    ]
+    if tee == "csv" and claims.get("fields_bound") is not True:
+        got = claims.get("fields_bound")
+        found.append(Mismatch("hardware", "fields_bound", "fields_unbound", expected=True, got=got))
     return tuple(found)

@@ -31,6 +31,7 @@ from adyton.rats.types import JsonValue, VerifiedEvidence
 MAX_DOCUMENTS = 512
 MAX_DOCUMENT = 16 * 1024
 _ADDITIONAL = "additional-evidence"
+_BY_PCR = frozenset({"az-snp-vtpm", "az-tdx-vtpm", "tpm"})  # a PCR does not say what it was extended with
 _ENCODE = msgspec.json.Encoder().encode  # tells what Python's ``==`` does not: true from 1
 
 
@@ -61,15 +62,19 @@ class Appraiser:
         """
         view = self._book.view(tenant, now)
         claims = self._init_data_claims(verified[0], init_data) if init_data is not None else None
+        host_data = _host_data(verified[0], init_data)
         counts: dict[str, int] = {}
         appraisals = []
         for index, item in enumerate(verified):
             number = counts.get(item.tee_class, 0)
             counts[item.tee_class] = number + 1
             policy = self._book.attestation(view, item.tee_class)
-            document = annotated.evidence(item, runtime_data, claims) if not index else _device(item, runtime_data)
+            if not index:
+                document = annotated.evidence(item, runtime_data, claims, host_data)
+            else:
+                document, host_data = _device(item, runtime_data), b""
             appraisals.append(
-                await self._appraise_one(tenant, view, item, f"{item.tee_class}{number}", document, policy)
+                await self._appraise_one(tenant, view, item, f"{item.tee_class}{number}", document, policy, host_data)
             )
         return AttestationResult(
             appraisals=tuple(appraisals),
@@ -86,6 +91,7 @@ class Appraiser:
         name: str,
         document: dict[str, JsonValue],
         policy: AcceptedPolicy,
+        host_data: bytes,
     ) -> Appraisal:
         key, results = self._engine.remembered(policy, ATTESTATION_RULES, document, view.data_key)
         concluded = self._concluded.get(key) if results is not None else None
@@ -96,7 +102,7 @@ class Appraiser:
             concluded = vector.from_rules(claimed, present=present), vector.extensions(extra, present=extended)
             self._concluded.put(key, concluded)
         failed = requirements.unmet(item.tee, item.claims, view.snp)
-        measurement = item.coco_claims.get("measurement")
+        measurement = item.claims.get("measurement")
         return Appraisal(
             name=name,
             tee=item.tee,
@@ -104,40 +110,38 @@ class Appraiser:
             policy_id=DEFAULT_ID,
             policy_digest=policy.digest,
             annotated=document,
-            mismatches=failed + self._mismatches(view, item),
+            mismatches=failed + self._mismatches(view, item, document),
             root=item.root,
             root_fingerprint=item.root_fingerprint,
             measurement=measurement if isinstance(measurement, str) else "",
-            host_data=item.init_data.hex(),
+            host_data=host_data.hex(),
             extensions=concluded[1],
         )
 
-    def _mismatches(self, view: TenantView, item: VerifiedEvidence) -> tuple[Mismatch, ...]:
-        key = (item.tee, view.data_key, _ENCODE(explain.relevant(item.tee, item.coco_claims)))
+    def _mismatches(
+        self, view: TenantView, item: VerifiedEvidence, document: Mapping[str, JsonValue]
+    ) -> tuple[Mismatch, ...]:
+        deprecated = view.references.deprecated  # which no policy sees, so that it is not in the data's key
+        key = (item.tee, view.data_key, deprecated, _ENCODE(explain.relevant(item.tee, document)))
         found = self._explained.get(key)
         if found is None:
-            found = explain.mismatches(item.tee, item.coco_claims, view.references)
+            found = explain.mismatches(item.tee, document, view.references)
             self._explained.put(key, found)
         return found
 
     def _init_data_claims(self, primary: VerifiedEvidence, init_data: InitData) -> dict[str, JsonValue]:
-        try:
-            expected = binding.init_data_field(
-                init_data.raw, length=len(primary.init_data), algorithm=init_data.algorithm
-            )
-        except ValueError:
-            expected = b""  # a digest that the field cannot hold is never cut to fit
-        if not expected or not hmac.compare_digest(expected, primary.init_data):
+        expected = binding.expected_init_data(primary.tee, init_data.raw, init_data.algorithm)
+        if not hmac.compare_digest(expected, primary.init_data):
             raise BindingMismatch(
                 "the init data is not the one that the evidence was made for",
                 code="init_data_mismatch",
                 tee=primary.tee,
                 field="init_data",
-                expected=expected or None,
+                expected=expected,
                 got=primary.init_data,
                 spec="kbs-protocol 1.10",
             )
-        key = (init_data.algorithm, expected)
+        key = (primary.tee, init_data.algorithm, expected)
         claims = self._documents.get(key)
         if claims is None:
             claims = annotated.init_data_claims(init_data)
@@ -150,7 +154,14 @@ def _value(result: JsonValue | Absent) -> tuple[JsonValue, bool]:
     return (None, False) if isinstance(result, Absent) else (result, True)
 
 
+def _host_data(primary: VerifiedEvidence, init_data: InitData | None) -> bytes:
+    """The digest of the document that the TEE was started for, once checked against the evidence, or as that says it."""
+    if init_data is not None and primary.tee in _BY_PCR:
+        return init_data.digest
+    return binding.document_digest(primary.tee, primary.init_data)
+
+
 def _device(item: VerifiedEvidence, runtime_data: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
     """A device binds nonce and key only; init data is the primary's."""
     own = {name: value for name, value in runtime_data.items() if name != _ADDITIONAL}
-    return annotated.evidence(item, own, None)
+    return annotated.evidence(item, own, None, b"")

@@ -116,11 +116,9 @@ class Delivery:
         """Write down a refusal, with what about the evidence is not as the reference values say; the row's number."""
         found: tuple[Mismatch, ...] = ()
         if isinstance(error, ReleaseRefused):
-            primary = holder.claims.primary
-            facts = primary.evidence.get(primary.tee)
-            if isinstance(facts, dict):
-                references = self._store.references.snapshot(tenant, asked.at)
-                found = explain.mismatches(primary.tee, facts, references)
+            references = self._store.references.snapshot(tenant, asked.at)
+            for submodule in holder.claims.submodules:
+                found += explain.mismatches(submodule.tee, submodule.evidence, references)
         return await self._auditor.release_refused(
             tenant,
             path,

@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import cast
 
 import msgspec
 
@@ -28,7 +27,6 @@ from adyton.errors import (
     BindingMismatch,
     DocumentInvalid,
     FreshnessFailed,
-    MalformedEvidence,
     NotPermitted,
     SessionInvalid,
     UnsupportedEvidence,
@@ -38,10 +36,14 @@ from adyton.protocol.initdata import InitData
 from adyton.rats import binding
 from adyton.rats.types import Nonce, Revocation, TrustAnchors, VerifiedEvidence
 from adyton.stores.sqlite import Store
-from adyton.wire import b64, strict_json
+from adyton.tee import composite
+from adyton.tee.sample.anybody import ANYBODY
+from adyton.wire import b64
 
-# Length of the field that holds the init data's digest, by TEE; a TEE that is not here is not verified here.
-INIT_DATA_FIELD = {"snp": 32}
+# What may stand beside the CPU's evidence, and never in its place; and what is verified only by who asked for it.
+_NO_PRIMARY = frozenset({"nvidia", "sampledevice", "se"})
+_SAMPLE = "sample"
+PRIMARIES = frozenset(rcar.TEES & tee.ROOMS.keys() - _NO_PRIMARY - {_SAMPLE})
 _ENCODER = msgspec.json.Encoder()
 
 
@@ -52,6 +54,11 @@ class Verifying:
     anchors: TrustAnchors
     endorsements: Endorsements
     remembered: tee.Remembered
+
+    @property
+    def primaries(self) -> frozenset[str]:
+        """The TEEs whose evidence may come; sample evidence only where anybody is believed."""
+        return PRIMARIES | {_SAMPLE} if ANYBODY in self.anchors.custom else PRIMARIES
 
 
 class Handshake:
@@ -72,6 +79,7 @@ class Handshake:
         self._appraiser = appraiser
         self._auditor = auditor
         self._verifying = verifying
+        self._primaries = verifying.primaries
         self._session_seconds = session_seconds
         self._token_seconds = token_seconds
         self._secure = secure
@@ -85,12 +93,12 @@ class Handshake:
                 f"KBS client protocol version mismatch: expect ={rcar.VERSION} while the request is {request.version[:20]}",
                 code="version_mismatch",
             )
-        if request.tee not in INIT_DATA_FIELD:
+        if request.tee not in self._primaries:
             raise UnsupportedEvidence(
                 "evidence of this TEE is not verified here",
                 code="tee_unsupported" if request.tee in rcar.TEES else "tee_unknown",
                 tee=request.tee[:40],
-                expected=sorted(INIT_DATA_FIELD),
+                expected=sorted(self._primaries),
                 got=request.tee[:40],
             )
         try:
@@ -123,12 +131,12 @@ class Handshake:
                 field="runtime-data.nonce",
                 spec="kbs-protocol 1.4",
             )
-        _no_devices(request.additional)
         document = _init_data(request)
         verified = self._verify(opened, request, document, at)
-        result = await self._appraiser.appraise(tenant, [verified], request.runtime_data_claims, document, at)
+        result = await self._appraiser.appraise(tenant, verified, request.runtime_data_claims, document, at)
         ends = int(min(now + self._token_seconds, result.expires.timestamp()))
-        payload = ear.claims(result, issued=at, expires=datetime.fromtimestamp(ends, UTC))
+        brief = bool(request.additional)  # which the token need not carry once more
+        payload = ear.claims(result, issued=at, expires=datetime.fromtimestamp(ends, UTC), verbose=not brief)
         payload["adyton"] = {"tenant": tenant, "generation": result.generation}
         claims = _ENCODER.encode(payload)
         expires = min(opened.expires, ends)
@@ -145,29 +153,22 @@ class Handshake:
 
     def _verify(
         self, opened: Challenged, request: rcar.Attestation, document: InitData | None, now: datetime
-    ) -> VerifiedEvidence:
+    ) -> tuple[VerifiedEvidence, ...]:
         expected = None
         if document is not None:
-            length = INIT_DATA_FIELD[opened.tee]
-            try:
-                expected = binding.init_data_field(document.raw, length=length, algorithm=document.algorithm)
-            except ValueError as error:
-                raise DocumentInvalid(
-                    "the init data's digest does not fit the TEE's field",
-                    code="init_data_algorithm",
-                    field="init-data",
-                    expected=f"a digest of at most {length} bytes",
-                    got=document.algorithm,
-                ) from error
+            expected = binding.expected_init_data(opened.tee, document.raw, document.algorithm)
         verifying = self._verifying
-        return tee.verify(
+        return composite.verify(
             opened.tee,
             request.primary,
+            request.additional,
+            nonce=request.nonce,
+            tee_public_key=request.key.members,
+            algorithm=opened.algorithm,
             endorsements=verifying.endorsements.current,
             now=now,
             anchors=verifying.anchors,
             revocation=Revocation.REQUIRED,
-            report_data=request.report_data(opened.algorithm),
             init_data=expected,
             remembered=verifying.remembered,
         )
@@ -208,25 +209,3 @@ def _init_data(request: rcar.Attestation) -> InitData | None:
 def _parsed(raw: bytes) -> InitData:
     """A fleet sends few documents; what one says is a function of its bytes."""
     return initdata.parse(raw)
-
-
-def _no_devices(additional: str) -> None:
-    """Devices beside the CPU are read, named and refused: none of their kinds is verified here."""
-    if not additional:
-        return
-    try:
-        devices = strict_json.parse(additional, max_size=rcar.MAX_BODY)
-    except ValueError as error:
-        raise MalformedEvidence(
-            f"additional evidence cannot be read: {error}", code="additional_evidence_malformed"
-        ) from error
-    if not isinstance(devices, dict) or not devices:
-        raise MalformedEvidence("additional evidence is not an object of TEEs", code="additional_evidence_malformed")
-    names = sorted(cast("dict[str, object]", devices))
-    raise UnsupportedEvidence(
-        f"evidence of additional devices is not verified here: {', '.join(names)[:100]}",
-        code="additional_evidence_unsupported",
-        field="additional_evidence",
-        got=[name[:40] for name in names[:10]],
-        hint="attest without devices, or leave them out of what the policy needs",
-    )

@@ -36,7 +36,7 @@ MAX_ACCEPTED = 256
 MAX_VIEWS = 1024
 _SORTED = msgspec.json.Encoder(order="sorted")
 _KINDS: tuple[PolicyKind, ...] = ("attestation", "resource", "requirements")
-_USED = frozenset({*(f"{defaults.DEFAULT_ID}_{name}" for name in ("cpu", "gpu")), RESOURCE_POLICY, SNP_REQUIREMENTS})
+_USED = frozenset({*(f"{defaults.DEFAULT_ID}_{name}" for name in defaults.DEFAULTS), RESOURCE_POLICY, SNP_REQUIREMENTS})
 _ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,127}\Z")
 
 

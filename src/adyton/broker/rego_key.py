@@ -14,6 +14,7 @@ from adyton.rats.types import JsonValue
 
 MAX_KEY = 8 * 1024
 _ABSENT = (KeyError, IndexError, TypeError)
+_Group = tuple[Path, Sequence[Any], Callable[[Any], Sequence[Any]], int]
 _encode = msgspec.json.Encoder().encode  # tells what Python's ``==`` does not: true from 1
 
 
@@ -22,26 +23,37 @@ class Reader:
 
     def __init__(self, paths: Sequence[Path], tests: Sequence[Path]) -> None:
         self._tests = tests
-        # Neighbours with the same parent are fetched together, in one step where all of them are there.
-        self._groups: list[tuple[Path, Sequence[Any], Callable[[Any], Sequence[Any]]]] = []
-        for parent, group in groupby(paths, key=lambda path: path[:-1]):
-            names = [path[-1] for path in group]
-            self._groups.append((parent, names, itemgetter(*names) if len(names) > 1 else _only(names[0])))
+        # Neighbours with the same parent are fetched together, in one step where all of them are there. What has the same
+        # first name is passed over in one step where that is not there: a policy knows many TEEs, a document is of one.
+        self._roots: list[tuple[str | int | None, int, list[_Group]]] = []
+        number = 0
+        for root, under in groupby(paths, key=lambda path: path[0] if len(path) > 1 else None):
+            groups: list[_Group] = []
+            first = number
+            for parent, group in groupby(under, key=lambda path: path[:-1]):
+                names = [path[-1] for path in group]
+                together = itemgetter(*names) if len(names) > 1 else _only(names[0])
+                groups.append((parent, names, together, number))
+                number += len(names)
+            self._roots.append((root, ((1 << (number - first)) - 1) << first, groups))
 
     def key(self, document: Mapping[str, JsonValue]) -> Hashable:
         """The same for two documents only if no policy that reads these places can tell them apart; ``None``: too long."""
-        missing, number = 0, 0
+        missing = 0
         values: list[object] = []
-        for parent, names, together in self._groups:
-            found = _descend(document, parent)
-            if found is None:
-                missing |= ((1 << len(names)) - 1) << number
-            else:
+        for root, all_of_them, groups in self._roots:
+            if root is not None and root not in document:
+                missing |= all_of_them
+                continue
+            for parent, names, together, number in groups:
+                found = _descend(document, parent)
+                if found is None:
+                    missing |= ((1 << len(names)) - 1) << number
+                    continue
                 try:
                     values += together(found)
                 except _ABSENT:
                     missing |= _each(found, names, values) << number
-            number += len(names)
         encoded = _encode(values)
         if len(encoded) > MAX_KEY:
             return None

@@ -6,8 +6,8 @@ Three conditions, all of them, and every reason why not is collected:
    that is configured, ``hardware`` is exactly 32, and everything else that the policy sets is below 32 with something
    affirmed among it. No policy can lift this.
 2. **Binding.** The resource names the attester by document, image, signer or policy, or says that any accepted workload
-   may have it. Document and image count only if the tenant's reference values list the measurement: what says which
-   document it runs must itself be known. No binding, no release.
+   may have it. Document and image count only if the tenant's reference values list what runs, the measurement and, where the
+   TEE has them, the registers of what was booted: what says which document it runs must itself be known. No binding, no release.
 3. **Resource policy**, where the tenant has set one (kbs-protocol 1.12). It narrows, it never widens.
 
 Reasons are written ``code: text``; they go into the audit log, for the owner's eyes.
@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 
-from adyton.appraisal.explain import measurement_accepted
+from adyton.appraisal.explain import guest_accepted
 from adyton.appraisal.rego_check import RESOURCE_DATA
 from adyton.broker.policies import RESOURCE_RULES, PolicyBook, TenantView
 from adyton.broker.rego import RegoEngine
@@ -143,11 +143,11 @@ class Releaser:
             return "", [_UNBOUND]
         primary = claims.primary
         reasons = []
-        known = measurement_accepted(primary.tee, primary.measurement, view.references)
+        known = guest_accepted(primary.tee, primary.evidence, view.references)
         if binding.workloads or binding.images:
             if not known:
                 reasons.append(
-                    f"measurement_unknown: no reference value lists the measurement {primary.measurement or 'at all'}"
+                    f"measurement_unknown: reference values do not list what runs, measured as {primary.measurement or 'nothing'}"
                 )
             elif any(_names(entry, primary) for entry in binding.workloads):
                 return "workload", []

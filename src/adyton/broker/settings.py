@@ -9,6 +9,7 @@ import msgspec
 
 from adyton.config import Environment
 from adyton.errors import ConfigError
+from adyton.tee.sample.anybody import ANYBODY
 
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}\Z")
 _TENANT = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\Z")
@@ -19,6 +20,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     ``names`` are further ones for the certificate that the broker makes itself.
     ``development_roots``: fingerprints (SHA-256 of the root key's SPKI, hex) of roots without hardware behind them.
+    ``trust_sample_evidence``: believe evidence that anybody can write (CoCo's ``sample``); development only.
+    ``collateral_cache``: a directory of fetched endorsements; empty for none. ``fetch_endorsements``: ask for what is not there.
     ``keep_broken_policies``: start although a tenant's policy no longer compiles; that tenant then gets nothing.
     ``tenant_hosts`` maps a configured host name to its tenant; everything else goes by the URL's path.
     Seconds and bytes throughout; ``max_in_flight`` and ``max_connections`` count per worker.
@@ -36,6 +39,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tenant_hosts: dict[str, str] = {}
     root_key_file: str = ""
     admin_token_file: str = ""
+    trust_sample_evidence: bool = False
+    collateral_cache: str = ""
+    fetch_endorsements: bool = False
     keep_broken_policies: bool = False
     workers: int = 1
     session_seconds: int = 300
@@ -63,6 +69,11 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return Path(self.admin_token_file) if self.admin_token_file else self.directory / "admin.token"
 
     @property
+    def trusted_fingerprints(self) -> frozenset[str]:
+        """Roots without hardware behind them whose evidence may count here, in hex; among them the one that is none."""
+        return frozenset([*self.development_roots, *([ANYBODY.hex()] if self.trust_sample_evidence else [])])
+
+    @property
     def tls(self) -> bool:
         """Whether the broker speaks TLS."""
         return bool(self.certificate)
@@ -88,6 +99,28 @@ def check(settings: Settings) -> Settings:
             spec="contracts 3",
             hint="add --environment development, or leave --trust-dev-root out",
         )
+    if ANYBODY.hex() in settings.development_roots:
+        raise ConfigError(
+            "this is no root: it stands for evidence that anybody can write",
+            code="development_root_refused",
+            field="trust-dev-root",
+            got=ANYBODY.hex(),
+            spec="contracts 3",
+            hint="--trust-sample-evidence says what it does",
+        )
+    if settings.trust_sample_evidence and not environment.may_trust_development_roots:
+        allowed = [item.value for item in Environment if item.may_trust_development_roots]
+        raise ConfigError(
+            f"sample evidence can be written by anybody, and this is {environment.value}",
+            code="sample_evidence_refused",
+            field="environment",
+            expected=allowed,
+            got=environment.value,
+            spec="contracts 3",
+            hint="leave --trust-sample-evidence out",
+        )
+    if settings.fetch_endorsements and not settings.collateral_cache:
+        raise _wrong("collateral-cache", "a directory, where endorsements are fetched", "none")
     if not 1 <= settings.workers <= 256:
         raise _wrong("workers", "1 to 256", settings.workers)
     if not 0 <= settings.port < 65536:

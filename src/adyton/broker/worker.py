@@ -71,12 +71,12 @@ class Program:
         self._endorsements = Endorsements(settings.endorsements)
         self._current = Current(keys.load(store.secrets, time.time()))
         environment = Environment(settings.environment)
-        anchors = TrustAnchors(custom=frozenset(bytes.fromhex(root) for root in settings.development_roots))
+        roots = settings.trusted_fingerprints
+        anchors = TrustAnchors(custom=frozenset(bytes.fromhex(root) for root in roots))
         self._engine = RegoEngine()
         book = PolicyBook(store, self._engine)
         auditor = Auditor(store)
         self._checkpoints = Checkpoints(store)
-        roots = frozenset(settings.development_roots)
         releaser = Releaser(book, self._engine, environment=environment, development_roots=roots)
         verifying = Verifying(anchors, self._endorsements, tee.Remembered())
         handshake = Handshake(

@@ -39,6 +39,21 @@ def broker() -> None:
     type=click.Path(exists=True, path_type=Path),
     help="Certificates and CRLs: a file or directory; read again when it changes, or on SIGHUP.",
 )
+@click.option(
+    "--trust-sample-evidence",
+    is_flag=True,
+    help="Believe evidence that ANYBODY can write (CoCo's sample). Only in development, ci and test.",
+)
+@click.option(
+    "--collateral-cache",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Endorsements that were fetched, used where --endorsements do not do; made if absent.",
+)
+@click.option(
+    "--fetch-endorsements",
+    is_flag=True,
+    help="Ask the vendors' services for endorsements that are in neither; slow for who attests first.",
+)
 @click.option("--workers", type=int, default=1, show_default=True, help="Worker processes.")
 @click.option("--tenant-host", multiple=True, metavar="HOST=TENANT", help="A host name that is a tenant's.")
 @click.option("--root-key-file", type=click.Path(dir_okay=False, path_type=Path), help="32 bytes that seal the data.")
@@ -73,6 +88,9 @@ def serve(data: Path | None, listen: str, tls: bool | None, **options: Any) -> N
         environment=options["environment"],
         development_roots=[root.lower().removeprefix("sha256:") for root in options["trust_dev_root"]],
         endorsements=[_absolute(path) for path in options["endorsements"]],
+        trust_sample_evidence=options["trust_sample_evidence"],
+        collateral_cache=_absolute(options["collateral_cache"]),
+        fetch_endorsements=options["fetch_endorsements"],
         tenant_hosts={name.lower(): tenant for name, _, tenant in hosts},
         root_key_file=_absolute(options["root_key_file"]),
         keep_broken_policies=options["keep_broken_policies"],
@@ -122,7 +140,11 @@ def _announce(listening: object) -> None:
         _warn("no TLS on an address that others reach: the admin token and what owners send can be read on the way.")
     for root in settings.development_roots:
         _warn(f"development root {root} is trusted: NO HARDWARE PROTECTION stands behind its evidence.")
-    if not settings.endorsements:
+    if settings.trust_sample_evidence:
+        _warn(
+            "SAMPLE EVIDENCE IS BELIEVED: whoever reaches this broker can claim to run anything. It protects NOTHING."
+        )
+    if not settings.endorsements and not settings.collateral_cache:
         _warn("no --endorsements: without the endorser's CRL every piece of evidence is refused.")
 
 

@@ -20,33 +20,72 @@ from adyton.protocol.initdata import InitData
 from adyton.rats.types import JsonValue, VerifiedEvidence
 
 _TOML = ("cdh.toml", "aa.toml")
+_EVENTS = "uefi_event_logs"
 _AGENT_POLICY = "policy.rego"
 _AGENT_POLICY_DATA = "policy_data := "
 
 
 def evidence(
-    verified: VerifiedEvidence, runtime_data: Mapping[str, JsonValue], init_data_claims: Mapping[str, JsonValue] | None
+    verified: VerifiedEvidence,
+    runtime_data: Mapping[str, JsonValue],
+    init_data_claims: Mapping[str, JsonValue] | None,
+    host_data: bytes,
 ) -> dict[str, JsonValue]:
-    """Annotated evidence of one verified piece. The member named after the TEE holds its claims under CoCo's names."""
-    measurement = verified.coco_claims.get("measurement")
+    """Annotated evidence of one verified piece. The member named after the TEE holds its claims under CoCo's names.
+
+    ``host_data``: the digest of the document that the TEE was started for, empty where it does not say.
+    """
+    coco = dict(verified.coco_claims)
+    claims = verified.claims
+    measurement = claims.get("measurement")
+    own: dict[str, JsonValue] = {
+        "tee": verified.tee,
+        "root": verified.root.value,
+        "root_fingerprint": verified.root_fingerprint,
+        "measurement": measurement if isinstance(measurement, str) else "",
+        "host_data": host_data.hex(),
+        "unchecked": list(verified.unchecked),
+    }
+    if verified.tee != "snp":  # whose claims under CoCo's names say all of it
+        own["debug"] = claims.get("debug")
+        own["tcb_status"] = claims.get("tcb_status")
+        own["tcb"] = dict(verified.tcb)
+    if _EVENTS in coco:
+        own["boot"] = _boot(coco[_EVENTS])
     annotated: dict[str, JsonValue] = {
         "report_data": verified.report_data.value.hex(),
         "runtime_data_claims": dict(runtime_data),
-        verified.tee: dict(verified.coco_claims),
-        "adyton": {
-            "tee": verified.tee,
-            "root": verified.root.value,
-            "root_fingerprint": verified.root_fingerprint,
-            "measurement": measurement if isinstance(measurement, str) else "",
-            "host_data": verified.init_data.hex(),
-            "unchecked": list(verified.unchecked),
-        },
+        verified.tee: coco,
+        "adyton": own,
     }
     if verified.init_data:
         annotated["init_data"] = verified.init_data.hex()
     if init_data_claims is not None:
         annotated["init_data_claims"] = dict(init_data_claims)
     return annotated
+
+
+def _boot(events: JsonValue) -> dict[str, JsonValue]:
+    """The digests of kernel and command line as a TD's firmware measured them, for a policy to look up by a short path.
+
+    As CoCo's policy finds them (kbs-protocol 2.6): by type and label of the event. Labels are nobody's signed word, the
+    digests are: a policy that lists the registers as well knows what they are.
+    """
+    kernel: list[JsonValue] = []
+    parameters: list[JsonValue] = []
+    for event in events if isinstance(events, list) else ():
+        if not isinstance(event, dict):
+            continue
+        details, digests, kind = event.get("details"), event.get("digests"), event.get("type_name")
+        if not isinstance(details, dict) or not isinstance(digests, list):
+            continue
+        found = [item.get("digest") for item in digests if isinstance(item, dict)]
+        paths = details.get("device_paths")
+        if kind == "EV_EFI_BOOT_SERVICES_APPLICATION" and isinstance(paths, list) and "File(kernel)" in paths:
+            kernel += found
+        elif kind == "EV_EVENT_TAG" and details.get("string") == "LOADED_IMAGE::LoadOptions":
+            parameters += found
+    return {"kernel": kernel, "parameters": parameters}
 
 
 def init_data_claims(init_data: InitData) -> dict[str, JsonValue]:

@@ -5,7 +5,7 @@ enough. Without any it is *empty*, and an empty binding is never released; nothi
 
 ==========================  ==========================================================================================
 ``workloads``               ``sha256:<hex>`` of a workload document (HOST_DATA), run by any guest whose measurement the
-                            tenant's reference values accept; or ``<96 hex>/sha256:<hex>``, measurement and document
+                            tenant's reference values accept; or ``<hex>/sha256:<hex>``, measurement and document
 ``images``                  ``sha256:<hex>``: manifest digest in the attested workload document (``image``)
 ``signers``                 ``sha256:<hex>``: SPKI of a key whose signature the attested document carries
 ``policy``                  Rego text, ``data.policy.allow`` over the claims (kbs-protocol 1.12)
@@ -27,8 +27,9 @@ from adyton.rats.types import Digest
 MAX_ENTRIES = 1000
 MAX_POLICY = 256 * 1024
 
-_MEASUREMENT = re.compile(r"[0-9a-f]{96}\Z")
-_BARE_DIGEST = re.compile(r"\A([0-9a-f]{96}/)?([0-9a-f]{64})\Z")
+# SHA-256 (enclaves, CSV), SHA-384 (SNP, TDX, Nitro), SHA-512 (some CCA realms)
+_MEASUREMENT = re.compile(r"(?:[0-9a-f]{64}|[0-9a-f]{96}|[0-9a-f]{128})\Z")
+_BARE_DIGEST = re.compile(r"\A((?:[0-9a-f]{64}|[0-9a-f]{96}|[0-9a-f]{128})/)?([0-9a-f]{64})\Z")
 
 
 class Binding(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -48,7 +49,7 @@ class Binding(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
 
 @dataclass(frozen=True, slots=True)
 class WorkloadIdentity:
-    """What runs a workload and what it is. ``measurement`` 48 bytes in hex, or ``None``: any accepted one."""
+    """What runs a workload and what it is. ``measurement`` in hex (32, 48 or 64 bytes), or ``None``: any accepted one."""
 
     document: Digest
     measurement: str | None = None
@@ -58,11 +59,11 @@ class WorkloadIdentity:
         """Read one entry of ``Binding.workloads``; ``MalformedRequest`` for anything else."""
         measurement, slash, digest = text.rpartition("/")
         if slash and not _MEASUREMENT.match(measurement):
-            raise _malformed("workloads", "sha256:<hex>, or <96 hex digits of the measurement>/sha256:<hex>", text)
+            raise _malformed("workloads", "sha256:<hex>, or <hex digits of the measurement>/sha256:<hex>", text)
         return cls(document=_sha256("workloads", digest), measurement=measurement or None)
 
     def matches(self, measurement: str, host_data: bytes) -> bool:
-        """Whether evidence with this measurement (hex) and HOST_DATA (32 bytes) is this workload."""
+        """Whether evidence with this measurement (hex), started for a document of this digest, is this workload."""
         return self.document.value == host_data and self.measurement in {None, measurement}
 
 

@@ -17,7 +17,7 @@ from adyton.tee.remembered import Remembered
 if TYPE_CHECKING:  # whoever only parses evidence (an attester) needs no certificates
     from adyton.crypto.x509 import EndorsementSet
 
-__all__ = ["FIELD_SIZES", "ROOMS", "WIRE_NAMES", "Remembered", "show", "verify"]
+__all__ = ["FIELD_SIZES", "ROOMS", "WIRE_NAMES", "Remembered", "show", "verify", "verify_each"]
 
 # TEE (wire name) -> the module that verifies its evidence
 ROOMS = {
@@ -114,6 +114,36 @@ def verify(
         remembered=remembered,
         trail=trail,
     )
+
+
+def verify_each(
+    tee: str,
+    evidence: bytes,
+    *,
+    endorsements: EndorsementSet,
+    now: datetime,
+    anchors: TrustAnchors,
+    revocation: Revocation = Revocation.REQUIRED,
+    report_data: ReportData | None = None,
+    remembered: Remembered | None = None,
+    trail: list[Check] | None = None,
+) -> tuple[VerifiedEvidence, ...]:
+    """As ``verify``, with one result for each device where one piece of evidence speaks of several, in its order."""
+    room = _room(tee)
+    several = getattr(room, "verify_devices", None)
+    how = several if several is not None else room.verify
+    found = how(
+        evidence,
+        endorsements=endorsements,
+        now=now,
+        anchors=anchors,
+        revocation=revocation,
+        report_data=report_data,
+        init_data=None,
+        remembered=remembered,
+        trail=trail,
+    )
+    return cast("tuple[VerifiedEvidence, ...]", found if several is not None else (found,))
 
 
 def show(tee: str, evidence: bytes) -> dict[str, JsonValue]:

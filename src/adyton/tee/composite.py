@@ -15,8 +15,9 @@ import msgspec
 from adyton.crypto.x509 import EndorsementSet
 from adyton.errors import EvidenceError, MalformedEvidence
 from adyton.rats import binding
-from adyton.rats.types import Check, ReportData, Revocation, TrustAnchors, VerifiedEvidence
+from adyton.rats.types import Check, Revocation, TrustAnchors, VerifiedEvidence
 from adyton.tee import verify as verify_one
+from adyton.tee import verify_each
 from adyton.tee.remembered import Remembered
 from adyton.wire import strict_json
 
@@ -60,7 +61,7 @@ def verify(
     remembered: Remembered | None = None,
     trail: list[Check] | None = None,
 ) -> tuple[VerifiedEvidence, ...]:
-    """Verify the primary evidence, then every device's; the primary comes first. All verify, or the first error leaves.
+    """Verify the primary evidence, then every device's: one result each, the primary's first; or the first error leaves.
 
     ``nonce``: the text of the challenge; ``tee_public_key``: the JWK's known members; ``additional``: the text as sent,
     which is what the primary evidence binds. Errors as ``adyton.tee.verify``; ``EvidenceError`` ``device_class`` if what
@@ -68,31 +69,39 @@ def verify(
     """
     devices = devices_of(additional)
     canonical = binding.primary_object(nonce, tee_public_key, additional)
-
-    def one(name: str, data: bytes, expected: ReportData, init: bytes | None) -> VerifiedEvidence:
-        return verify_one(
+    primary = verify_one(
+        tee,
+        evidence,
+        endorsements=endorsements,
+        now=now,
+        anchors=anchors,
+        revocation=revocation,
+        report_data=binding.expected(tee, canonical, algorithm),
+        init_data=init_data,
+        remembered=remembered,
+        trail=trail,
+    )
+    if primary.tee_class != "cpu":
+        raise _misplaced(tee, "a CPU's TEE", primary.tee_class)
+    if not devices:
+        return (primary,)
+    found = [primary]
+    device_object = binding.device_object(nonce, tee_public_key)
+    for name, data in devices.items():
+        for device in verify_each(
             name,
             data,
             endorsements=endorsements,
             now=now,
             anchors=anchors,
             revocation=revocation,
-            report_data=expected,
-            init_data=init,
+            report_data=binding.expected(name, device_object, algorithm),
             remembered=remembered,
             trail=trail,
-        )
-
-    primary = one(tee, evidence, binding.expected(tee, canonical, algorithm), init_data)
-    if primary.tee_class != "cpu":
-        raise _misplaced(tee, "a CPU's TEE", primary.tee_class)
-    found = [primary]
-    device_object = binding.device_object(nonce, tee_public_key) if devices else b""
-    for name, data in devices.items():
-        device = one(name, data, binding.expected(name, device_object, algorithm), None)
-        if device.tee_class == "cpu":
-            raise _misplaced(name, "a device", device.tee_class)
-        found.append(device)
+        ):
+            if device.tee_class == "cpu":
+                raise _misplaced(name, "a device", device.tee_class)
+            found.append(device)
     return tuple(found)
 
 

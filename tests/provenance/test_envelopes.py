@@ -14,7 +14,7 @@ from securesystemslib.signer import CryptoSigner, SSlibKey
 from tests.provenance import signing
 from tests.provenance.signing import HASH, IN_TOTO, NOW, OTHER, OWNER, P256, P384, RSA, SLSA, STRANGER
 
-from adyton.errors import AdytonError, DocumentInvalid, OwnerError, SignatureInvalid, TooLarge
+from adyton.errors import AdytonError, DocumentInvalid, OwnerError, TooLarge
 from adyton.provenance import Settings, State, plain, provider, read
 from adyton.provenance.provider import UNSIGNED
 
@@ -30,7 +30,7 @@ def refused(document: bytes, who: Any = None, code: str | None = None) -> Adyton
 
 
 def test_strangers_signature_is_refused() -> None:
-    assert isinstance(refused(signing.envelope(signing.plain(), plain.MEDIA_TYPE, STRANGER)), SignatureInvalid)
+    assert isinstance(refused(signing.envelope(signing.plain(), plain.MEDIA_TYPE, STRANGER)), DocumentInvalid)
 
 
 def test_strangers_signature_under_the_owners_key_id_is_refused() -> None:
@@ -72,7 +72,7 @@ def test_one_flipped_bit_never_says_anything_else(at: int, bit: int) -> None:
     changed[at] ^= 1 << bit
     try:
         found = read(bytes(changed), signing.entry(), now=NOW)
-    except (OwnerError, SignatureInvalid):
+    except OwnerError:
         return
     assert found.values == read(SIGNED, signing.entry(), now=NOW).values  # a key id, a member that nobody reads
 

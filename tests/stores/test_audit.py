@@ -307,8 +307,12 @@ def made_old(directory: Path, count: int) -> list[bytes]:
     connection = sqlite3.connect(directory / FILE)
     bodies = []
     with connection:
-        for table in ("audit", "audit_nodes", "checkpoints"):
+        for table in ("audit", "audit_nodes", "checkpoints", '"references"', "published", "providers"):
             connection.execute(f"DROP TABLE {table}")
+        connection.execute(
+            'CREATE TABLE "references" (tenant TEXT NOT NULL, name TEXT NOT NULL, version INTEGER NOT NULL, updated REAL'
+            " NOT NULL, expires REAL, sealed BLOB NOT NULL, PRIMARY KEY (tenant, name)) WITHOUT ROWID, STRICT"
+        )
         connection.execute(
             "CREATE TABLE audit (tenant TEXT NOT NULL, sequence INTEGER NOT NULL, time REAL NOT NULL, body BLOB NOT NULL,"
             " digest BLOB NOT NULL, PRIMARY KEY (tenant, sequence)) WITHOUT ROWID, STRICT"

@@ -8,45 +8,38 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Mapping
-from datetime import UTC, datetime
-from typing import TypeVar, cast
+from datetime import datetime
+from typing import cast
 from urllib.parse import unquote
-
-import msgspec
 
 from adyton import __version__
 from adyton.broker import refusals
 from adyton.broker.answer import Answer
-from adyton.broker.asked import Asked, parse_time
+from adyton.broker.api_bodies import answer as _json
+from adyton.broker.api_bodies import read as _read
+from adyton.broker.api_bodies import stamp as _stamp
+from adyton.broker.asked import Asked
 from adyton.broker.audit_api import AuditApi
 from adyton.broker.checkpoints import Checkpoints
 from adyton.broker.policies import PolicyBook
-from adyton.broker.rego import prepare
-from adyton.errors import DocumentInvalid, MalformedRequest, NotFound, NotPermitted, TooLarge
+from adyton.broker.reference_api import ReferenceApi
+from adyton.errors import MalformedRequest, NotFound, NotPermitted
 from adyton.protocol import release
 from adyton.protocol.admin import (
     POLICY_KINDS,
     About,
     PolicyBody,
     PolicyView,
-    ReferenceBody,
-    ReferenceView,
     ResourceBody,
     ResourceView,
 )
 from adyton.protocol.release import Binding
 from adyton.protocol.resource import ResourcePath
-from adyton.rats.types import JsonValue
 from adyton.stores.policies import PolicyKind, StoredPolicy
-from adyton.stores.references import StoredReference
 from adyton.stores.resources import ResourceInfo
 from adyton.stores.sqlite import Store
-from adyton.wire import strict_json
 
 MAX_POLICY_ID = 128
-_T = TypeVar("_T")
-_ENCODER = msgspec.json.Encoder()
 
 
 class Gate:
@@ -79,6 +72,7 @@ class Admin:
         self.store = store
         self._book = book
         self._audit = AuditApi(store, book, checkpoints)
+        self.references = ReferenceApi(store)
         self._environment = environment
         self._development_roots = development_roots
 
@@ -99,10 +93,8 @@ class Admin:
                 return _json([_policy(policy, text=False) for policy in policies])
             case (_, "policies", kind, name):
                 return self._one_policy(asked, kind, unquote(name))
-            case ("GET", "references"):
-                return _json([_reference(one, asked.now) for one in self.store.references.list(tenant)])
-            case (_, "references", name):
-                return self._one_reference(asked, unquote(name))
+            case (_, "references" | "providers" | "publications" | "revocations", *_):
+                return self.references.handle(asked, parts)
             case (_, "audit", *rest):
                 return self._audit.handle(asked, tuple(rest))
         return refusals.NO_PATH
@@ -168,68 +160,6 @@ class Admin:
         policy = self._book.set(tenant, kind, name, text, now)
         return _json(_policy(policy, text=False), ("policy.set", f"{kind}/{name}"))
 
-    def _one_reference(self, asked: Asked, name: str) -> Answer:
-        match asked.method:
-            case "GET":
-                found = self.store.references.get(asked.tenant, name)
-                if found is None:
-                    raise NotFound(f"there is no reference value {name[:80]!r}", code="reference_absent", field="name")
-                return _json(_reference(found, asked.now))
-            case "PUT":
-                given = _read(asked.body, ReferenceBody)
-                value = cast("JsonValue", given.value)
-                return self.set_reference(asked.tenant, name, value, parse_time(given.expires), asked.now)
-            case "DELETE":
-                self.store.references.delete(asked.tenant, name)
-                return Answer(204, changes=(("reference.delete", name),))
-        return refusals.NO_METHOD
-
-    def set_reference(
-        self, tenant: str, name: str, value: JsonValue, expires: datetime | None, now: datetime
-    ) -> Answer:
-        """Publish one, if policies can be asked about it."""
-        _comparable({name: value})
-        (stored,) = self.store.references.set_all(tenant, {name: value}, expires, now)
-        return _json(_reference(stored, now), ("reference.set", name))
-
-    def set_references(
-        self, tenant: str, values: Mapping[str, JsonValue], expires: datetime | None, now: datetime
-    ) -> Answer:
-        """Publish all or none of them."""
-        _comparable(values)
-        stored = self.store.references.set_all(tenant, values, expires, now)
-        return Answer(200, changes=tuple(("reference.set", one.name) for one in stored))
-
-
-def _read(body: bytes, kind: type[_T]) -> _T:
-    try:
-        strict_json.parse(body, max_size=8 * 1024 * 1024)
-        return msgspec.json.decode(body, type=kind)
-    except strict_json.UNREADABLE as error:
-        raise MalformedRequest(f"the body cannot be read: {str(error)[:200]}", code="body_malformed") from error
-
-
-def _comparable(values: Mapping[str, JsonValue]) -> None:
-    """Refuse a value that would make every appraisal of its tenant fail: too deep, or a number that is not comparable."""
-    for name, value in values.items():
-        try:
-            prepare({"reference": {name: value}})
-        except (MalformedRequest, TooLarge) as error:
-            raise DocumentInvalid(
-                f"a reference value that policies cannot compare: {error.message}",
-                code="reference_not_comparable",
-                field=name[:80],
-                hint="integers of 64 bits, decimals of at most six places, nested at most 62 deep",
-            ) from error
-
-
-def _json(value: object, *changes: tuple[str, str]) -> Answer:
-    return Answer(200, _ENCODER.encode(value), changes=changes)
-
-
-def _stamp(time: datetime) -> str:
-    return time.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-
 
 def _resource(info: ResourceInfo) -> ResourceView:
     return ResourceView(info.path.uri, info.size, info.version, _stamp(info.updated), info.binding)
@@ -238,14 +168,3 @@ def _resource(info: ResourceInfo) -> ResourceView:
 def _policy(policy: StoredPolicy, *, text: bool) -> PolicyView:
     shown = policy.text if text else ""
     return PolicyView(policy.kind, policy.id, policy.digest, policy.version, _stamp(policy.updated), shown)
-
-
-def _reference(stored: StoredReference, now: datetime) -> ReferenceView:
-    return ReferenceView(
-        name=stored.name,
-        value=stored.value,
-        version=stored.version,
-        updated=_stamp(stored.updated),
-        expires=_stamp(stored.expires) if stored.expires else None,
-        expired=stored.expires is not None and stored.expires <= now,
-    )

@@ -64,7 +64,7 @@ class CocoAdmin:
             case ("GET", "reference-value", *rest):
                 name = unquote("/".join(rest))
                 found = store.references.get(tenant, name)
-                if found is None or (found.expires is not None and found.expires <= now):
+                if found is None or not found.counts(now):
                     raise NotFound("there is no such reference value", code="reference_absent")
                 return Answer(200, msgspec.json.encode(found.value))
             case ("POST", "resource", *rest):
@@ -94,7 +94,7 @@ class CocoAdmin:
             raise DocumentInvalid("the payload is not base64 of JSON", code="reference_message") from error
         if not isinstance(values, dict) or not values:
             raise DocumentInvalid("the payload is not an object of values", code="reference_message", field="payload")
-        stored = self._admin.set_references(tenant, cast("dict[str, JsonValue]", values), now + _DEFAULT_LIFE, now)
+        stored = self._admin.references.set_all(tenant, cast("dict[str, JsonValue]", values), now + _DEFAULT_LIFE, now)
         return Answer(200, changes=stored.changes)
 
 

@@ -10,6 +10,7 @@ import click
 
 from adyton.cli.administering import Noun, broker_options, open_admin
 from adyton.cli.output import json_option, print_json, print_table, say
+from adyton.cli.reference_providers import provider
 from adyton.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -17,9 +18,15 @@ if TYPE_CHECKING:
     from adyton.rats.types import JsonValue
 
 
+STATES = ("candidate", "stable", "deprecated")
+
+
 @click.group(cls=Noun)
 def reference() -> None:
-    """Publish, list, show and delete reference values."""
+    """Set, publish, list, show, revoke and delete reference values."""
+
+
+reference.add_command(provider)
 
 
 @reference.command("set")
@@ -63,15 +70,15 @@ def set_(
 @broker_options
 @json_option
 def list_(as_json: bool, **options: Any) -> None:
-    """All of them, expired ones included."""
+    """All of them, with their providers; those that do not count (candidates, expired, revoked) included."""
     with open_admin(**options) as admin:
         views = admin.list_references()
     if as_json:
         for view in views:
             print_json(_built(view))
     else:
-        rows = ((v.name, json.dumps(v.value), f"{v.expires} (expired)" if v.expired else v.expires) for v in views)
-        print_table(("name", "value", "expires"), rows)
+        rows = ((v.name, json.dumps(v.value), v.provider or "by hand", v.state, _until(v)) for v in views)
+        print_table(("name", "value", "provider", "state", "expires"), rows)
 
 
 @reference.command()
@@ -79,12 +86,70 @@ def list_(as_json: bool, **options: Any) -> None:
 @broker_options
 @json_option
 def show(name: str, as_json: bool, **options: Any) -> None:
-    """The value under NAME, as JSON."""
+    """The value under NAME, as JSON; with --json everything that is known of it: provider, proof, validity, state."""
     with open_admin(**options) as admin:
         view = admin.show_reference(name)
     print_json(_built(view) if as_json else view.value)
+    if view.provider:
+        say(f"{view.state}, issue {view.issue} of {view.series}, published by {view.provider}; proof {view.proof}")
     if view.expired:
         say(f"expired on {view.expires}: it matches nothing")
+    elif not view.counts:
+        say(f"{_why_not(view)}: it matches nothing")
+
+
+@reference.command()
+@click.argument(
+    "documents", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path), metavar="DOCUMENT..."
+)
+@click.option("--provider", "provider_name", required=True, metavar="NAME", help="Whose document it is.")
+@click.option(
+    "--state", type=click.Choice(STATES), default="stable", show_default=True, help="What it is published as."
+)
+@broker_options
+@json_option
+def publish(documents: tuple[Path, ...], provider_name: str, state: str, as_json: bool, **options: Any) -> None:
+    """Publish what a provider's signed DOCUMENT states, all of it or nothing.
+
+    Its kind is told by its content: reference values in JSON or SLSA provenance, both in DSSE envelopes; CoRIM; SWID or
+    RIM in XML; an in-toto layout with its links. These are several files: name them all, or the folder that they are in.
+    A candidate stands beside the value in force and matches nothing until the same document is published as stable.
+    """
+    document = _document(documents)
+    with open_admin(**options) as admin:
+        view = admin.publish(provider_name, document, state)
+    if as_json:
+        print_json(_built(view))
+        return
+    for one in view.values:
+        say(f"published {one.name} = {json.dumps(one.value)} ({one.state}) until {one.expires}")
+        if one.state != "candidate" and not one.counts:
+            say(f"  {_why_not(one)}: it matches nothing yet")
+    for warning in view.warnings:
+        say(f"warning: {warning}")
+    _advise({one.name: cast("JsonValue", one.value) for one in view.values})
+
+
+@reference.command()
+@click.argument("names", nargs=-1)
+@click.option("--proof", default="", metavar="HEX", help="Everything that one document stated; reference show has it.")
+@click.option("--provider", "provider_name", default="", metavar="NAME", help="Everything that a provider published.")
+@click.option("--reason", default="", help="Why; kept with the values and in the audit log.")
+@broker_options
+@json_option
+def revoke(names: tuple[str, ...], proof: str, provider_name: str, reason: str, as_json: bool, **options: Any) -> None:
+    """Let values count no more, at once and for everybody. The same document cannot be published again."""
+    from adyton.protocol.providers import RevocationBody
+
+    if sum(map(bool, (names, proof, provider_name))) != 1:
+        raise click.UsageError("give NAMES, --proof or --provider")
+    with open_admin(**options) as admin:
+        views = admin.revoke(RevocationBody(list(names), proof, provider_name, reason))
+    for view in views:
+        if as_json:
+            print_json(_built(view))
+        else:
+            say(f"revoked {view.name}")
 
 
 @reference.command()
@@ -92,13 +157,45 @@ def show(name: str, as_json: bool, **options: Any) -> None:
 @broker_options
 @json_option
 def delete(name: str, as_json: bool, **options: Any) -> None:
-    """Withdraw the value under NAME."""
+    """Forget the value under NAME and its history: an older document could be published again. See revoke."""
     with open_admin(**options) as admin:
         admin.delete_reference(name)
     if as_json:
         print_json({"deleted": name})
     else:
         say(f"deleted {name}")
+
+
+def _until(view: ReferenceView) -> str | None:
+    return f"{view.expires} ({_why_not(view)})" if not view.counts and view.state != "candidate" else view.expires
+
+
+def _why_not(view: ReferenceView) -> str:
+    """Why a value matches nothing."""
+    if view.state in {"revoked", "candidate"}:
+        return view.state + (f" ({view.reason})" if view.reason else "")
+    return "expired" if view.expired else f"begins {view.not_before}"
+
+
+def _document(paths: tuple[Path, ...]) -> bytes:
+    """One file as it is; several, or a folder, as the one document that layouts and their links travel in."""
+    import base64
+
+    files = [file for path in paths for file in (sorted(path.iterdir()) if path.is_dir() else [path])]
+    try:
+        if len(files) == 1 and not paths[0].is_dir():
+            return files[0].read_bytes()
+        wanted = [file for file in files if file.suffix in {".layout", ".link"}]
+        encoded = {file.name: base64.b64encode(file.read_bytes()).decode("ascii") for file in wanted}
+    except OSError as error:
+        raise ConfigError(f"a document cannot be read: {error}", code="file_unreadable", field=str(paths[0])) from error
+    if len(encoded) != len(wanted) or not any(name.endswith(".layout") for name in encoded):
+        raise ConfigError(
+            "several files are a layout and its links: one ends in .layout, the others in .link, each name once",
+            code="file_unreadable",
+            field=str(paths[0]),
+        )
+    return json.dumps({"version": "0.9", "line_normalization": False, "files": encoded}).encode()
 
 
 def _read(file: Path) -> dict[str, JsonValue]:
@@ -145,7 +242,7 @@ def _json(values: tuple[str, ...]) -> object:
         raise click.UsageError(f"VALUE is not JSON: {error}") from error
 
 
-def _built(view: ReferenceView) -> object:
+def _built(view: object) -> object:
     from msgspec import to_builtins
 
     return to_builtins(view)

@@ -38,6 +38,13 @@ from adyton.protocol.admin import (
     ResourceView,
 )
 from adyton.protocol.audit_proof import ConsistencyProof, InclusionProof
+from adyton.protocol.providers import (
+    ProviderSettings,
+    ProviderView,
+    PublicationView,
+    PublishBody,
+    RevocationBody,
+)
 from adyton.protocol.release import Binding
 from adyton.protocol.resource import ResourcePath
 from adyton.rats.types import JsonValue
@@ -109,8 +116,32 @@ class Admin:
         return self._ask("GET", f"/references/{_part(name)}", ReferenceView)
 
     def delete_reference(self, name: str) -> None:
-        """Withdraw it; ``NotFound``."""
+        """Withdraw it and forget its history; ``NotFound``."""
         self._send("DELETE", f"/references/{_part(name)}")
+
+    def publish(self, provider: str, document: bytes, state: str = "stable") -> PublicationView:
+        """Publish all that a provider's document states, or nothing; ``DocumentInvalid``, ``Conflict``."""
+        return self._ask("POST", "/publications", PublicationView, PublishBody(provider, document, state))
+
+    def revoke(self, body: RevocationBody) -> list[ReferenceView]:
+        """Revoke reference values; they count no more when this returns. ``NotFound`` if there is none."""
+        return self._ask("POST", "/revocations", list[ReferenceView], body)
+
+    def set_provider(self, name: str, settings: ProviderSettings) -> ProviderView:
+        """Set or replace a provider; what it could not have published so is revoked."""
+        return self._ask("PUT", f"/providers/{_part(name)}", ProviderView, settings)
+
+    def list_providers(self) -> list[ProviderView]:
+        """All of them."""
+        return self._ask("GET", "/providers", list[ProviderView])
+
+    def show_provider(self, name: str) -> ProviderView:
+        """One of them; ``NotFound``."""
+        return self._ask("GET", f"/providers/{_part(name)}", ProviderView)
+
+    def delete_provider(self, name: str) -> list[str]:
+        """Forget it; the names of its values, which are revoked. ``NotFound``."""
+        return [str(one) for one in self._ask("DELETE", f"/providers/{_part(name)}", dict[str, Any])["revoked"]]
 
     def audit(self, since: str | None = None, limit: int = 100, after: int | None = None) -> list[dict[str, Any]]:
         """Decisions in order, each as the broker wrote it: the newest ``limit``, or those after a sequence number."""

@@ -58,7 +58,11 @@ class ReferenceBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ReferenceView(msgspec.Struct, frozen=True):
-    """A reference value; an expired one is listed, with ``expired``, and never used."""
+    """A reference value with its provenance; what does not count (``counts``) is listed all the same, and never used.
+
+    ``provider`` is empty, and with it what follows, for a value that the owner set by hand. ``proof`` and ``signers``
+    are SHA-256 of what was signed and of the keys' SPKI, in hex; ``reason`` is why it was revoked.
+    """
 
     name: str
     value: object
@@ -66,6 +70,17 @@ class ReferenceView(msgspec.Struct, frozen=True):
     updated: str
     expires: str | None = None
     expired: bool = False
+    not_before: str | None = None
+    state: str = "stable"
+    counts: bool = True
+    provider: str = ""
+    kind: str = ""
+    proof: str = ""
+    signers: list[str] = []
+    series: str = ""
+    issue: int = 0
+    issued: str | None = None
+    reason: str = ""
 
 
 class About(msgspec.Struct, frozen=True):

@@ -24,6 +24,7 @@ TAGS = frozenset(
     {1, 32, 37, 111, 505, 506, 507, 508, 550, 552, 553, 554, 555, 556, 557, 558, 559, 560, 561, 562, 563, 564, 600, 601}
 )
 MAX_TRIPLES = 2000
+_MAX_VERSION = 2**53 - 1
 # Named Information hash algorithms (RFC 6920 9.4), and COSE's numbers for the same (RFC 9054 2.1), with sizes in bytes.
 _HASHES = {1: 32, 7: 48, 8: 64, 10: 32, 11: 48, 12: 64, -16: 32, -43: 48, -44: 64}
 _HASH_NAMES = {"sha-256": 32, "sha-384": 48, "sha-512": 64, "sha3-256": 32, "sha3-384": 48, "sha3-512": 64}
@@ -37,7 +38,7 @@ def read(value: object) -> tuple[str, int, dict[str, JsonValue]]:
     comid = _map(value, "comid")
     identity = _map(comid.get(1), "comid.tag-identity")
     version = identity.get(1, 0)
-    if type(version) is not int or version < 0:
+    if type(version) is not int or not 0 <= version <= _MAX_VERSION:
         raise _malformed("comid.tag-version", version)
     name = identity.get(0)
     if isinstance(name, bytes) and len(name) == 16:

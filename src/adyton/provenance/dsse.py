@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from adyton.errors import SignatureInvalid
 from adyton.provenance.keys import Key
 from adyton.provenance.values import MAX_DOCUMENT, refused
 from adyton.wire import b64, strict_json
@@ -72,7 +71,7 @@ def parse(value: object) -> Envelope:
 
 
 def verify(envelope: Envelope, keys: Sequence[Key], threshold: int) -> frozenset[str]:
-    """The ids of those of ``keys`` that signed, at least ``threshold`` of them, or ``SignatureInvalid``."""
+    """The ids of those of ``keys`` that signed, at least ``threshold`` of them, or ``DocumentInvalid``."""
     signed = envelope.signed
     return enough(
         (key.id for key in keys if any(key.verifies(sig, signed) for _, sig in envelope.signatures)), threshold
@@ -83,9 +82,9 @@ def enough(signers: Any, threshold: int) -> frozenset[str]:
     """``signers`` if there are enough different ones; ``threshold`` is 1 or more."""
     found = frozenset(signers)
     if threshold < 1 or len(found) < threshold:
-        raise SignatureInvalid(
+        raise refused(
             "the document is not signed by enough of its provider's keys",
-            code="provenance_unsigned",
+            "provenance_unsigned",
             field="signatures",
             expected=max(threshold, 1),
             got=len(found),

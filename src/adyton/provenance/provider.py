@@ -12,41 +12,18 @@ from dataclasses import dataclass
 from datetime import timedelta
 from fnmatch import fnmatchcase
 
-import msgspec
-
+from adyton.protocol.providers import KINDS, NO_INSPECTIONS, UNSIGNED, WORDS
+from adyton.protocol.providers import ProviderSettings as Settings
 from adyton.provenance import keys
 from adyton.provenance.keys import Key
 from adyton.provenance.values import refused
 
-KINDS = ("json", "in-toto", "slsa", "corim", "swid")
-UNSIGNED = "unsigned-documents-i-accept"
-NO_INSPECTIONS = "inspections-not-run-i-accept"
-WORDS = (UNSIGNED, NO_INSPECTIONS)
+__all__ = ["KINDS", "NO_INSPECTIONS", "UNSIGNED", "WORDS", "Provider", "Settings", "matches", "provider"]
 MAX_KEYS = 16
 MAX_PATTERNS = 64
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,61}[a-z0-9])?\Z")
 _PATTERN = re.compile(r"[\x21-\x7e]{1,256}\Z")
 MAX_AGE = timedelta(days=3660)
-
-
-class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """A provider as it is written and stored.
-
-    ``keys``: PEM public keys, ``threshold`` of which must have signed. ``names``: globs over the reference values' names
-    that are the provider's. ``kinds``: of ``KINDS``. ``builders``, ``build_types``, ``materials``: what SLSA provenance
-    may name; exact ids, and globs over URIs. ``valid_days``: how long a document without an end of its own counts.
-    ``accept``: of ``WORDS``, each takes a check away.
-    """
-
-    keys: list[str] = []
-    names: list[str] = []
-    kinds: list[str] = []
-    threshold: int = 1
-    builders: list[str] = []
-    build_types: list[str] = []
-    materials: list[str] = []
-    valid_days: int | None = None
-    accept: list[str] = []
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,10 +54,15 @@ class ReferenceValues(Protocol):
         """Grows with every change."""
         ...
 
+    @property
+    def deprecated(self) -> frozenset[str]:
+        """The names whose values count, but are to be replaced."""
+        ...
+
     def get(self, name: str) -> JsonValue:
-        """The value, or ``None`` when there is none or it has expired."""
+        """The value, or ``None`` when there is none that counts: unexpired, begun, stable or deprecated."""
         ...
 
     def names(self) -> Iterable[str]:
-        """The names that have an unexpired value."""
+        """The names that have a value that counts."""
         ...

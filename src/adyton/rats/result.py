@@ -114,6 +114,8 @@ class Mismatch:
         """One line for a person."""
         if self.code == "reference_missing":
             return f"{self.field}: no reference value {self.reference!r} (evidence has {_short(self.got)})"
+        if self.code == "reference_deprecated":
+            return f"{self.field}: matches {self.reference!r}, which is deprecated (evidence has {_short(self.got)})"
         name = f" ({self.reference})" if self.reference else ""
         return f"{self.field}: expected {_short(self.expected)}{name}, evidence has {_short(self.got)}"
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 
 from adyton.crypto import merkle
 from adyton.errors import LogBroken
-from adyton.stores import schema
+from adyton.stores import reference_schema, schema
 from adyton.stores.audit_tree import complete
 
 _PAGE = 1000
@@ -55,4 +55,5 @@ def _unfit(tenant: str, number: int, got: int) -> LogBroken:
 
 _STEPS: Mapping[int, Callable[[sqlite3.Connection], None]] = {
     1: _merkle_trees,
+    2: reference_schema.migrate,
 }

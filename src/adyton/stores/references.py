@@ -1,54 +1,42 @@
-"""Reference values by tenant and name, with an expiry that is enforced; read as frozen snapshots."""
+"""Reference values by tenant and name: set by hand or published by providers; read as frozen snapshots.
+
+A name holds at most one value in force and one candidate beside it. What providers published is remembered by series and
+issue for as long as the name exists, so that an older document cannot come back (``published``).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+import sqlite3
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import cast
 
-import msgspec
-
-from adyton.errors import DocumentInvalid, NotFound, TooLarge
+from adyton.errors import DocumentInvalid, NotFound
 from adyton.rats.types import JsonValue
+from adyton.stores import reference_rows as rows
 from adyton.stores import tenants
 from adyton.stores.database import Database
+from adyton.stores.reference_rows import MAX_NAME, MAX_VALUE, Snapshot, StoredReference
 from adyton.stores.seal import Sealer
 
-MAX_VALUE = 256 * 1024
-MAX_NAME = 256
-_KIND = "reference"
+__all__ = ["MAX_NAME", "MAX_VALUE", "Published", "References", "Snapshot", "StoredReference", "revoke"]
 
 
 @dataclass(frozen=True, slots=True)
-class StoredReference:
-    """One reference value; ``expires`` ``None`` means that it does not."""
+class Published:
+    """A document that a provider published under a name, whether it still stands or not."""
 
-    name: str
-    value: JsonValue
-    version: int
-    updated: datetime
-    expires: datetime | None
+    series: str
+    issue: int
+    proof: bytes
+    first: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """A tenant's unexpired reference values at one moment (``rats.ports.ReferenceValues``).
-
-    ``expires_next`` is when the first of them expires: from then on the snapshot must be taken anew.
-    """
-
-    generation: int
-    values: Mapping[str, JsonValue]
-    expires_next: datetime | None
-
-    def get(self, name: str) -> JsonValue:
-        """The value, or ``None`` when there is none or it has expired."""
-        return self.values.get(name)
-
-    def names(self) -> Iterable[str]:
-        """The names that have an unexpired value."""
-        return self.values.keys()
+Standing = Callable[
+    [Mapping[str, list[StoredReference]], Mapping[str, list[Published]]],
+    Iterable[StoredReference],
+]
+"""Decides inside the transaction: from what stands under names and what the provider published, to what is stored."""
 
 
 class References:
@@ -59,7 +47,7 @@ class References:
         self._sealer = sealer
 
     def set(self, tenant: str, name: str, value: JsonValue, expires: datetime | None, now: datetime) -> StoredReference:
-        """Publish or replace, durable on return. ``null`` is refused: it would mean *missing*."""
+        """Set or replace by hand, durable on return. ``null`` is refused: it would mean *missing*."""
         return self.set_all(tenant, {name: value}, expires, now)[0]
 
     def set_all(
@@ -67,92 +55,150 @@ class References:
     ) -> list[StoredReference]:
         """As ``set``, all of them or, if one cannot be taken, none."""
         tenants.check(tenant)
-        encoded = {name: _encode(name, value, expires, now) for name, value in values.items()}
+        for name, value in values.items():
+            rows.check(name, value)
+            if expires is not None and expires <= now:
+                raise DocumentInvalid(
+                    "the reference value has expired already",
+                    code="reference_expired",
+                    field=name,
+                    got=expires.isoformat(),
+                )
         found = []
         with self._database.write() as transaction:
-            for name, body in encoded.items():
+            for name, value in values.items():
                 version = tenants.touch(transaction, tenant, references=True)
-                # The expiry decides, so it is sealed with the value; the column beside it is for people and queries.
-                sealed = self._sealer.seal(_expiry(expires) + body, tenant, _KIND, name, version)
+                one = StoredReference(name, value, version, now, expires)
+                _remove(transaction, tenant, name)
+                rows.write(transaction, self._sealer, tenant, one, slot=0)
+                found.append(one)
+        return found
+
+    def publish(
+        self,
+        tenant: str,
+        provider: str,
+        names: Iterable[str],
+        decide: Standing,
+        now: datetime,
+        *,
+        unchanged: Callable[[sqlite3.Connection], None],
+    ) -> list[StoredReference]:
+        """Store what ``decide`` makes of the names, in one transaction with what it looked at; or nothing if it raises.
+
+        ``unchanged`` raises if what was verified before the transaction no longer holds, such as the provider's entry.
+        """
+        tenants.check(tenant)
+        with self._database.write() as transaction:
+            unchanged(transaction)
+            standing = {name: select(transaction, self._sealer, tenant, name) for name in names}
+            chosen = list(
+                decide(standing, {name: _published(transaction, tenant, provider, name) for name in standing})
+            )
+            for one in chosen:
+                rows.check(one.name, one.value)
+            version = tenants.touch(transaction, tenant, references=any(not one.candidate for one in chosen))
+            found = [replace(one, version=version, updated=now) for one in chosen]
+            for one in found:
+                slot = int(one.candidate)
+                if not slot:
+                    _remove(transaction, tenant, one.name)
+                rows.write(transaction, self._sealer, tenant, one, slot=slot)
                 transaction.execute(
-                    'INSERT OR REPLACE INTO "references" VALUES (?,?,?,?,?,?)',
-                    (tenant, name, version, now.timestamp(), expires.timestamp() if expires else None, sealed),
+                    "INSERT OR IGNORE INTO published VALUES (?,?,?,?,?,?,?)",
+                    (tenant, provider, one.name, one.series, one.issue, one.proof, now.timestamp()),
                 )
-                found.append(StoredReference(name, values[name], version, now, expires))
+        return found
+
+    def revoke(
+        self, tenant: str, chosen: Callable[[StoredReference], bool], reason: str, now: datetime
+    ) -> list[StoredReference]:
+        """Revoke those of a tenant's values that are ``chosen``, durable on return; ``NotFound`` if there is none."""
+        with self._database.write() as transaction:
+            found = revoke(transaction, self._sealer, tenant, chosen, reason=reason, now=now)
+            if not found:
+                raise NotFound("there is no such reference value to revoke", code="reference_absent", field="name")
         return found
 
     def list(self, tenant: str) -> list[StoredReference]:
-        """All of a tenant's reference values by name, expired ones included."""
-        found = []
-        for name, version, updated, sealed in self._database.read(
-            'SELECT name, version, updated, sealed FROM "references" WHERE tenant=? ORDER BY name', (tenant,)
-        ):
-            found.append(self._open(tenant, name, version, updated, sealed))
-        return found
+        """All of a tenant's reference values by name, the one in force before its candidate, whatever their state."""
+        found = self._database.read(
+            f'SELECT {rows.COLUMNS} FROM "references" WHERE tenant=? ORDER BY name, candidate',  # noqa: S608 -- ours
+            (tenant,),
+        )
+        return [rows.read(self._sealer, tenant, row) for row in found]
 
     def get(self, tenant: str, name: str) -> StoredReference | None:
-        """One reference value, expired or not."""
-        rows = self._database.read(
-            'SELECT name, version, updated, sealed FROM "references" WHERE tenant=? AND name=?', (tenant, name)
+        """One reference value, counting or not: the one in force, else its candidate."""
+        found = self._database.read(
+            f'SELECT {rows.COLUMNS} FROM "references" WHERE tenant=? AND name=? ORDER BY candidate LIMIT 1',  # noqa: S608
+            (tenant, name),
         )
-        return self._open(tenant, *rows[0]) if rows else None
+        return rows.read(self._sealer, tenant, found[0]) if found else None
 
     def snapshot(self, tenant: str, now: datetime) -> Snapshot:
         """What holds at ``now``: counter and values from one read, so that they belong together."""
-        rows = self._database.read(
-            "SELECT t.reference_generation, r.name, r.version, r.updated, r.sealed FROM tenants t"
-            ' LEFT JOIN "references" r ON r.tenant = t.name WHERE t.name=? ORDER BY r.name',
+        columns = ", ".join(f"r.{column.strip()}" for column in rows.COLUMNS.split(","))
+        found = self._database.read(
+            f"SELECT t.reference_generation, {columns} FROM tenants t"  # noqa: S608 -- ours
+            ' LEFT JOIN "references" r ON r.tenant = t.name AND r.candidate = 0 WHERE t.name=? ORDER BY r.name',
             (tenant,),
         )
-        found = [self._open(tenant, *row[1:]) for row in rows if row[1] is not None]
-        valid = [item for item in found if item.expires is None or item.expires > now]
-        return Snapshot(
-            generation=int(rows[0][0]) if rows else 0,
-            values={item.name: item.value for item in valid},
-            expires_next=min((item.expires for item in valid if item.expires is not None), default=None),
-        )
+        stored = [rows.read(self._sealer, tenant, row[1:]) for row in found if row[1] is not None]
+        return Snapshot.of(int(found[0][0]) if found else 0, stored, now)
 
     def delete(self, tenant: str, name: str) -> None:
-        """Withdraw it, durable on return; ``NotFound`` if there is none."""
+        """Withdraw and forget it with its history, durable on return; ``NotFound`` if there is none."""
         with self._database.write() as transaction:
-            done = transaction.execute('DELETE FROM "references" WHERE tenant=? AND name=?', (tenant, name))
-            if not done.rowcount:
+            if not _remove(transaction, tenant, name):
                 raise NotFound(f"there is no reference value {name!r}", code="reference_absent", field="name")
+            transaction.execute("DELETE FROM published WHERE tenant=? AND name=?", (tenant, name))
             tenants.touch(transaction, tenant, references=True)
 
-    def _open(self, tenant: str, name: str, version: int, updated: float, sealed: bytes) -> StoredReference:
-        opened = self._sealer.open(sealed, tenant, _KIND, name, version)
-        micros = int.from_bytes(opened[:8], "big")
-        return StoredReference(
-            name=name,
-            value=cast("JsonValue", msgspec.json.decode(opened[8:])),
-            version=version,
-            updated=datetime.fromtimestamp(updated, UTC),
-            expires=datetime.fromtimestamp(micros / 1_000_000, UTC) if micros else None,
-        )
+
+def select(transaction: sqlite3.Connection, sealer: Sealer, tenant: str, name: str) -> list[StoredReference]:
+    """What a name holds, inside a transaction: the value in force before its candidate."""
+    found = transaction.execute(
+        f'SELECT {rows.COLUMNS} FROM "references" WHERE tenant=? AND name=? ORDER BY candidate',  # noqa: S608 -- ours
+        (tenant, name),
+    ).fetchall()
+    return [rows.read(sealer, tenant, row) for row in found]
 
 
-def _encode(name: str, value: JsonValue, expires: datetime | None, now: datetime) -> bytes:
-    if not 0 < len(name) <= MAX_NAME or not name.isprintable():
-        raise DocumentInvalid(
-            f"a reference value's name has 1 to {MAX_NAME} printable characters",
-            code="reference_name_invalid",
-            field="name",
-            got=name[:80],
-        )
-    if value is None:
-        raise DocumentInvalid(
-            "a reference value may not be null", code="reference_null", field=name, hint="delete it instead"
-        )
-    if expires is not None and expires <= now:
-        raise DocumentInvalid(
-            "the reference value has expired already", code="reference_expired", field=name, got=expires.isoformat()
-        )
-    encoded = msgspec.json.encode(value)
-    if len(encoded) > MAX_VALUE:
-        raise TooLarge(f"a reference value has at most {MAX_VALUE} bytes", code="reference_too_large")
-    return encoded
+def revoke(
+    transaction: sqlite3.Connection,
+    sealer: Sealer,
+    tenant: str,
+    chosen: Callable[[StoredReference], bool],
+    *,
+    reason: str,
+    now: datetime,
+) -> list[StoredReference]:
+    """Revoke the chosen ones that are not yet, inside a transaction; the generation grows if there are any."""
+    found = []
+    all_rows = transaction.execute(
+        f'SELECT {rows.COLUMNS} FROM "references" WHERE tenant=? ORDER BY name, candidate',  # noqa: S608 -- ours
+        (tenant,),
+    ).fetchall()
+    for row in all_rows:
+        one = rows.read(sealer, tenant, row)
+        if one.state != rows.REVOKED and chosen(one):
+            version = tenants.touch(transaction, tenant, references=True)
+            gone = replace(one.revoked(reason), version=version, updated=now)
+            rows.write(transaction, sealer, tenant, gone, slot=int(row[1]))
+            found.append(gone)
+    return found
 
 
-def _expiry(expires: datetime | None) -> bytes:
-    return (round(expires.timestamp() * 1_000_000) if expires else 0).to_bytes(8, "big")
+def _remove(transaction: sqlite3.Connection, tenant: str, name: str) -> int:
+    return transaction.execute('DELETE FROM "references" WHERE tenant=? AND name=?', (tenant, name)).rowcount
+
+
+def _published(transaction: sqlite3.Connection, tenant: str, provider: str, name: str) -> list[Published]:
+    found = transaction.execute(
+        "SELECT series, issue, proof, first FROM published WHERE tenant=? AND provider=? AND name=?",
+        (tenant, provider, name),
+    ).fetchall()
+    return [
+        Published(series, issue, proof, datetime.fromtimestamp(first, UTC)) for series, issue, proof, first in found
+    ]

@@ -6,8 +6,10 @@ newer version is refused: an older program must not write what it does not under
 
 from __future__ import annotations
 
+from adyton.stores import reference_schema
+
 APPLICATION_ID = 0x41645974  # "AdYt"
-VERSION = 2
+VERSION = 3
 
 TABLES = """
 CREATE TABLE meta (
@@ -49,16 +51,6 @@ CREATE TABLE policies (
     updated REAL NOT NULL,
     sealed BLOB NOT NULL,
     PRIMARY KEY (tenant, kind, name)
-) WITHOUT ROWID, STRICT;
-
-CREATE TABLE "references" (
-    tenant TEXT NOT NULL,
-    name TEXT NOT NULL,
-    version INTEGER NOT NULL,
-    updated REAL NOT NULL,
-    expires REAL,
-    sealed BLOB NOT NULL,
-    PRIMARY KEY (tenant, name)
 ) WITHOUT ROWID, STRICT;
 
 -- body is the row as JSON, leaf its hash in the tenant's Merkle tree; leaf comes first, so that reading it reads no
@@ -119,7 +111,7 @@ _MADE = tuple(
     "\n".join(line for line in statement.splitlines() if not line.startswith("--"))
     for statement in TABLES.split(";\n\n")
 )
-STATEMENTS = (*_MADE, *APPEND_ONLY)
+STATEMENTS = (*_MADE, *reference_schema.STATEMENTS, *APPEND_ONLY)
 
 
 def statement(table: str) -> str:

@@ -15,6 +15,7 @@ from adyton.stores.database import Database
 from adyton.stores.keepsakes import ClaimSets, Secrets
 from adyton.stores.lock import BrokerLock
 from adyton.stores.policies import Policies
+from adyton.stores.providers import Providers
 from adyton.stores.references import References
 from adyton.stores.resources import Resources
 from adyton.stores.seal import Sealer
@@ -32,6 +33,7 @@ class Store:
         self.resources = Resources(database, sealer)
         self.policies = Policies(database, sealer)
         self.references = References(database, sealer)
+        self.providers = Providers(database, sealer)
         self.audit = AuditLog(database)
         self.secrets = Secrets(database, sealer)
         self.claims = ClaimSets(database)

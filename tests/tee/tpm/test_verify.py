@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -72,6 +73,28 @@ def test_members_that_come_twice_are_malformed(tpm: SoftTpm) -> None:
     refused("evidence_json", MalformedEvidence, twice)
     bundle = tpm.bundle(quotes(tpm))
     refused("evidence_json", MalformedEvidence, bundle.replace(b'"pcrs"', b'"pcrs": {}, "pcrs"'))
+    for name, value in (
+        (b'"sha256"', b"{}"), (b'"message"', b'""'), (b'"signature"', b'""'), (b'"quotes"', b"[]"), (b'"7"', b'"00"'),
+        (b'"ak_public"', b"null"), (b'"ak_public"', b'"\\u0041A=="'), (b'"ak_p\\u0075blic"', b"null"),
+    ):  # fmt: skip
+        plain = name.replace(b"\\u0075", b"u")
+        assert plain in bundle
+        for both in (name + b":" + value + b"," + plain, plain + b":" + value + b"," + name):
+            refused("evidence_json", MalformedEvidence, bundle.replace(plain, both, 1))
+    null = changed(bundle, lambda d: d.update(ima_log=None, event_log=None))
+    assert verify(null).claims["pcrs"] == verify(bundle).claims["pcrs"]
+
+
+def test_large_evidence_that_is_none_is_refused_in_time(tpm: SoftTpm) -> None:
+    bundle = tpm.bundle(quotes(tpm))
+    for data in (
+        changed(bundle, lambda d: d.update(ima_log="[" * 99 + "A" * 30_000_000)),
+        b'{"quotes":' + b"[" * 30_000_000,
+        b'{"quotes":[],"pcrs":{"sha256":{' + b",".join(b'"%d":"00"' % i for i in range(500_000)) + b"}}}",
+    ):
+        begin = time.perf_counter()
+        refused("evidence_json", MalformedEvidence, data)
+        assert time.perf_counter() - begin < 1
 
 
 @pytest.mark.parametrize(

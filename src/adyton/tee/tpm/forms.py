@@ -18,6 +18,7 @@ import binascii
 from typing import NamedTuple
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from adyton.errors import MalformedEvidence
 from adyton.tee.eventlog.banks import BY_NAME, SHA256, Bank
@@ -48,10 +49,10 @@ class _BundleQuote(msgspec.Struct, forbid_unknown_fields=True):
 class _Bundle(msgspec.Struct, forbid_unknown_fields=True):
     quotes: list[_BundleQuote]
     pcrs: dict[str, dict[str, str]]
-    ak_public: str | None = None
-    ak_certificate: str | None = None
-    event_log: str | None = None
-    ima_log: str | None = None
+    ak_public: str | UnsetType | None = UNSET
+    ak_certificate: str | UnsetType | None = UNSET
+    event_log: str | UnsetType | None = UNSET
+    ima_log: str | UnsetType | None = UNSET
 
 
 class Evidence(NamedTuple):
@@ -112,8 +113,9 @@ def _coco(data: bytes) -> Evidence:
 
 
 def _bundle(data: bytes) -> Evidence:
-    strict_json.parse(data, max_size=MAX_SIZE)  # for members that come twice
     fields = _BUNDLE.decode(data)
+    if data.count(b'"') != 2 * _texts(fields):  # as in ``_coco``
+        raise ValueError("an object has two members of the same name")
     if not 1 <= len(fields.quotes) <= MAX_QUOTES:
         raise ValueError(f"{len(fields.quotes)} quotes where 1 to {MAX_QUOTES} can be")
     pcrs: dict[Bank, dict[int, bytes]] = {}
@@ -135,8 +137,16 @@ def _bundle(data: bytes) -> Evidence:
     )
 
 
-def _optional(text: str | None) -> bytes | None:
-    return b64.decode(text) if text is not None else None
+def _texts(fields: _Bundle) -> int:
+    """How many names and strings the bundle was decoded from."""
+    pcrs = sum(1 + 2 * len(values) for values in fields.pcrs.values())
+    optional = (fields.ak_public, fields.ak_certificate, fields.event_log, fields.ima_log)
+    given = sum(1 if text is None else 2 for text in optional if text is not UNSET)
+    return 2 + 4 * len(fields.quotes) + pcrs + given
+
+
+def _optional(text: str | UnsetType | None) -> bytes | None:
+    return b64.decode(text) if isinstance(text, str) else None
 
 
 def _hex(text: str) -> bytes:

@@ -26,17 +26,9 @@ _COMMON_NAME = bytes.fromhex("0603550403")  # 2.5.4.3
 _TEXT = frozenset({0x0C, 0x13})  # UTF8String, PrintableString
 
 
-class Parts(NamedTuple):
-    """``found``: tag and content of the first elements of what is signed; ``end``: where in the whole the last one ends.
-
-    ``signed_end``: where what is signed ends.
-    """
-
-    found: list[tuple[int, bytes]]
-    signed: bytes
-    signature: bytes
-    end: int
-    signed_end: int
+# Tag and content of the first elements of what is signed; what is signed; the signature; where the last of those elements
+# ends, and where what is signed ends.
+Parts = tuple[list[tuple[int, bytes]], bytes, bytes, int, int]
 
 
 def parts(encoded: bytes, count: int, algorithm: int) -> Parts:
@@ -64,15 +56,23 @@ def parts(encoded: bytes, count: int, algorithm: int) -> Parts:
             if offset > signed_end:
                 raise ValueError("an element is longer than what holds it")
             found.append((tag, encoded[body:offset]))
+        named = found[algorithm][1]
+        at = signed_end + 2
+        if len(named) < 0x80 and encoded.startswith(named, at) and encoded[at - 1] == len(named):
+            at += len(named)
+        else:
+            _, body, at = bounds(encoded, signed_end)
+            if encoded[body:at] != named:
+                raise ValueError("what is signed names another algorithm than the signature")
+        tag, length, body = encoded[at], encoded[at + 1], at + 2
+        last = body + length
+        if length >= 0x80:
+            _, body, last = bounds(encoded, at)
+        if tag != der.BIT_STRING or last != end or encoded[body] != 0:
+            raise ValueError("the signature is not whole bytes at the end")
     except IndexError:
         raise ValueError("an element is cut off") from None
-    _, body, outer = bounds(encoded, signed_end)
-    if encoded[body:outer] != found[algorithm][1]:
-        raise ValueError("what is signed names another algorithm than the signature")
-    tag, body, last = bounds(encoded, outer)
-    if tag != der.BIT_STRING or last != end or encoded[body] != 0:
-        raise ValueError("the signature is not whole bytes at the end")
-    return Parts(found, encoded[signed_at:signed_end], encoded[body + 1 : last], offset, signed_end)
+    return found, encoded[signed_at:signed_end], encoded[body + 1 : last], offset, signed_end
 
 
 def common_names(name: bytes) -> list[bytes]:

@@ -72,7 +72,6 @@ class Certificate:
     def __init__(self, encoded: bytes) -> None:
         """From exactly one DER certificate, or ``EndorsementMalformed``."""
         self.der = encoded
-        self.digest = hashlib.sha256(encoded).digest()
         try:
             found, self.signed, self.signature, self._extensions_at, self._signed_end = usual.parts(encoded, 7, 2)
             version, serial, algorithm, issuer, _, subject, self._spki = found
@@ -92,10 +91,15 @@ class Certificate:
         return isinstance(other, Certificate) and self.der == other.der
 
     def __hash__(self) -> int:
-        return hash(self.digest)
+        return hash(self.der)
 
     def __repr__(self) -> str:
         return f"Certificate(sha256={self.digest.hex()})"
+
+    @_once
+    def digest(self) -> bytes:
+        """SHA-256 of the whole."""
+        return hashlib.sha256(self.der).digest()
 
     @_once
     def common_name(self) -> str:

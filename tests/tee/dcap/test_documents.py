@@ -91,6 +91,25 @@ def test_a_bundle_that_cannot_be_read(lab: Lab, name: str) -> None:
         documents.read(EndorsementSet(documents=[broken]))
 
 
+def test_a_bundle_written_otherwise_is_the_same(lab: Lab) -> None:
+    plain = lab.forge.collateral("tdx").bundle()
+    wanted = documents.read(EndorsementSet(documents=[json.dumps(plain).encode()]))
+    assert len(wanted.signed) == 2
+    for other in (
+        json.dumps(plain, indent=3),
+        json.dumps(dict(reversed(plain.items())), separators=(",", ":")),
+        json.dumps(plain | {"more": {"tcb_info": 1}}),
+        json.dumps(plain | {"pck_certificate_chain": None}),
+        json.dumps(plain).replace('"tcb_info"', '"tcb\\u005finfo"').replace('\\"', "\\u0022"),
+    ):
+        found = documents.read(EndorsementSet(documents=[other.encode()]))
+        assert set(found.by_der) == set(wanted.by_der)
+        assert set(found.pool.crls) == set(wanted.pool.crls)
+        assert [(item.name, item.content, item.signature) for item in found.signed] == [
+            (item.name, item.content, item.signature) for item in wanted.signed
+        ]
+
+
 def test_a_member_that_comes_twice(lab: Lab) -> None:
     collateral = lab.forge.collateral("sgx")
     assert collateral.tcb_info is not None
@@ -105,6 +124,12 @@ def test_a_member_that_comes_twice(lab: Lab) -> None:
     ]
     bundle = json.dumps(collateral.bundle())
     doubles.append(bundle[:-1].encode() + b',"tcb_info":"{}"}')
+    doubles.append(b'{"pck_crl":null,' + bundle[1:].encode())
+    doubles.append(b'{"pck\\u005fcrl":null,' + bundle[1:].encode())
+    odd = bundle.replace('\\"', "\\u0022", 1)  # one quotation mark less, which the second member's two would not show
+    assert odd != bundle
+    doubles.append(odd.replace('\\"', "\\u0022", 1)[:-1].encode() + b',"pck_crl":null}')
+    doubles.append(b'{"x":1,"x":1,' + bundle[1:].encode())
     for double in doubles:
         with pytest.raises(EndorsementMalformed):
             documents.read(EndorsementSet(documents=[double]))

@@ -113,7 +113,7 @@ class PlatformWalk:
         """The endorsements, with the issuers that the quote carries; read when something is not remembered."""
         if self._given is None:
             given = documents.read(self._endorsements)
-            self._given = given.plus(certified.issuers(self._rest, Reader(given.by_der), self._tee))
+            self._given = given.plus(certified.issuers(self._rest, Reader(given.by_der, given.chains), self._tee))
         return self._given
 
     def chain(self) -> None:

@@ -6,15 +6,11 @@ PCS API v4, appendix "Enclave identity". ``QE`` signs for SGX, ``TD_QE`` for TDX
 from __future__ import annotations
 
 from datetime import datetime
-from functools import lru_cache
-from typing import Annotated, NamedTuple
+from typing import NamedTuple
 
-import msgspec
-from msgspec import Meta
-
-from adyton.tee.dcap import signed_json
+from adyton.tee.dcap import forms, signed_json
 from adyton.tee.dcap.signed_json import Signed, date, hexadecimal
-from adyton.tee.dcap.tcb_info import EnclaveLevel, EnclaveLevelJson, enclave_levels
+from adyton.tee.dcap.tcb_info import EnclaveLevel, enclave_levels
 
 NAME = "enclaveIdentity"
 QE = "QE"
@@ -39,29 +35,19 @@ class QeIdentity(NamedTuple):
     unknown: tuple[str, ...]
 
 
-class _Identity(msgspec.Struct):
-    id: str
-    version: int
-    issueDate: str  # noqa: N815
-    nextUpdate: str  # noqa: N815
-    tcbEvaluationDataNumber: Annotated[int, Meta(ge=0, le=0xFFFFFFFF)]  # noqa: N815
-    miscselect: str
-    miscselectMask: str  # noqa: N815
-    attributes: str
-    attributesMask: str  # noqa: N815
-    mrsigner: str
-    isvprodid: Annotated[int, Meta(ge=0, le=0xFFFF)]
-    tcbLevels: list[EnclaveLevelJson]  # noqa: N815
+_KNOWN = frozenset(forms.Identity.__struct_fields__)
 
 
-_DECODER: msgspec.json.Decoder[_Identity] = msgspec.json.Decoder(_Identity)
-_KNOWN = frozenset(_Identity.__struct_fields__)
-
-
-@lru_cache(maxsize=64)  # as its set is read once; nothing is verified here
 def parse(document: Signed) -> QeIdentity:
     """From the signed text, or ``EndorsementMalformed``. Whether it is signed and fresh is not asked here."""
-    found, plain = signed_json.decode(document, _DECODER)
+    reading: QeIdentity | None = document.reading  # once, as its set is read once; nothing is verified here
+    if reading is None:
+        reading = document.reading = _parse(document)
+    return reading
+
+
+def _parse(document: Signed) -> QeIdentity:
+    found, plain = signed_json.decode(document, forms.IDENTITY)
     if found.version != 2:
         raise signed_json.malformed(NAME, "unknown version", got=found.version)
     return QeIdentity(
@@ -77,5 +63,5 @@ def parse(document: Signed) -> QeIdentity:
         mrsigner=hexadecimal(found.mrsigner, 32, NAME),
         isvprodid=found.isvprodid,
         levels=enclave_levels(found.tcbLevels, NAME),
-        unknown=tuple(sorted(plain.keys() - _KNOWN)),
+        unknown=tuple(sorted(plain.keys() - _KNOWN)) if plain is not None else (),
     )

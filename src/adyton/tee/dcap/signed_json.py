@@ -7,12 +7,14 @@ in which it could stand twice.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
 from adyton.errors import EndorsementError, EndorsementMalformed
+from adyton.tee.dcap import forms
 from adyton.wire import strict_json
 
 MAX_SIZE = 1024 * 1024
@@ -38,28 +40,59 @@ _AFTER = re.compile(rb"[ \t\r\n]*[,}]")
 _MEMBERS: msgspec.json.Decoder[dict[str, msgspec.Raw]] = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
-class Signed(NamedTuple):
+class Signed:
     """A signed document: ``content``, byte for byte, and r and s over it, 64 bytes, big-endian.
 
     ``name`` is that of its member in what Intel serves: ``tcbInfo`` or ``enclaveIdentity``. ``head`` and the dates are
-    what it says of itself, for choosing among several; what cannot be read there is never fresh.
+    what it says of itself, for choosing among several; what cannot be read there is never fresh. ``form``: the document
+    as its type, if it is of it; ``reading`` is for who reads it, who need do that once.
     """
 
-    name: str
-    content: bytes
-    signature: bytes
-    head: Head
-    begin: datetime
-    end: datetime
+    __slots__ = ("begin", "content", "end", "form", "head", "name", "reading", "signature")
+
+    def __init__(
+        self, name: str, content: bytes, signature: bytes, head: Head, form: forms.TcbInfo | forms.Identity | None
+    ) -> None:
+        self.name = name
+        self.content = content
+        self.signature = signature
+        self.head = head
+        self.form = form
+        self.begin = _moment(head.issueDate)
+        self.end = _moment(head.nextUpdate)
+        self.reading: Any = None
 
     @classmethod
     def of(cls, name: str, content: bytes, signature: bytes) -> Signed:
         """From text and signature; ``EndorsementMalformed`` if the text is not a document of Intel's at all."""
         try:
+            return cls(name, content, signature, *_FORMS[name](content))
+        except strict_json.UNREADABLE:
+            pass  # what else is wrong with it is asked when it was chosen
+        try:
             head = _HEAD.decode(content)
         except strict_json.UNREADABLE as error:
             raise malformed(name, "not a document of Intel's form") from error
-        return cls(name, content, signature, head, _moment(head.issueDate), _moment(head.nextUpdate))
+        return cls(name, content, signature, head, None)
+
+
+def _tcb_info(content: bytes) -> tuple[Head, forms.TcbInfo]:
+    form = forms.TCB_INFO.decode(content)
+    number = form.tcbEvaluationDataNumber
+    name = form.id or ""
+    return Head(name, form.version, form.issueDate, form.nextUpdate, form.fmspc, form.pceId, number), form
+
+
+def _identity(content: bytes) -> tuple[Head, forms.Identity]:
+    form = forms.IDENTITY.decode(content)
+    number = form.tcbEvaluationDataNumber
+    return Head(form.id, form.version, form.issueDate, form.nextUpdate, tcbEvaluationDataNumber=number), form
+
+
+_FORMS: dict[str, Callable[[bytes], tuple[Head, forms.TcbInfo | forms.Identity]]] = {
+    "tcbInfo": _tcb_info,
+    "enclaveIdentity": _identity,
+}
 
 
 def members(document: bytes) -> dict[str, bytes]:
@@ -90,12 +123,19 @@ def _stand_once(document: bytes, found: dict[str, bytes]) -> bool:
 
 
 def decode(document: Signed, decoder: msgspec.json.Decoder[_T]) -> tuple[_T, Any]:
-    """The document as its type, and as plain values; ``EndorsementMalformed`` if it is not of it, or a name comes twice."""
+    """The document as its type; and as plain values, or ``None`` if it has only members that the type has.
+
+    ``EndorsementMalformed`` if it is not of it, or a name comes twice.
+    """
     content = document.content
     try:
-        typed = decoder.decode(content)
+        typed: Any = document.form
+        if typed is None:
+            typed = decoder.decode(content)  # which says what is wrong
+        if forms.encoded(typed) == content:  # one text, one value
+            return typed, None
         plain: Any = msgspec.json.decode(content)
-        if msgspec.json.encode(plain) != content:  # one text, one value: else somebody must look at every name
+        if msgspec.json.encode(plain) != content:  # else somebody must look at every name
             strict_json.parse(content, max_size=MAX_SIZE, max_depth=MAX_SIZE)
     except strict_json.UNREADABLE as error:
         raise malformed(document.name, f"not a document of Intel's form: {error}") from error

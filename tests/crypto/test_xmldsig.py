@@ -142,3 +142,24 @@ def test_any_bytes_are_read_or_malformed(data: bytes) -> None:
     except EndorsementMalformed:
         return
     assert read.content
+
+
+@pytest.mark.parametrize(
+    "many",
+    [
+        " ".join(f'a{number}=""' for number in range(60_000)),  # took fifteen seconds
+        " ".join(f'xmlns:a{number}="u{number}"' for number in range(20_000)),
+        " ".join(f'xmlns:a{number}="u{number}" a{number}:b=""' for number in range(10_000)),
+    ],
+)
+def test_tags_that_would_keep_the_parser_busy(many: str) -> None:
+    document = SIGNED.replace("<ns0:Payload>", f"<ns0:Payload {many}>").encode()
+    assert len(document) < xmldsig.MAX_SIZE
+    with pytest.raises(EndorsementMalformed, match="more than 256 attributes"):
+        xmldsig.parse(document)
+
+
+def test_name_spaces_that_would_keep_the_parser_busy() -> None:
+    spread = "".join(f'<x xmlns:a{number}="u"/>' for number in range(300))
+    with pytest.raises(EndorsementMalformed, match="more than 256 declarations"):
+        xmldsig.parse(SIGNED.replace("<ns0:Payload>", f"<ns0:Payload>{spread}").encode())

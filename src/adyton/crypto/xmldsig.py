@@ -25,6 +25,8 @@ from adyton.wire import b64
 
 MAX_SIZE = 1024 * 1024
 MAX_ELEMENTS = 20_000
+MAX_ATTRIBUTES = 256  # of one element; the time that libxml2 takes grows with the square of them
+MAX_NAMESPACES = 256  # declarations in the whole document, for the same reason
 MAX_CERTIFICATES = 8
 SPEC = "XMLDSig core 1.1"
 
@@ -94,6 +96,11 @@ def _tree(document: bytes) -> etree._ElementTree:
     if b"<!DOCTYPE" in document or b"<!ENTITY" in document:
         raise _Wrong("a document type or entities")
     document.decode("utf-8")
+    # No tag has a "<" inside, and each attribute has an "=": counted before a parser that would be kept busy sees them.
+    if any(piece.count(b"=") > MAX_ATTRIBUTES for piece in document.split(b"<")):
+        raise _Wrong(f"more than {MAX_ATTRIBUTES} attributes in one element")
+    if document.count(b"xmlns") > MAX_NAMESPACES:
+        raise _Wrong(f"more than {MAX_NAMESPACES} declarations of name spaces")
     parser = etree.XMLParser(
         encoding="utf-8",
         resolve_entities=False,

@@ -136,3 +136,10 @@ def test_no_changed_answer_is_believed(data: bytes) -> None:
     except EndorsementError:
         return
     assert signed  # what was changed lies outside of what is signed: the responder's certificate's unused bytes
+
+
+def test_more_answers_than_anybody_needs_are_refused_and_not_cut() -> None:
+    strange = made.answer(ISSUER, AUTHORITY, NOW, responder=STRANGERS[2])
+    many = [strange[:-2] + number.to_bytes(2, "big") for number in range(64)]  # each a signature to be tried
+    refused(EndorsementMalformed, "ocsp_too_many", GOOD, *many)
+    asked(GOOD, *many[:63])

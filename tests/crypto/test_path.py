@@ -283,3 +283,15 @@ def test_an_algorithm_takes_only_its_own_kind_of_key() -> None:
     assert ECDSA_P256_SHA256.verifies(LEAF_KEY.public_key(), signature, b"data")
     assert not ECDSA_P384_SHA384.verifies(LEAF_KEY.public_key(), signature, b"data")
     assert not ECDSA_SHA256.verifies(large.public_key(), signature, b"data")
+
+
+def test_more_crls_than_anybody_needs_are_refused_and_not_cut() -> None:
+    """Each costs a signature, and a megabyte has thousands."""
+    found = build(*GOOD)
+    lists = [crl(ROOT_KEY, GOOD[2]), crl(MIDDLE_KEY, GOOD[1])]
+    strange = crl(OTHER_KEY, GOOD[1]).der
+    many = [Crl(strange[:-2] + number.to_bytes(2, "big")) for number in range(64)]
+    found.revocation(EndorsementSet((), (*lists, *many[:63])), NOW, CRL)
+    with pytest.raises(EndorsementMalformed) as caught:
+        found.revocation(EndorsementSet((), (*lists, *many)), NOW, CRL)
+    assert caught.value.code == "crl_too_many"

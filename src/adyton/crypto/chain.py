@@ -27,6 +27,7 @@ from adyton.errors import (
 )
 
 RSA_BITS = 4096
+MAX_CRLS = 64  # of one issuer's name; each costs a signature
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +198,21 @@ def signed_crls(
     role: Role,
     algorithms: Sequence[SignatureAlgorithm] = (RSA_PSS_SHA384,),
 ) -> list[Crl]:
-    """Those of ``crls`` that ``authority`` signed and that cover all it issued; for who keeps them for later leaves."""
+    """Those of ``crls`` that ``authority`` signed and that cover all it issued; for who keeps them for later leaves.
+
+    More than ``MAX_CRLS`` are refused, not cut: an entry on any of them counts.
+    """
+    if len(crls) > MAX_CRLS:
+        raise EndorsementMalformed(
+            "too many CRLs of one issuer's name",
+            code="crl_too_many",
+            tee=role.tee,
+            field="crl",
+            expected=f"at most {MAX_CRLS}",
+            got=len(crls),
+            spec=role.spec,
+            hint="give each issuer's current CRL",
+        )
     return [crl for crl in crls if _signed_crl(crl, authority, role, algorithms)]
 
 

@@ -38,6 +38,7 @@ from adyton.wire import der
 MAX_SIZE = 64 * 1024
 MAX_RESPONSES = 64
 MAX_CERTIFICATES = 8
+MAX_ANSWERS = 64  # about one certificate; each costs up to nine signatures
 SPEC = "RFC 6960"
 GOOD = "good"
 REVOKED = "revoked"
@@ -157,6 +158,10 @@ def check_good(
             expected=f"an OCSP answer about serial number {certificate.serial:#x} of {issuer.common_name}",
             spec=whose.spec,
             hint="give the responder's answer among the endorsements, or say that revocation is not to be checked",
+        )
+    if len(named) > MAX_ANSWERS:  # refused, not cut: any of them may say that it is revoked
+        raise _error(
+            EndorsementMalformed, "too_many", "too many answers about it", whose, expected=MAX_ANSWERS, got=len(named)
         )
     fresh: list[Fresh] = []
     failures: list[EndorsementError] = []

@@ -7,6 +7,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -424,6 +425,24 @@ class TestRemembered:
         with pytest.raises(EndorsementExpired) as caught:
             nitro.verify(late.document(timestamp=int(later.timestamp() * 1000)), now=later, remembered=memory)
         assert caught.value.code == "instance_validity"
+
+    def test_a_leaf_that_bears_its_issuers_name(self, nitro: Any) -> None:
+        """Its chain is refused when it is walked; so it must be under authorities that are known."""
+        forge, memory = nitro.forge, tee.Remembered()
+        nitro.verify(forge.document(), remembered=memory)
+        issuer, leaf = forge.certificates[-2:]
+        builder = (
+            x509.CertificateBuilder(issuer.subject, issuer.subject, leaf.public_key(), 5)
+            .not_valid_before(leaf.not_valid_before_utc)
+            .not_valid_after(leaf.not_valid_after_utc)
+        )
+        for extension in leaf.extensions:
+            builder = builder.add_extension(extension.value, extension.critical)
+        namesake = builder.sign(forge.keys[-2], hashes.SHA384()).public_bytes(Encoding.DER)
+        for remembered in (None, memory):
+            with pytest.raises(EndorsementUntrusted) as caught:
+                nitro.verify(forge.document(certificate=namesake), remembered=remembered)
+            assert caught.value.code == "leaf_self_issued"
 
     def test_failures_are_not_remembered(self, nitro: Any) -> None:
         memory = tee.Remembered()

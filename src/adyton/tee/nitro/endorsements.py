@@ -93,6 +93,10 @@ def check_leaf_key(leaf: Certificate) -> None:
 
 def check_under(leaf: Certificate, issuer: Certificate) -> None:
     """The leaf alone, under an issuer that is verified already: all that ``path_of`` looks at in it."""
+    if leaf.issuer == leaf.subject:
+        raise LEAF.error(
+            EndorsementUntrusted, "self_issued", "issued by itself, in the place of an enclave's certificate"
+        )
     walk.check_leaf(leaf, LEAF)
     walk.check_critical(leaf, LEAF, known=_CRITICAL)
     algorithm = walk.check_algorithm(leaf, LEAF, _ALGORITHMS)

@@ -186,7 +186,11 @@ def test_challenge_and_personalisation_are_compared_in_full(cca: Any) -> None:
     challenge, rpv = bytes(range(64)), b"\7" * 64
     token = cca.forge.token(realm={44235: rpv})
     verified = cca.verify(token, report_data=ReportData(challenge), init_data=rpv)
-    assert (verified.report_data.value, verified.init_data, verified.unchecked) == (challenge, rpv, ())
+    assert (verified.report_data.value, verified.init_data, verified.unchecked) == (
+        challenge,
+        rpv,
+        ("revocation_lists",),
+    )
     for wrong in (challenge[:63] + b"\0", challenge[:48] + bytes(16), challenge[::-1]):
         with pytest.raises(BindingMismatch) as caught:
             cca.verify(token, report_data=ReportData(wrong))
@@ -281,6 +285,7 @@ def test_claims(cca: Any) -> None:
     assert [check.id for check in verified.checks] == ["format", "platform_sig", "root", "rak_binding", "realm_sig"]
     as_json = json.dumps({"token": list(token)}).encode()
     assert cca.verify(as_json, revocation=Revocation.UNCHECKED_AS_ASKED) == verified
+    assert cca.verify(token).unchecked == ("revocation_lists", "report_data", "init_data")
 
 
 def test_coco_s_names(cca: Any) -> None:

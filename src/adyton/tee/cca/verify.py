@@ -270,9 +270,8 @@ def verify(
     run.keep()
     token = run.token
     wants_report_data, wants_init_data = report_data is not None, init_data is not None
-    unchecked: tuple[str, ...] = ()
-    if revocation is Revocation.UNCHECKED_AS_ASKED:
-        unchecked += ("revocation",)
+    # A bare key is on nobody's list, so that there is none to ask for either.
+    unchecked: tuple[str, ...] = ("revocation" if revocation is Revocation.UNCHECKED_AS_ASKED else "revocation_lists",)
     if not wants_report_data:
         unchecked += ("report_data",)
     if not wants_init_data:

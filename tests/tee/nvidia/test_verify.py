@@ -404,6 +404,28 @@ def test_a_remembered_chain_gives_the_same_and_ends_in_time(
     )
 
 
+def test_a_memory_ends_when_a_responder_that_holds_back_becomes_valid(
+    forge: NvidiaForge, verify: Verify, answers: list[bytes]
+) -> None:
+    hour, chip, issuer = timedelta(hours=1), forge.device[1], forge.device[2]
+    late = next(
+        own
+        for own in (made.new_responder(issuer, NOW + timedelta(days=days)) for days in range(4000))
+        if own.certificate.not_valid_before_utc > NOW
+    )
+    begins = late.certificate.not_valid_before_utc
+    held = made.answer(chip, issuer, NOW, status="hold", responder=late, lifetime=begins - NOW + 9 * DAY)
+    given = [forge.pem, *forge.answers(lifetime=begins - NOW + 9 * DAY), held]
+    memory = tee.Remembered()
+    verify(forge.report(), given, remembered=memory, now=begins - hour)
+    for remembered in (None, memory):
+        refused(
+            EndorsementRevoked,
+            "chip_held",
+            lambda: verify(forge.report(), given, remembered=remembered, now=begins + hour),  # noqa: B023
+        )
+
+
 def test_what_is_remembered_depends_on_versions(
     forge: NvidiaForge, verify: Verify, driver_rim: bytes, vbios_rim: bytes
 ) -> None:

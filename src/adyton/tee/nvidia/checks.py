@@ -253,6 +253,10 @@ class Verification:
         lifetimes += [
             (said.this_update, said.next_update) for answer in self._answers.readable for said in answer.statuses
         ]
+        # An answer that a responder not valid yet gave counts from the day on which its certificate begins.
+        lifetimes += [
+            (own.not_before, own.not_after) for answer in self._answers.readable for own in answer.certificates
+        ]
         lifetimes += [(crl.this_update, crl.next_update) for crl in self._pool.crls]
         lifetimes += [(one.not_before, one.not_after) for manifest in self._rims for one in manifest.certificates]
         known = Known(

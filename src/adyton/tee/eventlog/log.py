@@ -239,8 +239,9 @@ def _agile(data: bytes, begin: int, banks: tuple[Bank, ...]) -> EventLog:
             break
         offset += size + row[-1]
         keep(row)
-    columns = list(zip(*plain, strict=True))
-    if all(set(column) == {identifier} for column, identifier in zip(columns[3:-1:2], identifiers, strict=False)):
+    events = len(plain)
+    columns = list(zip(*plain))  # noqa: B905 -- rows of one layout
+    if all(column.count(own) == events for column, own in zip(columns[3:-1:2], identifiers, strict=False)):
         if offset > total:
             raise malformed("an event is longer than the log", field=f"event {len(plain) - 1}", got=plain[-1][-1])
         if plain and (offset == total or _is_fill(data, offset, _fills(data))):

@@ -5,8 +5,8 @@ reference values by CoCo's names. The other TEEs CoCo leaves without rules; thei
 names raises them: ``executables`` needs the measurement, ``hardware`` the platform (its TCB, or the firmware where no
 vendor publishes levels), ``configuration`` at least that nobody can look inside.
 
-Every place of ``input`` is written in full, so that results can be remembered. Of all these rules only those of the one
-TEE whose claims are there can hold.
+Every place of ``input`` is written in full, so that results can be remembered. Every rule asks for something of its own
+TEE's, so of all these rules only those of the one whose claims are there can hold: ``input.adyton`` is everybody's.
 """
 
 from __future__ import annotations
@@ -162,6 +162,7 @@ executables := 3 if {
 hardware := 2 if {
 	input.sample.svn in query_reference_value("svn")
 	input.sample.platform_version.major == query_reference_value("major_version")
+	is_number(input.sample.platform_version.minor)
 	is_number(query_reference_value("minimum_minor_version"))
 	input.sample.platform_version.minor >= query_reference_value("minimum_minor_version")
 }
@@ -186,10 +187,12 @@ hardware := 2 if {{
 
 # Intel SGX: 2 if product and version are published ones too; 3 if at least nobody can look inside.
 configuration := 2 if {{
+	input.sgx
 	input.adyton.debug == false
 	input.sgx.body.isv_prod_id in query_reference_value("sgx_isv_prod_id")
 	input.sgx.body.isv_svn in query_reference_value("sgx_isv_svn")
 }} else := 3 if {{
+	input.sgx
 	input.adyton.debug == false
 }}
 """
@@ -202,16 +205,17 @@ executables := 3 if {
 
 # Hygon CSV: Hygon publishes no levels; the firmware that made the platform's key is of an accepted version.
 hardware := 2 if {
+	input.csv
 	input.adyton.tcb.firmware_api in query_reference_value("csv_firmware_api")
 }
 
 # Hygon CSV: 2 if sharing keys and migration are forbidden as well; 3 if at least nobody can look inside.
 configuration := 2 if {
-	input.csv.policy.nodbg == true
-	input.csv.policy.noks == true
-	input.csv.policy.nosend == true
+	input.csv.policy.nodbg == 1
+	input.csv.policy.noks == 1
+	input.csv.policy.nosend == 1
 } else := 3 if {
-	input.csv.policy.nodbg == true
+	input.csv.policy.nodbg == 1
 }
 """
 
@@ -232,9 +236,11 @@ hardware := 2 if {
 
 # Arm CCA: 2 if the platform's configuration is a published one too; 3 if at least the platform is secured.
 configuration := 2 if {
+	input.cca
 	input.adyton.debug == false
 	input.cca.platform["cca-platform-config"] in query_reference_value("cca_platform_config")
 } else := 3 if {
+	input.cca
 	input.adyton.debug == false
 }
 """
@@ -256,9 +262,11 @@ hardware := 2 if {
 
 # AWS Nitro: 2 if the image was signed by an accepted key; 3 if at least nobody can look inside.
 configuration := 2 if {
+	input.nitro
 	input.adyton.debug == false
 	input.nitro.pcrs["8"] in query_reference_value("nitro_pcr8")
 } else := 3 if {
+	input.nitro
 	input.adyton.debug == false
 }
 """
@@ -276,10 +284,12 @@ hardware := 2 if {
 
 # HyperEnclave: 2 if product and version are published ones too; 3 if at least nobody can look inside.
 configuration := 2 if {
+	input.hyperenclave
 	input.adyton.debug == false
 	input.hyperenclave.isvprodid in query_reference_value("hyperenclave_isv_prod_id")
 	input.hyperenclave.isvsvn in query_reference_value("hyperenclave_isv_svn")
 } else := 3 if {
+	input.hyperenclave
 	input.adyton.debug == false
 }
 """

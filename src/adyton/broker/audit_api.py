@@ -41,7 +41,7 @@ class AuditApi:
         """The answer to ``/api/v0/audit/<parts>``; errors of the tree leave as they are."""
         if asked.method != "GET":
             return refusals.NO_METHOD
-        tenant, query = asked.tenant, dict(parse_qsl(asked.query))
+        tenant, query = asked.tenant, dict(parse_qsl(asked.query, keep_blank_values=True))
         match parts:
             case ():
                 since = parse_time(query.get("since"))

@@ -22,7 +22,7 @@ from adyton.stores.sqlite import Store
 
 NEARBY = 2000
 MAX_OTHERS = 20
-_REFERENCE_CODES = frozenset({"reference_missing", "reference_differs"})
+_COMPARED = frozenset({"reference_missing", "reference_differs", "measurement_unknown"})
 
 
 class Decisions:
@@ -71,7 +71,7 @@ class Decisions:
             changed = view.references.generation != row.reference_generation
         return Explanation(
             decision=self.named(entry),
-            findings=tuple([self._explained(finding, context, view) for finding in _all(entry)]),
+            findings=tuple([self._explained(tenant, finding, context, view, now) for finding in _all(entry)]),
             policy_changed=self._policy_changed(entry, view),
             references_changed=changed,
             others=self._others(entry),
@@ -83,21 +83,31 @@ class Decisions:
         except AdytonError:  # what is set now cannot be read: the decision can be explained all the same
             return None
 
-    def _explained(self, finding: Finding, context: Context, view: TenantView | None) -> Explained:
+    def _explained(
+        self, tenant: str, finding: Finding, context: Context, view: TenantView | None, now: datetime
+    ) -> Explained:
+        code, name = finding.code, finding.reference
         expected, got = cast("JsonValue", finding.expected), cast("JsonValue", finding.got)
-        advice = cures.advise(finding.code, finding.claim, finding.reference, expected, got, context, finding.hint)
-        provider, holds = advice.provider, None
-        name = finding.reference
-        if finding.code == "measurement_unknown":
-            name, got = explain.MEASUREMENT_REFERENCE.get(context.tee, ""), context.measurement
-        if name and view is not None:
-            accepted = view.references.get(name)
-            holds = explain.contains(accepted, got) if isinstance(accepted, list) else explain.same(accepted, got)
-            provider = self._provider(context, name, view) or provider
+        if code == "measurement_unknown" and context.tee in explain.MEASUREMENT_REFERENCE:
+            name, got = explain.MEASUREMENT_REFERENCE[context.tee], context.measurement
+        holds = None
+        if name and view is not None and code in _COMPARED:
+            # A cure adds to what is accepted today: what was accepted then may have been withdrawn for good reason.
+            expected = view.references.get(name)
+            holds = explain.contains(expected, got) if isinstance(expected, list) else explain.same(expected, got)
+            code = "reference_differs"
+        advice = cures.advise(code, finding.claim, name, expected, got, context, finding.hint)
+        provider = (self._provider(tenant, name, now) if name else "") or advice.provider
         return Explained(finding, provider, advice.actor, advice.cure, holds)
 
-    def _provider(self, context: Context, name: str, view: TenantView) -> str:
-        return ""
+    def _provider(self, tenant: str, name: str, now: datetime) -> str:
+        """Who stands behind a reference value today, and whether it counts."""
+        stored = self._store.references.get(tenant, name)
+        if stored is None:
+            return ""
+        since = f"version {stored.version} of {stored.updated.date().isoformat()}"
+        state = "" if stored.counts(now) else f", which does not count ({stored.state}, or not valid now)"
+        return f"reference value {name}, {since}, {_by(stored.provider)}{state}"
 
     def _policy_changed(self, entry: AuditEntry, view: TenantView | None) -> bool | None:
         """Whether no attestation policy of now is the one that appraised; ``None`` where none did."""
@@ -117,6 +127,10 @@ class Decisions:
         found = [other for other in found if other.sequence != entry.sequence]
         found.sort(key=lambda other: abs(other.sequence - entry.sequence))
         return tuple(sorted([self.named(other) for other in found[:MAX_OTHERS]], key=lambda other: other.sequence))
+
+
+def _by(provider: str) -> str:
+    return f"published by {provider}" if provider else "set by hand"
 
 
 def _all(entry: AuditEntry) -> tuple[Finding, ...]:

@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from adyton.cli.administering import Noun
+from adyton.cli.explained import explain
 from adyton.cli.output import say
 from adyton.cli.places import places
 from adyton.errors import ConfigError
@@ -15,7 +17,7 @@ from adyton.errors import ConfigError
 ENVIRONMENTS = ["development", "ci", "test", "pre-production", "production"]
 
 
-@click.group()
+@click.group(cls=Noun)
 def broker() -> None:
     """Run the key broker: evidence in, keys out, and a record of every decision."""
 
@@ -150,3 +152,6 @@ def _announce(listening: object) -> None:
 
 def _warn(text: str) -> None:
     say(click.style("warning    ", fg="yellow", reset=True) + text)
+
+
+broker.add_command(explain)

@@ -125,6 +125,11 @@ def print_json(value: object) -> None:
     click.echo(json.dumps(value, ensure_ascii=False, default=str))
 
 
+def print_line(text: str) -> None:
+    """A line of the answer on standard output, whatever a stranger put into it."""
+    click.echo(_printable(text, kept=""))
+
+
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Left-aligned columns on standard output; nothing is cut, so that pipes see whole values."""
     texts = [[_printable(str(cell), kept="") if cell is not None else "-" for cell in row] for row in rows]

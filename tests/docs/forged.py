@@ -208,7 +208,8 @@ def _cca() -> Pieces:
     forge = CcaForge.new()
     for version in (1, 2):
         evidence = forge.token(version=version)
-        yield _verify("cca", evidence, [forge.cpak_pem], frozenset({forge.cpak_fingerprint}), revocation=NOT_ASKED)
+        for revocation in (NOT_ASKED, Revocation.REQUIRED):
+            yield _verify("cca", evidence, [forge.cpak_pem], frozenset({forge.cpak_fingerprint}), revocation=revocation)
 
 
 def _csv() -> Pieces:

@@ -118,6 +118,27 @@ def test_the_page_escapes_what_came_from_outside() -> None:
     assert page.count("&lt;script&gt;") >= 7
 
 
+def test_a_stranger_s_text_moves_no_cursor(cli: Cli, tmp_path: Path) -> None:
+    path = tmp_path / "evidence.json"
+    path.write_text(json.dumps({"svn": "1\x1b[2J\r\nVERIFIED: all of it\u202e", "report_data": ""}))
+    status, out, _ = cli("evidence", "show", path, "--tee", "sample")
+    assert status == 0
+    assert out.splitlines()[0].split(maxsplit=1) == ["svn", "1?[2J??VERIFIED: all of it?"]
+    status, out, _ = cli("evidence", "show", path, "--tee", "sample", "--json")
+    assert one(out)["claims"]["svn"].startswith("1\x1b[2J")
+
+
+def test_a_file_whose_name_is_no_text(cli: Cli, tmp_path: Path) -> None:
+    path, page = tmp_path / "\udcff\x1b[2J.bin", tmp_path / "page.html"
+    path.write_bytes(b"x")
+    for more in ((), ("--html", page)):
+        status, out, _ = cli("evidence", "verify", path, "--tee", "snp", *more)
+        assert status == 2
+        assert out.startswith("NOT VERIFIED: ")
+        assert "?[2J.bin" in out
+    assert "?[2J.bin" in page.read_text(encoding="utf-8")
+
+
 @pytest.mark.vectors
 def test_report_data_is_compared_whole(cli: Cli, genoa: tuple[object, ...]) -> None:
     good = "b581f12e29a2d7d64e5e0b738d563879a78b51c644d0fa0cce02b48699f6bf5f" + 64 * "0"
@@ -330,7 +351,8 @@ CASE = {"id": "x", "tee": "snp", "kind": "crl", "files": {}, "expected": {}}
         *(
             json.dumps({"schema": "evidence-vectors/1", "cases": [{**CASE, **wrong}]})
             for wrong in cast(
-                "list[dict[str, object]]", [{"id": 7}, {"files": []}, {"expected": "valid"}, {"claims": []}]
+                "list[dict[str, object]]",
+                [{"id": 7}, {"id": "\ud800"}, {"id": "\x1b[2J"}, {"files": []}, {"expected": "valid"}, {"claims": []}],
             )
         ),
         json.dumps({"schema": "evidence-vectors/1", "files": [], "cases": [CASE]}),

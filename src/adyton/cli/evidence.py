@@ -22,6 +22,7 @@ from adyton.cli.collecting import Collecting, cache_option, opened, source_optio
 from adyton.cli.output import Exit, exit_status, json_option, print_error, print_json, say
 from adyton.cli.verdict import Verdict
 from adyton.cli.verdict import show as show_verdict
+from adyton.cli.verdict import text as printable
 from adyton.errors import AdytonError, ConfigError
 from adyton.rats.types import Check, ReportData, Revocation, TrustAnchors, VerifiedEvidence
 
@@ -220,7 +221,7 @@ def show(file: Path, tee: str, as_json: bool) -> None:
         print_json({"tee": tee, "verified": None, "claims": claims})
         return
     for name, value in claims.items():
-        click.echo(f"{name:22} {value if isinstance(value, str) else json.dumps(value)}")
+        click.echo(f"{printable(name):22} {printable(value)}")
 
 
 @evidence.command()
@@ -282,7 +283,7 @@ def _is_case(case: object) -> bool:
     if not isinstance(case, dict):
         return False
     return (
-        all(isinstance(case.get(name), str) for name in ("id", "tee", "kind"))
+        all(isinstance(case.get(name), str) and case[name].isprintable() for name in ("id", "tee", "kind"))
         and all(isinstance(case.get(name), dict) for name in ("files", "expected"))
         and isinstance(case.get("claims"), dict | None)
     )

@@ -61,8 +61,8 @@ class Verdict:
     def headline(self) -> tuple[str, str]:
         """A word, and what it means."""
         if self.verified is not None:
-            return "VERIFIED", f"{self.file} is authentic evidence of {self.tee}"
-        return "NOT VERIFIED", f"{self.file} is not to be believed"
+            return "VERIFIED", f"{text(self.file)} is authentic evidence of {self.tee}"
+        return "NOT VERIFIED", f"{text(self.file)} is not to be believed"
 
     def groups(self) -> list[tuple[str, list[Check]]]:
         """The checks by the part of the evidence that they belong to, in the order in which the parts were reached."""
@@ -123,8 +123,10 @@ def meaning(name: str) -> str:
 
 
 def text(value: JsonValue) -> str:
-    """A value in one line."""
-    return value if isinstance(value, str) else json.dumps(value)
+    """A value in one line, whoever wrote it: what could move a terminal's cursor or begin a line becomes a question mark."""
+    if not isinstance(value, str):
+        return json.dumps(value)
+    return value if value.isprintable() else "".join(one if one.isprintable() else "?" for one in value)
 
 
 def difference(check: Check) -> list[tuple[str, str]]:

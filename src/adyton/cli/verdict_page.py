@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from html import escape
 
 from adyton import __version__
-from adyton.cli.verdict import Verdict, difference
+from adyton.cli.verdict import Verdict, difference, text
 from adyton.rats.types import Check
 
 _STYLE = """
@@ -37,7 +37,7 @@ def render(verdict: Verdict) -> str:
         '<html lang="en"><head><meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
         "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">",
-        f"<title>{escape(word)}: {escape(verdict.file)}</title><style>{_STYLE}</style></head><body>",
+        f"<title>{escape(word)}: {escape(text(verdict.file))}</title><style>{_STYLE}</style></head><body>",
         f'<h1><b class="{kind}">{escape(word)}</b>: {escape(meaning)}</h1>',
     ]
     error = verdict.error

@@ -10,6 +10,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from hypothesis import given
@@ -184,6 +185,19 @@ def test_the_whole(version: int, guest: AzureGuest, verify: Callable[..., Verifi
     assert coco["policy_debug_allowed"] == "false"
     assert coco["reported_tcb_snp"] == "25"
     assert coco["measurement"] == "A" * 64
+
+
+def test_what_fails_is_not_remembered(guest: AzureGuest, verify: Callable[..., VerifiedEvidence]) -> None:
+    """Else anybody could push verified chains out of the memory, with a certificate of their own each time."""
+    remembered = Remembered()
+    for number in range(3):
+        name = x509.Name([x509.NameAttribute(x509.oid.NameOID.COMMON_NAME, f"stranger {number}")])
+        key = ec.generate_private_key(ec.SECP384R1())
+        own = x509.CertificateBuilder(name, name, key.public_key(), 5, NOW, NOW + timedelta(days=1))
+        vcek = own.sign(key, hashes.SHA384())
+        with pytest.raises(AdytonError):
+            verify(replace(guest, vcek=vcek).evidence(NONCE, version=1), remembered=remembered)
+    assert len(remembered) == 0
 
 
 def test_without_a_nonce_it_says_so(guest: AzureGuest, verify: Callable[..., VerifiedEvidence]) -> None:

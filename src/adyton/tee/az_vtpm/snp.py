@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
 
@@ -118,9 +119,10 @@ def _run(
 
 
 def _hardware(run: Verification) -> VerifiedEvidence:
+    together, keep = _with_leaf(run)
     found = snp.verify(
         run.evidence.hcl.hardware_report,
-        endorsements=_with_leaf(run),
+        endorsements=together,
         now=run.now,
         anchors=run.anchors,
         revocation=run.revocation,
@@ -137,20 +139,21 @@ def _hardware(run: Verification) -> VerifiedEvidence:
             got=found.claims["vmpl"],
             spec=f"{SPEC} (8)",
         )
+    keep()  # only now: what anybody may send must not push verified chains out of the memory
     return found
 
 
-def _with_leaf(run: Verification) -> EndorsementSet:
-    """The endorsements with the evidence's own VCEK. Putting them together is remembered: they are the same each time."""
-    vcek = run.evidence.vcek or b""
+def _with_leaf(run: Verification) -> tuple[EndorsementSet, Callable[[], None]]:
+    """The endorsements with the evidence's own VCEK, and what remembers them: they are the same each time."""
+    vcek, remembered = run.evidence.vcek or b"", run.remembered
+    if remembered is None:
+        return EndorsementSet.parse([vcek]).with_all(run.endorsements), lambda: None
     key = (TEE, run.endorsements.digest, hashlib.sha256(vcek).digest())
-    known = run.remembered.recall(key, run.now) if run.remembered is not None else None
+    known = remembered.recall(key, run.now)
     if isinstance(known, EndorsementSet):
-        return known
+        return known, lambda: None
     together = EndorsementSet.parse([vcek]).with_all(run.endorsements)
-    if run.remembered is not None:
-        run.remembered.keep(key, Chain(together, Window.around(run.now, ())))
-    return together
+    return together, lambda: remembered.keep(key, Chain(together, Window.around(run.now, ())))
 
 
 def _claims(run: Verification) -> dict[str, JsonValue]:

@@ -104,6 +104,19 @@ def test_rollback() -> None:
     assert publish(said(issue=3), standing=stands(new))
 
 
+def test_what_stands_may_be_said_again_beside_a_newer_candidate_but_an_old_candidate_not_promoted() -> None:
+    (old,), (new,) = publish(said(issue=4)), publish(said(issue=5, values={"launch": [OTHER]}))
+    seen = {"launch": (*stands(old).seen["launch"], *stands(new).seen["launch"])}
+
+    def current(one: Provided, state: State) -> Current:
+        return Current(one.provider, one.proof, state)
+
+    stands_old = Standing({"launch": (current(old, State.STABLE), current(new, State.CANDIDATE))}, seen)
+    assert publish(said(issue=4), standing=stands_old, state=State.DEPRECATED)
+    stands_new = Standing({"launch": (current(new, State.STABLE), current(old, State.CANDIDATE))}, seen)
+    refused("reference_rollback", said(issue=4), standing=stands_new)
+
+
 def test_rollback_through_another_series() -> None:
     (old,), (new,) = publish(said(issue=9)), publish(said(id="other", issue=1, values={"launch": [OTHER]}))
     standing = Standing(stands(new).current, {"launch": (*stands(old).seen["launch"], *stands(new).seen["launch"])})

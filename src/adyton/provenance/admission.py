@@ -155,6 +155,8 @@ def _check_standing(name: str, stated: Stated, statement: Statement, provider: P
     mine = [one for one in current if one.proof == statement.proof]
     if any(one.state is State.REVOKED for one in mine):
         raise _old("the document was revoked", "reference_revoked", name)
+    if any(one.state.counts for one in mine):
+        return  # it is what stands: to say so again, or to deprecate it, brings nothing old back
     seen = standing.seen.get(name, ())
     if not mine and any(one.proof == statement.proof for one in seen):
         raise _old("the document was replaced or withdrawn since", "reference_rollback", name)

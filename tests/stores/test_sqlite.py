@@ -5,6 +5,7 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -14,6 +15,7 @@ from adyton.errors import AdytonError, ConfigError, DocumentInvalid, MalformedRe
 from adyton.protocol.release import Binding
 from adyton.protocol.resource import ResourcePath
 from adyton.stores import tenants
+from adyton.stores.database import Database
 from adyton.stores.resources import MAX_VALUE
 from adyton.stores.sqlite import FILE, Store
 
@@ -372,3 +374,39 @@ def test_every_error_is_of_the_tree(tmp_path: Path) -> None:
     for directory in (file, file / "below", Path("/proc/adyton")):
         with pytest.raises(AdytonError):
             Store.open(directory, root_key=ROOT_KEY, now=NOW)
+
+
+class _FailingDisk:
+    """The connection that writes, on a disk that neither commits nor rolls back while ``failing``."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self.failing = True
+
+    def execute(self, statement: str, *parameters: Any) -> sqlite3.Cursor:
+        if self.failing and statement in {"COMMIT", "ROLLBACK"}:
+            raise sqlite3.OperationalError("disk I/O error")
+        return self._connection.execute(statement, *parameters)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+
+def test_what_was_never_committed_is_not_read(tmp_path: Path) -> None:
+    """Not even by way of the connection that wrote it and could not take it back; the next change starts anew."""
+    database = Database(tmp_path / "x.sqlite")
+    with database.write() as transaction:
+        transaction.execute("CREATE TABLE numbers (number)")
+    real = database._writer
+    disk = _FailingDisk(real)
+    database._writer = disk  # type: ignore[assignment]
+    with pytest.raises(Unavailable), database.write() as transaction:
+        transaction.execute("INSERT INTO numbers VALUES (1)")
+    assert real.in_transaction
+    assert database.read("SELECT number FROM numbers") == []
+    disk.failing = False
+    assert database.read("SELECT number FROM numbers") == []
+    with database.write() as transaction:
+        transaction.execute("INSERT INTO numbers VALUES (2)")
+    assert database.read("SELECT number FROM numbers") == [(2,)]
+    database.close()

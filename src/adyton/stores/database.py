@@ -105,6 +105,9 @@ class Database:
         # After each commit a connection forgets all pages that it knew, unless the commit was its own. So the one that
         # writes reads too, and the other one reads only while that is busy writing.
         free = self._writing.acquire(blocking=False)
+        if free and self._writer.in_transaction:  # a rollback that failed: what it left there was never committed
+            self._writing.release()
+            free = False
         lock, connection = (self._writing, self._writer) if free else (self._reading, self._reader)
         if not free:
             lock.acquire()
@@ -123,6 +126,8 @@ class Database:
             self._check_process()
             connection = self._writer
             try:
+                if connection.in_transaction:  # what an earlier one could not even roll back
+                    connection.execute("ROLLBACK")
                 connection.execute("BEGIN IMMEDIATE")
                 try:
                     yield connection

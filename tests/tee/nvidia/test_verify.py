@@ -25,6 +25,7 @@ from adyton.errors import (
     EndorsementRevoked,
     EndorsementUntrusted,
     EvidenceError,
+    MalformedEvidence,
     SignatureInvalid,
 )
 from adyton.rats.types import SHARED_CLAIMS, Check, ReportData, Revocation, RootKind, TrustAnchors
@@ -424,6 +425,22 @@ def test_a_memory_ends_when_a_responder_that_holds_back_becomes_valid(
             "chip_held",
             lambda: verify(forge.report(), given, remembered=remembered, now=begins + hour),  # noqa: B023
         )
+
+
+def test_what_fails_is_not_remembered(forge: NvidiaForge, other: NvidiaForge, verify: Verify) -> None:
+    """Else anybody could push verified chains out of the memory, with certificates of their own each time."""
+    memory = tee.Remembered()
+    refused(EndorsementUntrusted, "root_untrusted", lambda: verify(json_of(other, other.report()), remembered=memory))
+    assert len(memory) == 0
+    verify(json_of(forge, forge.report()), remembered=memory)
+    assert len(memory) == 2
+
+
+def test_certificates_without_end(forge: NvidiaForge, verify: Verify) -> None:
+    with pytest.raises(ValueError, match="65536 characters"):
+        to_json((Device(forge.report(), forge.pem + b" " * 65536, "HOPPER"),))
+    document = json_of(forge, forge.report()).replace(b'"certificate":"', b'"certificate":"' + b"ICAg" * 16384)
+    refused(MalformedEvidence, "json_malformed", lambda: verify(document))
 
 
 def test_what_is_remembered_depends_on_versions(

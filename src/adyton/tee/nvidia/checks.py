@@ -54,7 +54,7 @@ class Verification:
     """One verification of one device: what was given, and what the checks have found so far."""
 
     __slots__ = (
-        "_answers", "_path", "_pool", "_revocation_spans", "_rims", "_signed", "anchors", "bioses", "compared", "device",
+        "_answers", "_found", "_path", "_pool", "_revocation_spans", "_rims", "_signed", "anchors", "bioses", "compared", "device",
         "drivers", "endorsements", "known", "leaf", "measured", "now", "opaque", "remembered", "report", "report_data",
         "revocation",
     )  # fmt: skip
@@ -92,6 +92,7 @@ class Verification:
         self.compared: tuple[Compared, ...] = ()
         self._revocation_spans: list[Span] = []
         self._signed = False
+        self._found: tuple[tuple[object, ...], tuple[Leaf, ...]] | None = None
 
     # The checks, in order. Each is silent or raises.
 
@@ -102,9 +103,7 @@ class Verification:
         leaves = self.remembered.recall(place, self.now) if self.remembered is not None else None
         if not isinstance(leaves, tuple):
             leaves = self._leaves()
-            if self.remembered is not None:
-                lives = [(leaf.certificate.not_before, leaf.certificate.not_after) for leaf in leaves]
-                self.remembered.keep(place, Chain(leaves, Window.around(self.now, lives)))
+            self._found = place, leaves
         self.leaf = leaves[0]
         if len(leaves) > 1:
             for leaf in leaves[:MAX_LEAVES]:
@@ -239,7 +238,14 @@ class Verification:
     # What they found.
 
     def remember(self) -> Known:
-        """What the endorsements gave; kept for the next report of this device. Call it after every check."""
+        """What the endorsements gave; kept for the next report of this device. Call it after every check.
+
+        Not before: what anybody may send must not push verified chains out of the memory.
+        """
+        if self.remembered is not None and self._found is not None:
+            place, leaves = self._found
+            lives = [(leaf.certificate.not_before, leaf.certificate.not_after) for leaf in leaves]
+            self.remembered.keep(place, Chain(leaves, Window.around(self.now, lives)))
         if self.known is not None:
             return self.known
         rims = (*self.drivers, *self.bioses)

@@ -18,6 +18,7 @@ from adyton.wire import b64, strict_json
 
 MAX_SIZE = 1024 * 1024
 MAX_DEVICES = 32
+MAX_CERTIFICATES = 64 * 1024  # characters of a device's certificates; five have some 7000. The last ones are kept
 MAX_UUID = 128
 SPEC = "kbs-protocol 2.4 nvidia"
 _ARCHES = {
@@ -104,6 +105,8 @@ def _device(fields: _Device) -> Device:
     uuid = fields.uuid if isinstance(fields.uuid, str) else None
     if uuid is not None and (len(uuid) > MAX_UUID or not uuid.isprintable()):
         raise _malformed("a uuid that is none")
+    if len(fields.certificate) > MAX_CERTIFICATES:
+        raise _malformed(f"certificates of more than {MAX_CERTIFICATES} characters")
     try:
         # A report begins with 11 e0; base64 that begins with these characters would be another message.
         in_hex = fields.evidence[:4].lower() == "11e0"

@@ -78,20 +78,27 @@ def parts(encoded: bytes, count: int, algorithm: int) -> Parts:
 def common_names(name: bytes) -> list[bytes]:
     """The common names in a distinguished name (the content of its SEQUENCE); ``ValueError`` if it cannot be read."""
     found = []
-    offset = 0
-    end = len(name)
-    while offset < end:
-        body = offset + 2
-        if body < end and name[offset] == der.SET and name[body - 1] < 0x80 and body + name[body - 1] <= end:
-            offset = body + name[body - 1]
-        else:
-            _, body, offset = der.bounds(name, offset)
+    bounds = der.bounds
+    offset, whole = 0, len(name)
+    while offset < whole:
+        _, body, offset = bounds(name, offset)
         if name.find(_COMMON_NAME, body, offset) < 0:  # most parts of a name are others
             continue
+        size = offset - body - 9
+        pair = name[body : body + 9]
+        if (
+            0 <= size < 0x75
+            and pair[2:7] == _COMMON_NAME
+            and pair[:2] == bytes((der.SEQUENCE, size + 7))
+            and pair[8] == size
+        ):
+            if pair[7] in _TEXT:  # the part's only pair, and its value is all the rest
+                found.append(name[body + 9 : offset])
+            continue
         while body < offset:
-            _, kind_at, body = der.bounds(name, body)
-            _, _, value_at = der.bounds(name, kind_at)
-            tag, value, last = der.bounds(name, value_at)
+            _, kind_at, body = bounds(name, body)
+            _, _, value_at = bounds(name, kind_at)
+            tag, value, last = bounds(name, value_at)
             if last != body:
                 raise ValueError("a part of the name is not a pair")
             if name[kind_at:value_at] == _COMMON_NAME and tag in _TEXT:

@@ -11,11 +11,10 @@ from __future__ import annotations
 
 import binascii
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import msgspec
-from msgspec import UNSET, UnsetType
 
 from adyton.crypto.x509 import Certificate, Crl, EndorsementSet
 from adyton.errors import EndorsementError, EndorsementMalformed
@@ -26,30 +25,15 @@ from adyton.wire import strict_json
 MAX_CERTIFICATES = 32  # of one text
 
 _SERVED = {"tcbInfo", "enclaveIdentity"}
+_BUNDLED = (
+    ("tcb_info", "tcbInfo", "tcb_info_signature"),
+    ("qe_identity", "enclaveIdentity", "qe_identity_signature"),
+)
+_CHAINS = ("pck_crl_issuer_chain", "tcb_info_issuer_chain", "qe_identity_issuer_chain", "pck_certificate_chain")
+_CRLS = ("root_ca_crl", "pck_crl")
 _MARKS = (b'"root_ca_crl"', b'"pck_crl"', b'"tcbInfo"', b'"enclaveIdentity"', b'"tcb_info"', b'"qe_identity"')
 _PEM = re.compile(rb"-----BEGIN (CERTIFICATE|X509 CRL)-----[ \t]*\r?\n([A-Za-z0-9+/=\r\n]+)-----END \1-----[ \t\r\n]*")
 _TEXT: msgspec.json.Decoder[str] = msgspec.json.Decoder(str)
-_Text = str | None | UnsetType
-
-
-class _Bundle(msgspec.Struct):
-    """The members that are read. Texts, or ``null``."""
-
-    pck_crl_issuer_chain: _Text = UNSET
-    root_ca_crl: _Text = UNSET
-    pck_crl: _Text = UNSET
-    tcb_info_issuer_chain: _Text = UNSET
-    tcb_info: _Text = UNSET
-    tcb_info_signature: _Text = UNSET
-    qe_identity_issuer_chain: _Text = UNSET
-    qe_identity: _Text = UNSET
-    qe_identity_signature: _Text = UNSET
-    pck_certificate_chain: _Text = UNSET
-
-
-_NAMES = _Bundle.__struct_fields__
-_OPTIONAL: msgspec.json.Decoder[str | None] = msgspec.json.Decoder(str | None)
-_BUNDLE: msgspec.json.Decoder[_Bundle] = msgspec.json.Decoder(_Bundle)
 
 
 class Collateral(NamedTuple):
@@ -146,16 +130,11 @@ def _read(endorsements: EndorsementSet) -> Collateral:
         if not any(mark in document for mark in _MARKS):
             continue
         try:
-            bundle = _plain_bundle(document)
-            if bundle is None:
-                found = signed_json.members(document)
-                if served := _SERVED & found.keys():
-                    signed += [_signed(name, found[name], _TEXT.decode(found["signature"])) for name in sorted(served)]
-                    continue
-                bundle = _Bundle(**{name: _OPTIONAL.decode(found[name]) for name in _NAMES if name in found})
-            signed += _signed_in(bundle)
-            certificates += [item for chain in _chains_in(bundle) for item in reader.certificates(chain.encode())]
-            crls += [crl for text in (bundle.root_ca_crl, bundle.pck_crl) if text for crl in _crls(text)]
+            found = signed_json.members(document)
+            if served := _SERVED & found.keys():
+                signed += [_signed(name, found[name], found["signature"]) for name in sorted(served)]
+            else:
+                _bundle(found, signed, certificates, crls, reader)
         except EndorsementError:
             raise
         except KeyError as error:
@@ -167,68 +146,42 @@ def _read(endorsements: EndorsementSet) -> Collateral:
     return Collateral(pool, tuple(signed), by_der, reader.chains)
 
 
-def _signed(name: str, content: bytes, signature: str) -> Signed:
-    return Signed.of(name, content, signed_json.hexadecimal(signature, 64, name))
+def _signed(name: str, content: bytes, signature: bytes) -> Signed:
+    return Signed.of(name, content, signed_json.hexadecimal(_TEXT.decode(signature), 64, name))
 
 
-def _plain_bundle(document: bytes) -> _Bundle | None:
-    """A bundle that has known members alone, each once; ``None`` if that cannot be said so simply. ``ValueError``.
+def _bundle(
+    found: dict[str, bytes], signed: list[Signed], certificates: list[Certificate], crls: list[Crl], reader: Reader
+) -> None:
+    for member, name, signature in _BUNDLED:
+        if member in found:
+            text = _TEXT.decode(found[member]).encode()
+            if b'"signature"' in text:  # as served, whole
+                inner = signed_json.members(text)
+                signed.append(_signed(name, inner[name], inner["signature"]))
+            else:
+                signed.append(_signed(name, text.strip(), found[signature]))
+    seen = set()
+    for member in _CHAINS:
+        chain = found.get(member)
+        if chain is not None and chain not in seen and (text := _optional(chain)):
+            seen.add(chain)  # two documents of one signer have the same
+            certificates += reader.certificates(text)
+    for member in _CRLS:
+        crl = found.get(member)
+        if crl is not None and (text := _optional(crl)):
+            crls += _crls(text)
 
-    Quotation marks tell: every further member would bring two at least, since a name is a string. Without escapes by number
-    there is one way only to write such a mark in a string, and one to write a name that is known here.
-    """
-    if len(document) > signed_json.MAX_SIZE:
-        raise ValueError(f"larger than {signed_json.MAX_SIZE} bytes")
+
+def _optional(raw: bytes) -> bytes:
+    return b"" if raw == b"null" else _TEXT.decode(raw).encode()
+
+
+def _crls(text: bytes) -> list[Crl]:
+    if text.startswith(b"-----BEGIN"):
+        return [Crl(decoded(body)) for kind, body in blocks(text) if kind == b"X509 CRL"]
     try:
-        bundle = _BUNDLE.decode(document)
-    except msgspec.ValidationError:
-        return None
-    marks = 0
-    for value in msgspec.structs.astuple(bundle):
-        if isinstance(value, str):
-            marks += 4 + value.count('"')
-        elif value is None:
-            marks += 2
-    return bundle if document.count(b'"') == marks and b"\\u" not in document else None
-
-
-def _signed_in(bundle: _Bundle) -> Iterator[Signed]:
-    for name, text, signature, member in (
-        ("tcbInfo", bundle.tcb_info, bundle.tcb_info_signature, "tcb_info_signature"),
-        ("enclaveIdentity", bundle.qe_identity, bundle.qe_identity_signature, "qe_identity_signature"),
-    ):
-        if text is UNSET:
-            continue
-        if text is None:
-            raise ValueError(f"{name} is no text")
-        content = text.encode()
-        if b'"signature"' in content:  # as served, whole
-            inner = signed_json.members(content)
-            yield _signed(name, inner[name], _TEXT.decode(inner["signature"]))
-        elif signature is UNSET:
-            raise KeyError(member)
-        elif signature is None:
-            raise ValueError(f"{member} is no text")
-        else:
-            yield _signed(name, content.strip(), signature)
-
-
-def _chains_in(bundle: _Bundle) -> Iterator[str]:
-    for chain in (
-        bundle.pck_crl_issuer_chain,
-        bundle.tcb_info_issuer_chain,
-        bundle.qe_identity_issuer_chain,
-        bundle.pck_certificate_chain,
-    ):
-        if chain:
-            yield chain
-
-
-def _crls(text: str) -> list[Crl]:
-    if text.startswith("-----BEGIN"):
-        return [Crl(decoded(body)) for kind, body in blocks(text.encode()) if kind == b"X509 CRL"]
-    try:
-        return [Crl(bytes.fromhex(text))]
+        return [Crl(bytes.fromhex(text.decode()))]
     except ValueError as error:
         raise _malformed("a CRL that is neither DER in hex nor PEM") from error
 

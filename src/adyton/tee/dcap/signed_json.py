@@ -35,8 +35,9 @@ class Head(msgspec.Struct, frozen=True):
 
 
 _HEAD: msgspec.json.Decoder[Head] = msgspec.json.Decoder(Head)
-_NAME = re.compile(rb'[ \t\r\n]*"([^"\\]*)"[ \t\r\n]*:[ \t\r\n]*')
-_AFTER = re.compile(rb"[ \t\r\n]*[,}]")
+_FIRST = re.compile(rb'[ \t\r\n]*\{[ \t\r\n]*"([^"\\]*)"[ \t\r\n]*:[ \t\r\n]*').match
+_NEXT = re.compile(rb'[ \t\r\n]*,[ \t\r\n]*"([^"\\]*)"[ \t\r\n]*:[ \t\r\n]*').match
+_LAST = re.compile(rb"[ \t\r\n]*\}[ \t\r\n]*").fullmatch
 _MEMBERS: msgspec.json.Decoder[dict[str, msgspec.Raw]] = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
@@ -110,16 +111,18 @@ def members(document: bytes) -> dict[str, bytes]:
 
 def _stand_once(document: bytes, found: dict[str, bytes]) -> bool:
     """Whether the text is these members, one after the other, and no other; ``False`` if that cannot be said so simply."""
-    offset = document.index(b"{") + 1
+    offset = 0
+    before = _FIRST
     for name, raw in found.items():
-        match = _NAME.match(document, offset)
-        if match is None or match[1] != name.encode() or not document.startswith(raw, match.end()):
-            return False
-        match = _AFTER.match(document, match.end() + len(raw))
-        if match is None:
+        match = before(document, offset)
+        if match is None or match[1] != name.encode():
             return False
         offset = match.end()
-    return not document[offset:].strip()
+        if not document.startswith(raw, offset):
+            return False
+        offset += len(raw)
+        before = _NEXT
+    return _LAST(document, offset) is not None
 
 
 def decode(document: Signed, decoder: msgspec.json.Decoder[_T]) -> tuple[_T, Any]:

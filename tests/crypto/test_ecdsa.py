@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adyton.crypto import ecdsa
-from adyton.crypto.ecdsa import P384_ORDER, P521_ORDER, verify_p384, verify_p521
+from adyton.crypto.ecdsa import P256_ORDER, P384_ORDER, P521_ORDER, verify_p256, verify_p384, verify_p521
 from adyton.errors import SignatureInvalid
 
 KEY = ec.derive_private_key(0x5EED, ec.SECP384R1())
@@ -26,6 +26,9 @@ def back_end(request: pytest.FixtureRequest) -> Iterator[str]:
     assert ecdsa.back_end() == request.param
     yield request.param
     ecdsa.use("openssl")
+
+
+KEY_256 = ec.derive_private_key(0x5EED, ec.SECP256R1())
 
 
 def sign(data: bytes) -> tuple[int, int]:
@@ -67,6 +70,21 @@ def test_the_caller_s_mistakes() -> None:
         verify_p384(p256, bytes(96), b"", size=48, byteorder="big")
 
 
+@pytest.mark.parametrize("number", [0, P256_ORDER, P256_ORDER + 1, 2**256 - 1])
+def test_p256_reads_two_numbers_of_32_bytes(number: int) -> None:
+    r, s = decode_dss_signature(KEY_256.sign(b"data", ec.ECDSA(hashes.SHA256())))
+    key = KEY_256.public_key()
+    for good in ((r, s), (r, P256_ORDER - s)):
+        verify_p256(key, b"".join(value.to_bytes(32, "big") for value in good), b"data")
+    for bad in ((number, s), (r, number), (s, r)):
+        with pytest.raises(SignatureInvalid):
+            verify_p256(key, b"".join(value.to_bytes(32, "big") for value in bad), b"data")
+    with pytest.raises(SignatureInvalid):
+        verify_p256(key, r.to_bytes(32, "big") + s.to_bytes(32, "big"), b"Data")
+    with pytest.raises(ValueError, match="P-256 key"):
+        verify_p256(KEY.public_key(), bytes(64), b"data")
+
+
 def test_a_signature_is_malleable_so_its_hash_is_no_identity() -> None:
     r, s = sign(b"data")
     signature = r.to_bytes(48, "big") + (P384_ORDER - s).to_bytes(48, "big")
@@ -96,11 +114,14 @@ def test_p521_reads_two_numbers_of_66_bytes() -> None:
         verify_p521(KEY.public_key(), good, b"data")
 
 
+@pytest.mark.parametrize("bits", [256, 384])
 @given(st.binary(max_size=120), st.binary(max_size=40))
-def test_both_back_ends_refuse_the_same_encodings(noise: bytes, data: bytes) -> None:
+def test_both_back_ends_refuse_the_same_encodings(bits: int, noise: bytes, data: bytes) -> None:
     """DER that is cut, padded, negative, or of other numbers: nobody takes what the other refuses."""
     pytest.importorskip("awscrt")
-    good = KEY.sign(data, ec.ECDSA(hashes.SHA384()))
+    own = KEY if bits == 384 else KEY_256
+    is_signed = ecdsa.is_signed_p384 if bits == 384 else ecdsa.is_signed_p256
+    good = own.sign(data, ec.ECDSA(hashes.SHA384() if bits == 384 else hashes.SHA256()))
     r, s = decode_dss_signature(good)
     lax = b"\x30\x81" + good[1:2] + good[2:]  # a length longer than it need be
     negative = bytes([0x30, 0x06, 2, 1, 0x80 | r & 0x7F, 2, 1, s & 0x7F])
@@ -108,7 +129,7 @@ def test_both_back_ends_refuse_the_same_encodings(noise: bytes, data: bytes) -> 
         verdicts = set()
         for name in ("openssl", "aws-lc"):
             ecdsa.use(name)
-            verdicts.add(ecdsa.is_signed_p384(KEY.public_key(), signature, data))
+            verdicts.add(is_signed(own.public_key(), signature, data))
         assert verdicts == {signature == good}
 
 

@@ -1,4 +1,4 @@
-"""``adyton[fast]``: AWS-LC gives the verdict that OpenSSL gives, on every vector that P-384 has a part in."""
+"""``adyton[fast]``: AWS-LC gives the verdict that OpenSSL gives, on every vector that P-256 or P-384 has a part in."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from adyton.cli import vectors as runner
 from adyton.crypto import ecdsa
 
-TEES = ("snp", "nitro", "nvidia", "azure-vtpm", "cca")
+TEES = ("snp", "nitro", "nvidia", "azure-vtpm", "cca", "sgx", "tdx")
 
 
 @pytest.fixture(autouse=True)

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 
-from adyton.crypto.ecdsa import is_signed_p384
+from adyton.crypto.ecdsa import is_signed_p256, is_signed_p384
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -102,6 +102,13 @@ def _ecdsa(
     return check
 
 
+def _p256(key: CertificatePublicKeyTypes, signature: bytes, signed: bytes) -> None:
+    if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name != "secp256r1":
+        raise _OtherKey
+    if not is_signed_p256(key, signature, signed):
+        raise InvalidSignature
+
+
 def _p384(key: CertificatePublicKeyTypes, signature: bytes, signed: bytes) -> None:
     if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name != "secp384r1":
         raise _OtherKey
@@ -127,9 +134,7 @@ RSA_SHA256: Final = SignatureAlgorithm("RSASSA-PKCS1-v1_5, SHA-256", _rsa_identi
 RSA_SHA384: Final = SignatureAlgorithm("RSASSA-PKCS1-v1_5, SHA-384", _rsa_identifiers("0c"), _pkcs1(hashes.SHA384()))
 RSA_SHA512: Final = SignatureAlgorithm("RSASSA-PKCS1-v1_5, SHA-512", _rsa_identifiers("0d"), _pkcs1(hashes.SHA512()))
 _NIST = frozenset({"secp256r1", "secp384r1", "secp521r1"})
-ECDSA_P256_SHA256: Final = SignatureAlgorithm(
-    "ECDSA P-256, SHA-256", _ecdsa_identifier("02"), _ecdsa(frozenset({"secp256r1"}), hashes.SHA256())
-)
+ECDSA_P256_SHA256: Final = SignatureAlgorithm("ECDSA P-256, SHA-256", _ecdsa_identifier("02"), _p256)
 ECDSA_P384_SHA384: Final = SignatureAlgorithm("ECDSA P-384, SHA-384", _ecdsa_identifier("03"), _p384)
 ECDSA_SHA256: Final = SignatureAlgorithm("ECDSA, SHA-256", _ecdsa_identifier("02"), _ecdsa(_NIST, hashes.SHA256()))
 ECDSA_SHA384: Final = SignatureAlgorithm("ECDSA, SHA-384", _ecdsa_identifier("03"), _ecdsa(_NIST, hashes.SHA384()))

@@ -26,7 +26,7 @@ def _name(text: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
 
 
-def _certificate(name: str = "a", serial: int = 5) -> x509.Certificate:
+def _builder(name: str = "a", serial: int = 5) -> x509.CertificateBuilder:
     return (
         x509.CertificateBuilder()
         .subject_name(_name(name))
@@ -35,8 +35,11 @@ def _certificate(name: str = "a", serial: int = 5) -> x509.Certificate:
         .serial_number(serial)
         .not_valid_before(NOW)
         .not_valid_after(NOW + timedelta(days=1))
-        .sign(KEY, hashes.SHA256())
     )
+
+
+def _certificate(name: str = "a", serial: int = 5) -> x509.Certificate:
+    return _builder(name, serial).sign(KEY, hashes.SHA256())
 
 
 def _crl(*serials: int) -> x509.CertificateRevocationList:
@@ -191,6 +194,15 @@ def test_serial_number_zero_loads_without_a_warning(vectors: Path) -> None:
     certificate = Certificate((vectors / "snp/certs/milan-v2-aci-vcek.der").read_bytes())
     assert certificate.serial == 0
     assert certificate.unknown_extensions["1.3.6.1.4.1.3704.1.2"] == b"\x16\x08Milan-B0"
+
+
+def test_a_negative_serial_number_in_an_extension_is_malformed_where_warnings_are_errors() -> None:
+    key_id = x509.AuthorityKeyIdentifier(bytes(20), [x509.DirectoryName(_name("issuer"))], 0x7F)
+    encoded = _builder().add_extension(key_id, critical=False).sign(KEY, hashes.SHA256()).public_bytes(Encoding.DER)
+    assert encoded.count(b"\x82\x01\x7f") == 1
+    certificate = Certificate(encoded.replace(b"\x82\x01\x7f", b"\x82\x01\xff"))
+    with pytest.raises(EndorsementMalformed):
+        _ = certificate.extensions
 
 
 @pytest.mark.vectors

@@ -43,6 +43,7 @@ _FOREIGN = (
     x509.DuplicateExtension,
     x509.InvalidVersion,
     x509.UnsupportedGeneralNameType,
+    CryptographyDeprecationWarning,  # where warnings are errors; what it warns of, later versions refuse
 )
 
 

@@ -324,7 +324,14 @@ class Verification:
         return VerifiedEvidence(
             tee=TEE,
             tee_class="cpu",
-            claims=Deferred(self._claims, {"vmpl": report.vmpl, "report_version": report.version}),
+            claims=Deferred(
+                self._claims,
+                {
+                    "vmpl": report.vmpl,
+                    "report_version": report.version,
+                    "measurement": report.measurement.hex(),
+                },
+            ),
             coco_claims=claims_of.coco(report),
             tcb=Deferred(partial(claims_of.tcb, report)),
             report_data=ReportData(report.report_data),

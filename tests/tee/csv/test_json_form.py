@@ -40,6 +40,16 @@ def test_white_space_and_order_do_not_matter(chip: Any) -> None:
     assert json_form.parse(b" " + json.dumps(value).encode()).event_log is None
 
 
+def test_padded_certificates_are_not_kept(chip: Any) -> None:
+    """A cache that outlives the call held half a gigabyte of white space for whoever sent it."""
+    text = chip.json()
+    at = text.index(b"{", text.index(b'"cert_chain"')) + 1
+    before = json_form._certificates.cache_info().currsize
+    for more in range(3):
+        assert json_form.parse(text[:at] + b" " * (100_000 + more) + text[at:]).pek == chip.pek
+    assert json_form._certificates.cache_info().currsize == before
+
+
 def changed(chip: Any, path: list[str | int], new: object) -> bytes:
     value = json.loads(chip.json())
     inner = value

@@ -234,7 +234,7 @@ def fresh_crl(signed: Sequence[Crl], crls: Sequence[Crl], authority: Certificate
     tee, spec = role.tee, role.spec
     fresh = [crl for crl in signed if crl.this_update <= now <= crl.next_update]
     if fresh:
-        return max(fresh, key=lambda crl: (crl.next_update, crl.digest))
+        return fresh[0] if len(fresh) == 1 else max(fresh, key=lambda crl: (crl.next_update, crl.digest))
     if not crls:
         raise EndorsementMissing(
             "nobody can say whether the certificates are revoked: no CRL of their issuer was given",

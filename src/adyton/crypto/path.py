@@ -8,7 +8,7 @@ what was given never decides. AMD's chain, which chooses among leaves as well, i
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from adyton.crypto import chain as walk
@@ -33,8 +33,10 @@ class Profile:
     algorithms: tuple[SignatureAlgorithm, ...]
     names: tuple[str | None, ...] = ()
     critical: frozenset[str] = frozenset()
+    known: frozenset[str] = field(init=False)  # ``critical`` and those two
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "known", self.critical | {BASIC_CONSTRAINTS, KEY_USAGE})
         if len(self.roles) < 2 or (self.names and len(self.names) != len(self.roles)):
             raise ValueError("a profile has a leaf and a root, and a name for each or for none")
 
@@ -184,7 +186,7 @@ class _Search:
             walk.check_leaf(certificate, role)
         else:
             walk.check_authority(certificate, role, below=number - 1)
-        walk.check_critical(certificate, role, known=profile.critical | {BASIC_CONSTRAINTS, KEY_USAGE})
+        walk.check_critical(certificate, role, known=profile.known)
 
     def _issuers(self, certificate: Certificate, role: Role) -> list[Certificate]:
         found = self._pool.with_subject(certificate.issuer)
@@ -195,6 +197,8 @@ class _Search:
                 "not among the evidence's certificates nor the given endorsements",
                 hint="give the vendor's certificate with the endorsements",
             )
-        issuers = sorted(found, key=lambda issuer: walk.by_preference(issuer, self._now))[:MAX_CANDIDATES]
+        issuers = list(found)
+        if len(issuers) > 1:
+            issuers = sorted(found, key=lambda issuer: walk.by_preference(issuer, self._now))[:MAX_CANDIDATES]
         self.seen += issuers
         return issuers

@@ -67,7 +67,7 @@ class _once(Generic[_T]):  # noqa: N801 -- a decorator, used like ``property``
 class Certificate:
     """One certificate. Times have a time zone, names are DER, extensions are read on first use and kept.
 
-    ``signed`` are the bytes that ``signature`` is over; ``algorithm`` is the content of the AlgorithmIdentifier that both name.
+    ``serial_bytes`` is the content of its INTEGER. ``signed`` are the bytes that ``signature`` is over; ``algorithm`` is the content of the AlgorithmIdentifier that both name.
     """
 
     def __init__(self, encoded: bytes) -> None:
@@ -78,11 +78,12 @@ class Certificate:
             version, serial, algorithm, issuer, _, subject, self._spki = found
             if version[0] != _VERSION:
                 raise ValueError("version 1, which has no extensions")
+            self.serial_bytes = serial[1]
             self.serial = int.from_bytes(serial[1], "big", signed=True)
             self.issuer = issuer[1]
             self.subject = subject[1]
             self.algorithm = algorithm[1]
-            self.parsed = _load(encoded, self.serial)
+            self.parsed = x509.load_der_x509_certificate(encoded) if self.serial > 0 else _load(encoded)
             self.not_before: datetime = self.parsed.not_valid_before_utc
             self.not_after: datetime = self.parsed.not_valid_after_utc
         except _FOREIGN as error:
@@ -228,6 +229,8 @@ class Crl:
 
     def lists(self, certificate: Certificate) -> bool:
         """Whether an entry has this certificate's serial number; who issued the certificate is the caller's question."""
+        if certificate.serial > 0 and certificate.serial_bytes not in self.der:  # in DER a number has one encoding
+            return False
         try:
             return self.parsed.get_revoked_certificate_by_serial_number(certificate.serial) is not None
         except _FOREIGN as error:
@@ -385,10 +388,8 @@ def _read_block(label: bytes, text: bytes) -> Certificate | Crl | bytes:
     raise _malformed("PEM of another kind than CERTIFICATE, X509 CRL and PUBLIC KEY", got=label.decode("ascii")[:40])
 
 
-def _load(encoded: bytes, serial: int) -> x509.Certificate:
+def _load(encoded: bytes) -> x509.Certificate:
     """AMD gives every VCEK the serial number 0, which RFC 5280 forbids; ``cryptography`` warns, and loads it."""
-    if serial > 0:
-        return x509.load_der_x509_certificate(encoded)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CryptographyDeprecationWarning)
         return x509.load_der_x509_certificate(encoded)

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from adyton.crypto.chain import by_preference
 from adyton.crypto.ecdsa import verify_p256
 from adyton.crypto.x509 import Certificate
 from adyton.errors import (
@@ -66,6 +67,7 @@ class CollateralWalk:
         self._pck = pck
         self._issuer = issuer
         self._now = now
+        self._possible: list[Certificate] | None = None
         self._signers: dict[bytes, list[Life]] = {}
         self._direct: dict[bytes, bool] = {}
         self._lives: list[Life] = []
@@ -179,10 +181,14 @@ class CollateralWalk:
 
     def _possible_signers(self) -> list[Certificate]:
         """The TCB signing certificates at hand, the valid ones first."""
+        if self._possible is not None:
+            return self._possible
         found = [item for item in self._given.pool.certificates if SIGNER_NAME in item.common_name]
-        found.sort(key=lambda item: (not item.not_before <= self._now <= item.not_after, item.digest))
+        if len(found) > 1:
+            found.sort(key=lambda item: by_preference(item, self._now))
         self._seen += [(item.not_before, item.not_after) for item in found]
-        return found[:MAX_CANDIDATES]
+        self._possible = found[:MAX_CANDIDATES]
+        return self._possible
 
     def _unsigned(self, document: Signed, code: str, signers: Sequence[Certificate]) -> AdytonError:
         """What to say when nobody who may have signed the document did."""
@@ -219,15 +225,15 @@ class CollateralWalk:
         )
 
     def _check_signer(self, signer: Certificate) -> None:
-        if signer.digest not in self._signers:  # one certificate signs both documents as a rule
-            self._signers[signer.digest] = check_signer(
+        if signer.der not in self._signers:  # one certificate signs both documents as a rule
+            self._signers[signer.der] = check_signer(
                 self._tee, signer, self._issuer, self._given.pool, direct=self._is_direct(signer), now=self._now
             )
 
     def _is_direct(self, signer: Certificate) -> bool:
-        found = self._direct.get(signer.digest)
+        found = self._direct.get(signer.der)
         if found is None:
-            found = self._direct[signer.digest] = is_issued_by_root(signer, self._issuer)
+            found = self._direct[signer.der] = is_issued_by_root(signer, self._issuer)
         return found
 
     def _check_dates(self, code: str, begin: datetime, end: datetime, name: str, step: str) -> None:

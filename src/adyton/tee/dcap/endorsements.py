@@ -97,7 +97,7 @@ def roles(tee: str) -> Roles:
 class Issuer(NamedTuple):
     """A CA that issues PCK certificates, verified up to a trusted root. The CRLs are those that are signed, if asked for.
 
-    ``root_fingerprint``: SHA-256 of its SPKI; ``root_key_id``: Intel's name for its key, SHA-384 of the point; both hex.
+    ``root_fingerprint``: SHA-256 of its SPKI, hex. ``pck_crl`` and ``root_crl``: the fresh ones.
     ``span`` is of all that is used; ``window`` is around all that was looked at.
     """
 
@@ -106,13 +106,27 @@ class Issuer(NamedTuple):
     kind: str
     root_kind: RootKind
     root_fingerprint: str
-    root_key_id: str
     pck_crls: tuple[Crl, ...]
     root_crls: tuple[Crl, ...]
-    pck_crl_number: int | None
-    root_crl_number: int | None
+    pck_crl: Crl | None
+    root_crl: Crl | None
     span: Span
     window: Window
+
+    @property
+    def root_key_id(self) -> str:
+        """Intel's name for the root's key: SHA-384 of its point, in hex."""
+        return hashlib.sha384(self.root.spki[-POINT_SIZE:]).hexdigest()
+
+    @property
+    def pck_crl_number(self) -> int | None:
+        """The number of the CA's CRL, if it has one."""
+        return self.pck_crl.number if self.pck_crl is not None else None
+
+    @property
+    def root_crl_number(self) -> int | None:
+        """The number of the root's CRL, if it has one."""
+        return self.root_crl.number if self.root_crl is not None else None
 
 
 class IssuerWalk:
@@ -187,11 +201,10 @@ class IssuerWalk:
             kind=self._kind,
             root_kind=RootKind.VENDOR if vendor else RootKind.CUSTOM,
             root_fingerprint=root.spki_fingerprint.hex(),
-            root_key_id=hashlib.sha384(root.spki[-POINT_SIZE:]).hexdigest(),
             pck_crls=self._pck_crls,
             root_crls=self._root_crls,
-            pck_crl_number=self._pck_crl.number if self._pck_crl is not None else None,
-            root_crl_number=self._root_crl.number if self._root_crl is not None else None,
+            pck_crl=self._pck_crl,
+            root_crl=self._root_crl,
             span=Span.of(lives),
             window=Window.around(self._now, seen),
         )

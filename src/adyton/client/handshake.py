@@ -6,6 +6,7 @@ collected once per challenge. A broker that no longer knows the session (401) is
 
 from __future__ import annotations
 
+import re
 import time
 from types import TracebackType
 from typing import Self
@@ -21,6 +22,7 @@ from adyton.protocol.resource import ResourcePath
 from adyton.rats import binding
 from adyton.rats.ports import Attester
 
+_DECISION = re.compile(r"\(decision ([a-z2-7]{26})\)")
 _COOKIE = "kbs-session-id"
 _BUSY_TRIES = 3
 
@@ -101,7 +103,7 @@ class Session:
                 f"{what}: {detail}",
                 code=code,
                 reasons=(detail,),
-                hint="the broker's owner sees every reason: adyton audit list",
+                hint=f"the broker's owner sees every reason: adyton {_where(detail)}",
             )
         if reply.status == 404:
             return NotFound(f"{what}: {detail}", code="resource_absent")
@@ -142,3 +144,9 @@ class BrokerKeys:
                 )
             self._keys[uri] = value
         return self._keys[uri]
+
+
+def _where(detail: str) -> str:
+    """The command that tells the owner more about this refusal."""
+    found = _DECISION.search(detail)
+    return f"broker explain {found[1]}" if found else "audit list"

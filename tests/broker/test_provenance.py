@@ -227,5 +227,50 @@ def test_the_command_line(broker: rig.RunningBroker, tmp_path: Path) -> None:
     assert run("provider", "delete", "vendor") == [{"deleted": "vendor", "revoked": []}]
 
 
+def test_the_command_line_in_words(broker: rig.RunningBroker, tmp_path: Path) -> None:
+    run = Line(broker, "words")
+    key, path = tmp_path / "key.pem", tmp_path / "values.json"
+    key.write_text(signing.pem(KEY))
+
+    def said(*arguments: str) -> str:
+        result = CliRunner().invoke(reference, [*arguments, *run.options])
+        assert result.exit_code == 0, (result.output, result.exception)
+        return result.output
+
+    def publish(made: bytes, *arguments: str) -> str:
+        path.write_bytes(made)
+        return said("publish", str(path), "--provider", "vendor", *arguments)
+
+    entry = ["provider", "set", "vendor", "--key", str(key), "--name", "snp_*", "--kind", "json"]
+    assert "may publish snp_* as json" in said(*entry, "--valid-days", "9", "--accept", WORDS[0])
+    assert "vendor" in said("provider", "list") and "snp_*" in said("provider", "show", "vendor")
+    assert "(candidate)" in publish(document(), "--state", "candidate")
+    assert "candidate: it matches nothing" in said("show", LAUNCH)
+    later = document(issue=2, not_before="2098-01-01T00:00:00Z", not_after="2099-01-01T00:00:00Z")
+    said(*entry)
+    assert "begins 2098-01-01" in publish(later) and "begins 2098-01-01" in said("list")
+    assert "warning" in publish(document("no list", issue=3, not_after="2099-01-01T00:00:00Z"))
+    assert "published by vendor" in said("show", LAUNCH)
+    assert f"revoked {LAUNCH}" in said("revoke", "--provider", "vendor", "--reason", "leaked")
+    assert "revoked (leaked)" in said("list") and "revoked (leaked): it matches nothing" in said("show", LAUNCH)
+    publish(document(issue=4, not_after="2099-01-01T00:00:00Z"))
+    assert f"revoked {LAUNCH}" in said("provider", "delete", "vendor")
+    for wrong in (["revoke"], ["revoke", "x", "--proof", "00"]):
+        assert CliRunner().invoke(reference, [*wrong, *run.options]).exit_code == 2
+
+
+def test_keys_from_certificates_and_files_that_are_none(tmp_path: Path) -> None:
+    from adyton.cli.reference_providers import _pem
+    from adyton.devtee.nvidia_endorsements import manifest_chain, pem
+
+    holders = manifest_chain(signing.NOW)
+    (tmp_path / "chain.pem").write_bytes(pem(holders[:1]))
+    assert _pem(tmp_path / "chain.pem").startswith("-----BEGIN PUBLIC KEY-----")
+    (tmp_path / "bad.pem").write_bytes(b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
+    (tmp_path / "binary").write_bytes(b"\xff")
+    for name in ("bad.pem", "binary", "absent"):
+        refused("file_unreadable", _pem, tmp_path / name)
+
+
 def test_words_of_the_command_line_are_the_protocols() -> None:
     assert (CLI_KINDS, CLI_STATES, CLI_WORDS) == (KINDS, STATES, WORDS)

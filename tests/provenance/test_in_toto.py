@@ -183,6 +183,13 @@ def test_a_threshold_of_nobody(tmp_path: Path) -> None:
         refused(signing.bundle(folder), "in_toto_malformed")
 
 
+def test_rules_that_would_take_hours(tmp_path: Path) -> None:
+    chain = Chain(tmp_path)
+    chain.layout.steps[1].expected_products = [["ALLOW", f"*{number}*"] for number in range(500)]
+    chain.links[1][0].products = {f"out/{number}": {"sha256": HASH} for number in range(5000)}
+    assert refused(chain.document(), "in_toto_malformed").field == "steps"
+
+
 def test_gpg_keys(tmp_path: Path) -> None:
     chain = Chain(tmp_path)
     (keyid,) = chain.layout.steps[1].pubkeys

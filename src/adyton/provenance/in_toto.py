@@ -14,7 +14,7 @@ allows do not count.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -31,6 +31,7 @@ KIND = "in-toto"
 VERSION = "0.9"
 SPEC = "in-toto 0.9, 5"
 MAX_FILES = 1000
+MAX_COMPARED = 2_000_000
 
 
 class InToto:
@@ -76,6 +77,7 @@ class InToto:
             recorded[step.name], signed = _performed(step, files)
             for digest in signed:
                 proof.update(digest)
+        _check_work(layout.steps, recorded)
         for step in layout.steps:
             apply(step.materials, step.name, "materials", recorded)
             apply(step.products, step.name, "products", recorded)
@@ -154,6 +156,17 @@ def _performed(step: Step, files: Mapping[str, bytes]) -> tuple[Recorded, list[b
             spec=SPEC,
         )
     return first, sorted(digest for _, digest in links.values())
+
+
+def _check_work(steps: Iterable[Step], recorded: Mapping[str, Recorded]) -> None:
+    """Every rule looks at every artifact: a layout that is signed is not for that reason allowed to take hours."""
+    work = sum(
+        len(step.materials) * len(recorded[step.name].materials)
+        + len(step.products) * len(recorded[step.name].products)
+        for step in steps
+    )
+    if work > MAX_COMPARED:
+        raise _malformed("steps", f"at most {MAX_COMPARED} comparisons of rules with artifacts", work)
 
 
 def _values(last: Recorded) -> dict[str, JsonValue]:

@@ -16,9 +16,6 @@ from datetime import datetime
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import ec
-from lxml import etree
-
-from adyton.crypto import xmldsig
 from adyton.errors import EndorsementMalformed
 from adyton.provenance import digests, dsse
 from adyton.provenance.provider import Provider
@@ -52,6 +49,8 @@ class Swid:
 
     def extract(self, parsed: Any, document: bytes, provider: Provider, now: datetime) -> Statement:
         """Verify, then read what was signed and nothing else."""
+        from adyton.crypto import xmldsig  # libxml2 is loaded when the first tag comes
+
         try:
             signed = xmldsig.parse(document)
             root = xmldsig.read(signed.content)
@@ -90,7 +89,7 @@ def _read(root: Any, proof: bytes, signers: frozenset[str]) -> Statement:
         raise _malformed("Payload", "exactly one", len(payloads))
     values: dict[str, JsonValue] = {}
     prefix = _prefix(root)
-    for element in payloads[0].iterchildren(etree.Element):
+    for element in _elements(payloads[0]):
         _collect(element, (), prefix, values)
     if not values:
         raise _malformed("Payload", "measurements or files", "none")
@@ -100,6 +99,11 @@ def _read(root: Any, proof: bytes, signers: frozenset[str]) -> Statement:
         proof=proof,
         signers=signers,
     )
+
+
+def _elements(parent: Any) -> list[Any]:
+    """The children that are elements: no comments, no processing instructions."""
+    return [child for child in parent if isinstance(child.tag, str)]
 
 
 def _prefix(root: Any) -> str | None:
@@ -115,7 +119,7 @@ def _collect(element: Any, path: tuple[str, ...], prefix: str | None, values: di
     if element.tag == _SWID + "Directory":
         if not name or len(path) >= 32:
             raise _malformed("Directory", "a name, at most 32 deep", name[:80])
-        for child in element.iterchildren(etree.Element):
+        for child in _elements(element):
             _collect(child, (*path, name), prefix, values)
     elif element.tag == _SWID + "File":
         if not name:

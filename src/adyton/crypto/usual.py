@@ -81,7 +81,11 @@ def common_names(name: bytes) -> list[bytes]:
     bounds = der.bounds
     offset, whole = 0, len(name)
     while offset < whole:
-        _, body, offset = bounds(name, offset)
+        body = offset + 2
+        if body <= whole and name[offset] == der.SET and name[body - 1] < 0x80 and body + name[body - 1] <= whole:
+            offset = body + name[body - 1]
+        else:
+            _, body, offset = bounds(name, offset)
         if name.find(_COMMON_NAME, body, offset) < 0:  # most parts of a name are others
             continue
         size = offset - body - 9

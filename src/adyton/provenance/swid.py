@@ -16,6 +16,7 @@ from datetime import datetime
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import ec
+
 from adyton.errors import EndorsementMalformed
 from adyton.provenance import digests, dsse
 from adyton.provenance.provider import Provider

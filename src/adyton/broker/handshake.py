@@ -18,14 +18,17 @@ from adyton.broker.answer import Answer
 from adyton.broker.appraiser import Appraiser
 from adyton.broker.audit import Auditor
 from adyton.broker.endorsements import Endorsements
+from adyton.broker.fetching import Fetching
 from adyton.broker.holders import Holder, Holders
 from adyton.broker.keys import BrokerKeys
 from adyton.broker.session import Attested, Challenged
 from adyton.crypto.aead import random_bytes
+from adyton.crypto.x509 import EndorsementSet
 from adyton.errors import (
     AdytonError,
     BindingMismatch,
     DocumentInvalid,
+    EndorsementError,
     FreshnessFailed,
     NotPermitted,
     SessionInvalid,
@@ -54,6 +57,7 @@ class Verifying:
     anchors: TrustAnchors
     endorsements: Endorsements
     remembered: tee.Remembered
+    fetching: Fetching | None = None
 
     @property
     def primaries(self) -> frozenset[str]:
@@ -132,7 +136,7 @@ class Handshake:
                 spec="kbs-protocol 1.4",
             )
         document = _init_data(request)
-        verified = self._verify(opened, request, document, at)
+        verified = await self._verified(opened, request, document, at)
         result = await self._appraiser.appraise(tenant, verified, request.runtime_data_claims, document, at)
         ends = int(min(now + self._token_seconds, result.expires.timestamp()))
         brief = bool(request.additional)  # which the token need not carry once more
@@ -151,8 +155,29 @@ class Handshake:
         self.holders.put(digest, holder)
         return Answer(200, body, cookie=session.set_cookie(value, expires, secure=self._secure))
 
-    def _verify(
+    async def _verified(
         self, opened: Challenged, request: rcar.Attestation, document: InitData | None, now: datetime
+    ) -> tuple[VerifiedEvidence, ...]:
+        """Verify with the endorsements at hand; where they do not do, with what can be fetched, if that was asked for."""
+        laid_out, fetching = self._verifying.endorsements.current, self._verifying.fetching
+        if fetching is None:
+            return self._verify(opened, request, document, now, laid_out)
+        pieces = [(opened.tee, request.primary), *composite.devices_of(request.additional).items()]
+        try:
+            return self._verify(opened, request, document, now, fetching.known(pieces, laid_out) or laid_out)
+        except (EndorsementError, UnsupportedEvidence):
+            found = await fetching.gathered(pieces, laid_out, now)
+            if found is None:
+                raise
+        return self._verify(opened, request, document, now, found)
+
+    def _verify(
+        self,
+        opened: Challenged,
+        request: rcar.Attestation,
+        document: InitData | None,
+        now: datetime,
+        endorsements: EndorsementSet,
     ) -> tuple[VerifiedEvidence, ...]:
         expected = None
         if document is not None:
@@ -165,7 +190,7 @@ class Handshake:
             nonce=request.nonce,
             tee_public_key=request.key.members,
             algorithm=opened.algorithm,
-            endorsements=verifying.endorsements.current,
+            endorsements=endorsements,
             now=now,
             anchors=verifying.anchors,
             revocation=Revocation.REQUIRED,

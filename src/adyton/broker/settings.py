@@ -21,7 +21,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ``names`` are further ones for the certificate that the broker makes itself.
     ``development_roots``: fingerprints (SHA-256 of the root key's SPKI, hex) of roots without hardware behind them.
     ``trust_sample_evidence``: believe evidence that anybody can write (CoCo's ``sample``); development only.
-    ``collateral_cache``: a directory of fetched endorsements; empty for none. ``fetch_endorsements``: ask for what is not there.
+    ``collateral_cache``: a directory of fetched endorsements; empty for none. ``fetch_endorsements``: ask the
+    vendors' services for what is not there; ``fetch_from``: ask these instead (``[KIND=]URL``).
     ``keep_broken_policies``: start although a tenant's policy no longer compiles; that tenant then gets nothing.
     ``tenant_hosts`` maps a configured host name to its tenant; everything else goes by the URL's path.
     Seconds and bytes throughout; ``max_in_flight`` and ``max_connections`` count per worker.
@@ -42,6 +43,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     trust_sample_evidence: bool = False
     collateral_cache: str = ""
     fetch_endorsements: bool = False
+    fetch_from: list[str] = []
     keep_broken_policies: bool = False
     workers: int = 1
     session_seconds: int = 300
@@ -119,7 +121,7 @@ def check(settings: Settings) -> Settings:
             spec="contracts 3",
             hint="leave --trust-sample-evidence out",
         )
-    if settings.fetch_endorsements and not settings.collateral_cache:
+    if (settings.fetch_endorsements or settings.fetch_from) and not settings.collateral_cache:
         raise _wrong("collateral-cache", "a directory, where endorsements are fetched", "none")
     if not 1 <= settings.workers <= 256:
         raise _wrong("workers", "1 to 256", settings.workers)

@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
+from pathlib import Path
 
 import msgspec
 import uvloop
@@ -32,6 +33,7 @@ from adyton.broker.checkpoints import Checkpoints
 from adyton.broker.connection import Limits, Worker
 from adyton.broker.delivery import Delivery
 from adyton.broker.endorsements import Endorsements
+from adyton.broker.fetching import Fetching, sources
 from adyton.broker.handshake import Handshake, Verifying
 from adyton.broker.http import Current, Front, Handlers
 from adyton.broker.journal import Journal
@@ -78,7 +80,8 @@ class Program:
         auditor = Auditor(store)
         self._checkpoints = Checkpoints(store)
         releaser = Releaser(book, self._engine, environment=environment, development_roots=roots)
-        verifying = Verifying(anchors, self._endorsements, tee.Remembered())
+        self._fetching = _fetching(settings)
+        verifying = Verifying(anchors, self._endorsements, tee.Remembered(), self._fetching)
         handshake = Handshake(
             store,
             Appraiser(book, self._engine),
@@ -151,6 +154,8 @@ class Program:
                 await asyncio.gather(*chores)
             await server.wait_closed()
             self._engine.close()
+            if self._fetching is not None:
+                await asyncio.to_thread(self._fetching.close)
             self._journal.flush()
 
     async def _maintain(self) -> None:
@@ -179,6 +184,17 @@ class Program:
 
     def _hang_up(self) -> None:
         self._endorsements.refresh(force=True)
+
+
+def _fetching(settings: Settings) -> Fetching | None:
+    if not settings.collateral_cache:
+        return None
+    asked = sources(settings.fetch_from, _now, vendors=settings.fetch_endorsements)
+    return Fetching(Path(settings.collateral_cache), asked, _now)
+
+
+def _now() -> datetime:
+    return datetime.fromtimestamp(time.time(), UTC)
 
 
 def run(program: Program, listener: socket.socket, ready: Callable[[asyncio.Event], None]) -> None:

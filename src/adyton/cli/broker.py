@@ -56,6 +56,12 @@ def broker() -> None:
     is_flag=True,
     help="Ask the vendors' services for endorsements that are in neither; slow for who attests first.",
 )
+@click.option(
+    "--fetch-from",
+    multiple=True,
+    metavar="[KIND=]URL",
+    help="Ask this source instead (as --from of adyton collateral). Repeatable.",
+)
 @click.option("--workers", type=int, default=1, show_default=True, help="Worker processes.")
 @click.option("--tenant-host", multiple=True, metavar="HOST=TENANT", help="A host name that is a tenant's.")
 @click.option("--root-key-file", type=click.Path(dir_okay=False, path_type=Path), help="32 bytes that seal the data.")
@@ -93,6 +99,7 @@ def serve(data: Path | None, listen: str, tls: bool | None, **options: Any) -> N
         trust_sample_evidence=options["trust_sample_evidence"],
         collateral_cache=_absolute(options["collateral_cache"]),
         fetch_endorsements=options["fetch_endorsements"],
+        fetch_from=list(options["fetch_from"]),
         tenant_hosts={name.lower(): tenant for name, _, tenant in hosts},
         root_key_file=_absolute(options["root_key_file"]),
         keep_broken_policies=options["keep_broken_policies"],

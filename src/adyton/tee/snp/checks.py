@@ -326,11 +326,7 @@ class Verification:
             tee_class="cpu",
             claims=Deferred(
                 self._claims,
-                {
-                    "vmpl": report.vmpl,
-                    "report_version": report.version,
-                    "measurement": report.measurement.hex(),
-                },
+                {"vmpl": report.vmpl, "report_version": report.version, "measurement": report.measurement.hex()},
             ),
             coco_claims=claims_of.coco(report),
             tcb=Deferred(partial(claims_of.tcb, report)),

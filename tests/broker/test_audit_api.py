@@ -14,6 +14,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from tests.broker import rig
 
+from adyton.broker import audit_api
 from adyton.broker.checkpoints import DUE_AFTER, DUE_ROWS, NAME, Checkpoints
 from adyton.client.handshake import Session
 from adyton.crypto import merkle
@@ -331,3 +332,10 @@ def test_what_is_written_can_be_read_by_msgspec_and_stays_canonical(broker: rig.
         for body in admin.audit_rows(0):
             assert audit_row.encode(audit_row.decode(body)) == body
             assert msgspec.json.decode(body)["version"] == audit_row.VERSION
+
+
+def test_an_answer_holds_what_fits_and_one_row_at_least() -> None:
+    half = bytes(audit_api.MAX_ANSWER // 2)
+    assert audit_api._first([]) == []
+    assert len(audit_api._first([half, half, half])) == 2
+    assert len(audit_api._first([half * 3, half])) == 1

@@ -186,6 +186,10 @@ def test_rows_are_canonical_and_come_back(got: object, expected: object, text: s
 def test_what_is_shown_is_bounded() -> None:
     assert len(str(audit_row.shown("x" * 10_000))) == audit_row.MAX_TEXT
     assert len(audit_row.shown(list(range(1000)))) == audit_row.MAX_ITEMS + 1  # type: ignore[arg-type]
+    nested: list[object] = ["x" * 1000]
+    for _ in range(3):
+        nested = [nested] * 20
+    assert len(str(audit_row.shown(nested))) < 2 * audit_row.MAX_ITEMS * audit_row.MAX_TEXT  # type: ignore[arg-type]
     assert audit_row.shown(2**60) == str(2**60)
     assert audit_row.shown(1.5) == "1.5"
     assert audit_row.shown("\ud800") == "?"

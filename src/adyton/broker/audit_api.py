@@ -24,6 +24,7 @@ from adyton.protocol.audit_proof import ConsistencyProof, InclusionProof
 from adyton.stores.sqlite import Store
 
 MAX_ROWS = 1000
+MAX_ANSWER = 6 * 1024 * 1024
 _TEXT = b"text/plain; charset=utf-8"
 _LINES = b"application/x-ndjson"
 _ENCODER = msgspec.json.Encoder()
@@ -47,7 +48,11 @@ class AuditApi:
                 since = parse_time(query.get("since"))
                 limit, after = min(_number(query, "limit", 100), MAX_ROWS), query.get("after")
                 start = None if after is None else _number(query, "after", 0)
-                return _json([self._decisions.named(one) for one in self._log.list(tenant, since, limit, start)])
+                found = [
+                    _ENCODER.encode(self._decisions.named(one)) for one in self._log.list(tenant, since, limit, start)
+                ]
+                kept = _first(found) if after is not None else _first(found[::-1])[::-1]
+                return Answer(200, b"[" + b",".join(kept) + b"]")
             case ("head",):
                 size = self._log.size(tenant)
                 return _json(LogHead(size, self._log.root(tenant, size).hex()))
@@ -55,15 +60,15 @@ class AuditApi:
                 bodies = self._log.bodies(
                     tenant, _number(query, "after", 0), min(_number(query, "limit", 500), MAX_ROWS)
                 )
-                return Answer(200, b"".join([body + b"\n" for body in bodies]), content_type=_LINES)
+                return Answer(200, b"".join([body + b"\n" for body in _first(bodies)]), content_type=_LINES)
             case ("key",):
                 key = self._checkpoints.key(tenant)
                 return _json(LogKeyView(key.name, key.text()))
             case ("checkpoint",):
                 return Answer(200, self._checkpoints.sign(tenant, asked.now).encode(), content_type=_TEXT)
             case ("checkpoints",):
-                kept = self._log.checkpoints(tenant, after=_number(query, "after", -1))
-                return _json([KeptCheckpoint(one.size, _stamp(one.time), one.note) for one in kept])
+                notes = self._log.checkpoints(tenant, after=_number(query, "after", -1))
+                return _json([KeptCheckpoint(one.size, _stamp(one.time), one.note) for one in notes])
             case ("verify",):
                 return _json(self._verify(tenant))
             case ("frontier",):
@@ -104,6 +109,17 @@ class AuditApi:
         size = _number(query, "size", 0)
         kept = self._log.checkpoints(asked.tenant, after=size - 1, limit=1)
         return size, kept[0].note if kept and kept[0].size == size else ""
+
+
+def _first(parts: list[bytes]) -> list[bytes]:
+    """Those that fit into one answer, and one at least: whoever wants the others asks from there on."""
+    kept, size = parts[:1], sum(map(len, parts[:1]))
+    for part in parts[1:]:
+        size += len(part)
+        if size > MAX_ANSWER:
+            break
+        kept.append(part)
+    return kept
 
 
 def _number(query: dict[str, str], name: str, default: int) -> int:

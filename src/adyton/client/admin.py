@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from types import TracebackType
 from typing import Any, Self, TypeVar
 from urllib.parse import quote, urlencode
@@ -50,6 +51,7 @@ from adyton.protocol.resource import ResourcePath
 from adyton.rats.types import JsonValue
 from adyton.wire import strict_json
 
+LOG_SECONDS = 3600.0
 _T = TypeVar("_T")
 
 
@@ -172,8 +174,9 @@ class Admin:
         )
 
     def audit_verify(self) -> LogReport:
-        """What the broker finds when it recomputes its log."""
-        return self._ask("GET", "/audit/verify", LogReport)
+        """What the broker finds when it recomputes its log; of millions of rows that takes minutes."""
+        with closing(Transport(self._transport.address, timeout=LOG_SECONDS)) as patient:
+            return self._ask("GET", "/audit/verify", LogReport, over=patient)
 
     def audit_frontier(self, size: int) -> LogEdge:
         """The right edge of the log's tree at ``size`` rows."""
@@ -193,8 +196,16 @@ class Admin:
         """A decision, by number or id, with everything that bore on it; ``NotFound``."""
         return self._ask("GET", f"/audit/decisions/{_part(decision)}", Explanation)
 
-    def _ask(self, method: str, path: str, kind: type[_T], body: msgspec.Struct | None = None) -> _T:
-        reply = self._send(method, path, body)
+    def _ask(
+        self,
+        method: str,
+        path: str,
+        kind: type[_T],
+        body: msgspec.Struct | None = None,
+        *,
+        over: Transport | None = None,
+    ) -> _T:
+        reply = self._send(method, path, body, over=over)
         try:
             return msgspec.json.decode(reply.body, type=kind)
         except strict_json.UNREADABLE as error:
@@ -204,9 +215,11 @@ class Admin:
                 hint="is it an Adyton broker of this version?",
             ) from error
 
-    def _send(self, method: str, path: str, body: msgspec.Struct | None = None) -> Reply:
+    def _send(
+        self, method: str, path: str, body: msgspec.Struct | None = None, *, over: Transport | None = None
+    ) -> Reply:
         encoded = None if body is None else msgspec.json.encode(body)
-        reply = self._transport.request(method, BASE + path, encoded, self._headers)
+        reply = (over or self._transport).request(method, BASE + path, encoded, self._headers)
         if not 200 <= reply.status < 300:
             raise _error(reply)
         return reply

@@ -118,6 +118,6 @@ def shown(value: JsonValue) -> JsonValue:
         text = value if len(value) <= MAX_TEXT else value[: MAX_TEXT - 1] + "…"
         return text.encode("utf-8", "replace").decode()
     if isinstance(value, list):
-        cut = [shown(item) for item in value[:MAX_ITEMS]]
+        cut = [shown(str(item) if isinstance(item, list) else item) for item in value[:MAX_ITEMS]]
         return cut if len(value) <= MAX_ITEMS else [*cut, f"… {len(value) - MAX_ITEMS} more"]
     return shown(str(value))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -19,6 +20,14 @@ def test_every_name_of_the_default_policies_has_a_shape_and_is_explained() -> No
     listed = set(re.findall(r'in query_reference_value\("([a-z_0-9]+)"\)', texts))
     assert listed == {name for name, shape in SHAPES.items() if shape.many}
     assert asked == {rule.reference for rules in TABLE.values() for rule in rules if rule.reference}
+
+
+def test_the_document_has_every_name_with_its_form() -> None:
+    text = (Path(__file__).resolve().parents[2] / "docs" / "policies.md").read_text()
+    for name, shape in SHAPES.items():
+        rows = [line for line in text.splitlines() if line.startswith("|") and f"`{name}`" in line]
+        assert any(line.startswith(f"| {shape.text} |") for line in rows), name
+        assert len(rows) >= 2, name
 
 
 @pytest.mark.parametrize(

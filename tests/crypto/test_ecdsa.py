@@ -6,7 +6,7 @@ from typing import Any, Literal
 import pytest
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -83,6 +83,14 @@ def test_p256_reads_two_numbers_of_32_bytes(number: int) -> None:
         verify_p256(key, r.to_bytes(32, "big") + s.to_bytes(32, "big"), b"Data")
     with pytest.raises(ValueError, match="P-256 key"):
         verify_p256(KEY.public_key(), bytes(64), b"data")
+
+
+@given(st.integers(1, P256_ORDER - 1), st.integers(0, 256), st.integers(1, P256_ORDER - 1), st.integers(0, 256))
+def test_numbers_are_written_as_der_writes_them(r: int, down: int, s: int, down_too: int) -> None:
+    for number in (max(r >> down, 1), max(s >> down_too, 1)):
+        for other in (1, number, P256_ORDER - 1):
+            written = ecdsa._integer(number.to_bytes(32, "big")) + ecdsa._integer(other.to_bytes(32, "big"))
+            assert encode_dss_signature(number, other) == bytes((0x30, len(written))) + written
 
 
 def test_a_signature_is_malleable_so_its_hash_is_no_identity() -> None:

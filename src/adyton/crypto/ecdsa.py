@@ -23,6 +23,8 @@ from adyton.errors import SignatureInvalid
 
 P256_ORDER = int("ffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc632551", 16)
 P384_ORDER = int("ffffffffffffffffffffffffffffffffffffffffffffffffc7634d81f4372ddf581a0db248b0a77aecec196accc52973", 16)
+_P256_ORDER = P256_ORDER.to_bytes(32, "big")
+_ZERO = bytes(32)
 _ECDSA_SHA256 = ec.ECDSA(hashes.SHA256())
 _ECDSA_SHA384 = ec.ECDSA(hashes.SHA384())
 P521_ORDER = int(
@@ -39,12 +41,22 @@ def verify_p256(key: ec.EllipticCurvePublicKey, signature: bytes, data: bytes) -
         raise ValueError("a P-256 signature is two numbers of 32 bytes")
     if key.curve.name != "secp256r1":
         raise ValueError("not a P-256 key")
-    r = int.from_bytes(signature[:32], "big")
-    s = int.from_bytes(signature[32:], "big")
-    if not (0 < r < P256_ORDER and 0 < s < P256_ORDER):
+    r, s = signature[:32], signature[32:]
+    if not (
+        _ZERO < r < _P256_ORDER and _ZERO < s < _P256_ORDER
+    ):  # as numbers of one length, most significant byte first
         raise SignatureInvalid("r or s of the signature is out of range", field="signature")
-    if not is_signed_p256(key, encode_dss_signature(r, s), data):
+    r, s = _integer(r), _integer(s)
+    if not is_signed_p256(key, bytes((0x30, len(r) + len(s))) + r + s, data):
         raise SignatureInvalid("the signature does not verify", field="signature")
+
+
+def _integer(value: bytes) -> bytes:
+    """A positive number of less than 127 bytes as DER's INTEGER."""
+    value = value.lstrip(b"\0")
+    if value[0] >= 0x80:
+        return bytes((2, len(value) + 1, 0)) + value
+    return bytes((2, len(value))) + value
 
 
 def is_signed_p256(key: ec.EllipticCurvePublicKey, signature: bytes, data: bytes) -> bool:

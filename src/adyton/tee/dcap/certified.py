@@ -47,8 +47,9 @@ def leaf(text: bytes, reader: Reader, tee: str) -> Certificate:
     try:
         if text[:1] == b"\x30":  # type 4 in DER
             return Certificate(text)
-        if text.startswith(_BEGIN) and text.endswith(_END) and text.count(b"-----") == 4:  # one, and nothing beside it
-            return Certificate(decoded(text[len(_BEGIN) : -len(_END)]))
+        end = len(text) - len(_END)
+        if text.startswith(_BEGIN) and text.endswith(_END) and text.find(b"-", len(_BEGIN)) == end:  # one, and no more
+            return Certificate(decoded(text[len(_BEGIN) : end]))
         found = reader.certificates(text)
     except EndorsementError as error:
         raise _malformed(tee, error.message) from error

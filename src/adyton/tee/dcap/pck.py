@@ -128,9 +128,9 @@ def _pattern() -> re.Pattern[bytes]:
 
     tcb = b""
     for number in range(1, 17):
-        small = pair(number, rb"\x02\x01([\x00-\x7f])", 3, b"\x02")
-        large = pair(number, rb"\x02\x02\x00([\x80-\xff])", 4, b"\x02")
-        tcb += b"(?:" + small + b"|" + large + b")"
+        small = pair(number, rb"\x02\x01(?=[\x00-\x7f])", 3, b"\x02")
+        large = pair(number, rb"\x02\x02\x00(?=[\x80-\xff])", 4, b"\x02")
+        tcb += b"(?:" + small + b"|" + large + b")(.)"
     pce = [
         pair(17, rb"\x02\x01([\x00-\x7f])", 3, b"\x02"),
         pair(17, rb"\x02\x02(\x00[\x80-\xff]|[\x01-\x7f][\x00-\xff])", 4, b"\x02"),

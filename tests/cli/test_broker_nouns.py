@@ -26,10 +26,14 @@ DIGEST = "sha256:" + "ab" * 32
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def root(tmp_path_factory: pytest.TempPathFactory) -> DevelopmentRoot:
+    return rig.make_root(tmp_path_factory.mktemp("root"))
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory, root: DevelopmentRoot) -> Iterator[Path]:
     """A broker with its data where the command line looks by itself."""
     directory = tmp_path_factory.mktemp("home")
-    root: DevelopmentRoot = rig.make_root(tmp_path_factory.mktemp("root"))
     running = rig.started(directory / "broker", root)
     yield directory
     assert running.stop() == 0
@@ -163,12 +167,11 @@ def test_who_answers_is_no_broker(home: Path) -> None:
     assert "broker_answer" in refused.stderr and "hint" in refused.stderr
 
 
-def test_what_strangers_sent_does_not_move_the_cursor(home: Path) -> None:
+def test_what_strangers_sent_does_not_move_the_cursor(home: Path, root: DevelopmentRoot) -> None:
     url = json.loads((home / "broker" / "broker.json").read_text())["url"]
     with contextlib.closing(rig.Raw(int(url.rpartition(":")[2]))) as client:
         key = ec.generate_private_key(ec.SECP256R1())
         _, body, _ = client.ask("POST", "/kbs/v0/auth", rcar.request_body("snp"))
-        root = rig.make_root(home / "another")
         evil = json.dumps({"\u001b]0;evil\u0007": 1})
         attest = rig.attest_body(json.loads(body)["nonce"], rig.attester(root), rig.document(), key, evil)
         assert client.ask("POST", "/kbs/v0/attest", attest)[0] == 401

@@ -103,7 +103,7 @@ def verify(
     """
     if now.tzinfo is None:
         raise ValueError("now has no time zone")
-    return _room(tee).verify(
+    return room_of(tee).verify(
         evidence,
         endorsements=endorsements,
         now=now,
@@ -129,7 +129,7 @@ def verify_each(
     trail: list[Check] | None = None,
 ) -> tuple[VerifiedEvidence, ...]:
     """As ``verify``, with one result for each device where one piece of evidence speaks of several, in its order."""
-    room = _room(tee)
+    room = room_of(tee)
     several = getattr(room, "verify_devices", None)
     how = several if several is not None else room.verify
     found = how(
@@ -148,10 +148,11 @@ def verify_each(
 
 def show(tee: str, evidence: bytes) -> dict[str, JsonValue]:
     """What the evidence says, parsed only: nothing of it is verified. ``MalformedEvidence`` if it cannot be read."""
-    return _room(tee).show(evidence)
+    return room_of(tee).show(evidence)
 
 
-def _room(tee: str) -> _Room:
+def room_of(tee: str) -> _Room:
+    """The room of a TEE, opened; ``UnsupportedEvidence`` for one without."""
     if tee not in ROOMS:
         raise UnsupportedEvidence(
             "Adyton does not verify evidence of this TEE",

@@ -16,8 +16,8 @@ from adyton.crypto.x509 import EndorsementSet
 from adyton.errors import EvidenceError, MalformedEvidence
 from adyton.rats import binding
 from adyton.rats.types import Check, Revocation, TrustAnchors, VerifiedEvidence
+from adyton.tee import room_of, verify_each
 from adyton.tee import verify as verify_one
-from adyton.tee import verify_each
 from adyton.tee.remembered import Remembered
 from adyton.wire import strict_json
 
@@ -53,6 +53,7 @@ def verify(
     nonce: str,
     tee_public_key: Mapping[str, str],
     algorithm: str | None = None,
+    canonical: bytes | None = None,
     endorsements: EndorsementSet,
     now: datetime,
     anchors: TrustAnchors,
@@ -64,11 +65,14 @@ def verify(
     """Verify the primary evidence, then every device's: one result each, the primary's first; or the first error leaves.
 
     ``nonce``: the text of the challenge; ``tee_public_key``: the JWK's known members; ``additional``: the text as sent,
-    which is what the primary evidence binds. Errors as ``adyton.tee.verify``; ``EvidenceError`` ``device_class`` if what
+    which is what the primary evidence binds; ``canonical``: what it binds where an older protocol has it otherwise. Errors as ``adyton.tee.verify``; ``EvidenceError`` ``device_class`` if what
     came as a device is a CPU's evidence, or the other way round.
     """
     devices = devices_of(additional)
-    canonical = binding.primary_object(nonce, tee_public_key, additional)
+    for name in devices:
+        room_of(name)  # what nobody here can verify is refused before anything is
+    if canonical is None:
+        canonical = binding.primary_object(nonce, tee_public_key, additional)
     primary = verify_one(
         tee,
         evidence,

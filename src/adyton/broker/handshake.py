@@ -92,12 +92,14 @@ class Handshake:
     def begin(self, keys: BrokerKeys, tenant: str, body: bytes, now: float) -> Answer:
         """``POST /auth``: a nonce, and the cookie that remembers it."""
         request = rcar.parse_request(body)
-        if request.version != rcar.VERSION:
+        if request.version not in rcar.VERSIONS:
+            known = ", ".join(rcar.VERSIONS)
             raise NotPermitted(
-                f"KBS client protocol version mismatch: expect ={rcar.VERSION} while the request is {request.version[:20]}",
+                f"KBS client protocol version mismatch: expect one of {known} while the request is {request.version[:20]}",
                 code="version_mismatch",
             )
-        if request.tee not in self._primaries:
+        name = rcar.OLDER_NAMES.get(request.tee, request.tee)
+        if name not in self._primaries:
             raise UnsupportedEvidence(
                 "evidence of this TEE is not verified here",
                 code="tee_unsupported" if request.tee in rcar.TEES else "tee_unknown",
@@ -111,7 +113,8 @@ class Handshake:
             raise NotPermitted("no hash algorithm in common", code="hash_unsupported") from error
         nonce = Nonce(random_bytes(32))
         expires = int(now) + self._session_seconds
-        value = session.seal(keys.cookies, tenant, Challenged(expires, request.tee, b64.encode(nonce.value), algorithm))
+        challenged = Challenged(expires, name, b64.encode(nonce.value), algorithm, request.version)
+        value = session.seal(keys.cookies, tenant, challenged)
         return Answer(
             200, rcar.challenge(nonce, algorithm), cookie=session.set_cookie(value, expires, secure=self._secure)
         )
@@ -123,9 +126,9 @@ class Handshake:
         if cookie is None:
             raise SessionInvalid("there is no session cookie", code="session_missing", hint="POST /auth first")
         opened = session.open_(keys.cookies, tenant, cookie, now)
-        request = rcar.parse_attestation(body)
         if isinstance(opened, Attested):
-            return self._again(keys, tenant, opened, request, now)
+            return self._again(keys, tenant, opened, body, now)
+        request = _read(body, opened.version, opened.nonce)
         at = datetime.fromtimestamp(now, UTC)
         if request.nonce != opened.nonce:
             raise FreshnessFailed(
@@ -145,7 +148,14 @@ class Handshake:
         claims = _ENCODER.encode(payload)
         expires = min(opened.expires, ends)
         value, digest, shelve = session.attested(
-            keys.cookies, tenant, expires, opened.tee, dict(request.key.members), result.generation, claims
+            keys.cookies,
+            tenant,
+            expires,
+            opened.tee,
+            dict(request.key.members),
+            result.generation,
+            claims,
+            opened.version,
         )
         if shelve:
             self._store.claims.put(tenant, claims, datetime.fromtimestamp(expires, UTC), at)
@@ -188,6 +198,7 @@ class Handshake:
             request.primary,
             request.additional,
             nonce=request.nonce,
+            canonical=request.bound,
             tee_public_key=request.key.members,
             algorithm=opened.algorithm,
             endorsements=endorsements,
@@ -198,8 +209,9 @@ class Handshake:
             remembered=verifying.remembered,
         )
 
-    def _again(self, keys: BrokerKeys, tenant: str, opened: Attested, request: rcar.Attestation, now: float) -> Answer:
+    def _again(self, keys: BrokerKeys, tenant: str, opened: Attested, body: bytes, now: float) -> Answer:
         """A session that is attested already: the same claims signed again, for the same key only (kbs-protocol 1.4)."""
+        request = _read(body, opened.version, "")
         if dict(request.key.members) != opened.key:
             raise BindingMismatch(
                 "this session was attested with another key",
@@ -214,6 +226,10 @@ class Handshake:
         if opened.claims:
             return None
         return self._store.claims.get(tenant, opened.digest, datetime.fromtimestamp(now, UTC))
+
+
+def _read(body: bytes, version: str, nonce: str) -> rcar.Attestation:
+    return rcar.parse_attestation(body) if version == rcar.VERSION else rcar.parse_older(body, version, nonce)
 
 
 def _init_data(request: rcar.Attestation) -> InitData | None:

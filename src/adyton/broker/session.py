@@ -59,12 +59,13 @@ _CONTEXT = b"adyton session 1\0"
 
 
 class Challenged(msgspec.Struct, frozen=True, array_like=True, tag="c"):
-    """After ``/auth``: the nonce's text as it was sent, the hash that binds it, and when it ends (Unix seconds)."""
+    """After ``/auth``: the nonce's text as it was sent, the hash that binds it, when it ends (Unix seconds), and what protocol is spoken."""
 
     expires: int
     tee: str
     nonce: str
     algorithm: str
+    version: str = "0.4.0"
 
 
 class Attested(msgspec.Struct, frozen=True, array_like=True, tag="b"):
@@ -80,6 +81,7 @@ class Attested(msgspec.Struct, frozen=True, array_like=True, tag="b"):
     generation: int
     digest: bytes
     claims: bytes
+    version: str = "0.4.0"
 
 
 Session: TypeAlias = Challenged | Attested
@@ -111,14 +113,21 @@ def open_(ring: KeyRing, tenant: str, value: bytes, now: float) -> Session:
 
 
 def attested(  # noqa: PLR0917 -- one value each
-    ring: KeyRing, tenant: str, expires: int, tee: str, key: dict[str, str], generation: int, claims: bytes
+    ring: KeyRing,
+    tenant: str,
+    expires: int,
+    tee: str,
+    key: dict[str, str],
+    generation: int,
+    claims: bytes,
+    version: str = "0.4.0",
 ) -> tuple[bytes, bytes, bool]:
     """The cookie's value after ``/attest``, the digest of ``claims``, and whether the store must keep them for it."""
     digest = hashlib.sha256(claims).digest()
     compressed = _compress(claims)
     for kept in (compressed, b""):
         if (len(kept) + OVERHEAD) * 4 // 3 <= MAX_COOKIE:
-            value = seal(ring, tenant, Attested(expires, tee, key, generation, digest, kept))
+            value = seal(ring, tenant, Attested(expires, tee, key, generation, digest, kept, version))
             if len(value) <= MAX_COOKIE:
                 return value, digest, not kept
     raise ValueError("a TEE's key alone does not fill a cookie")

@@ -21,6 +21,8 @@ from adyton.rats.types import JsonValue, Nonce, ReportData
 from adyton.wire import b64, strict_json
 
 VERSION = "0.4.0"
+VERSIONS = ("0.2.0", "0.3.0", VERSION)
+"""Spoken here. What 0.3.0 and 0.2.0 say otherwise (kbs-protocol 1.15) is in ``parse_older`` and ``Attestation.bound``."""
 MAX_BODY = 2 * 1000 * 1000
 MAX_NONCE = 256
 TEES = frozenset(
@@ -41,6 +43,8 @@ TEES = frozenset(
         "sampledevice",
     ]
 )
+OLDER_NAMES = {"azsnpvtpm": "az-snp-vtpm", "aztdxvtpm": "az-tdx-vtpm"}
+"""What clients before September 2025 call them."""
 _HASHES = ("sha384", "sha512", "sha256")  # in order of preference; SHA-384 is what clients assume
 _CUT_FROM = 512
 _SHORT = 1024
@@ -91,6 +95,13 @@ class AttestationBody(msgspec.Struct, frozen=True, kw_only=True):
     tee_evidence: TeeEvidence = msgspec.field(name="tee-evidence")
 
 
+class OlderBody(msgspec.Struct, frozen=True, kw_only=True):
+    """``POST /attest`` before 0.4.0: the key at the top, no nonce, no init data. 0.2.0: evidence alone, of any shape."""
+
+    tee_pubkey: dict[str, object] = msgspec.field(name="tee-pubkey")
+    tee_evidence: msgspec.Raw = msgspec.field(name="tee-evidence")
+
+
 class TokenBody(msgspec.Struct, frozen=True):
     """The answer to ``/attest``."""
 
@@ -106,14 +117,24 @@ class Attestation(msgspec.Struct, frozen=True):
     additional: str
     init_data: bytes | None
     init_data_format: str
+    version: str = VERSION
+
+    @property
+    def bound(self) -> bytes:
+        """Canonical bytes that the primary evidence binds: nonce, key and, from 0.3.0 on, additional evidence (1.5)."""
+        if self.version == VERSIONS[0]:
+            return binding.device_object(self.nonce, self.key.members)
+        return binding.primary_object(self.nonce, self.key.members, self.additional)
 
     def report_data(self, algorithm: str) -> ReportData:
-        """What the primary evidence must hold: the digest over nonce, key and additional evidence (1.5)."""
-        return binding.report_data(binding.primary_object(self.nonce, self.key.members, self.additional), algorithm)
+        """What a field of 64 bytes must hold."""
+        return binding.report_data(self.bound, algorithm)
 
     @property
     def runtime_data_claims(self) -> dict[str, JsonValue]:
         """The bound object as policies and tokens show it (kbs-protocol 2.5)."""
+        if self.version == VERSIONS[0]:
+            return {"nonce": self.nonce, "tee-pubkey": dict(self.key.members)}
         return {
             "additional-evidence": self.additional,
             "nonce": self.nonce,
@@ -124,6 +145,8 @@ class Attestation(msgspec.Struct, frozen=True):
 _REQUEST = msgspec.json.Decoder(Request)
 _CHALLENGE = msgspec.json.Decoder(Challenge)
 _ATTESTATION = msgspec.json.Decoder(AttestationBody)
+_OLDER = msgspec.json.Decoder(OlderBody)
+_EVIDENCE = msgspec.json.Decoder(TeeEvidence)
 _TOKEN = msgspec.json.Decoder(TokenBody)
 _ENCODER = msgspec.json.Encoder()
 
@@ -213,6 +236,26 @@ def parse_attestation(body: bytes) -> Attestation:
         init_data=None if read.init_data is None else read.init_data.body.encode("utf-8"),
         init_data_format="" if read.init_data is None else read.init_data.format,
     )
+
+
+def parse_older(body: bytes, version: str, nonce: str) -> Attestation:
+    """Read ``/attest`` of 0.3.0 or 0.2.0 (kbs-protocol 1.15). ``nonce``: the session's, since the body has none.
+
+    Nothing is lost by that: the evidence binds it.
+    """
+    if version not in VERSIONS[:-1]:
+        raise ValueError("not an older version")
+    try:
+        read = _OLDER.decode(body)
+        evidence = bytes(read.tee_evidence)
+        additional = ""
+        if version != VERSIONS[0]:
+            both = _EVIDENCE.decode(evidence)
+            evidence, additional = bytes(both.primary_evidence), both.additional_evidence
+    except strict_json.UNREADABLE as error:
+        raise _malformed(error) from error
+    _unambiguous(_without(body, evidence))
+    return Attestation(nonce, jwk.parse(read.tee_pubkey), evidence, additional, None, "", version)
 
 
 def token_body(token: str) -> bytes:

@@ -16,6 +16,10 @@ SEED = (
     b'"alg":"ECDH-ES+A256KW","x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU","y":'
     b'"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}},"tee-evidence":{"primary_evidence":'
 )
+OLDER = (
+    b'{"tee-pubkey":{"kty":"EC","crv":"P-256","alg":"ECDH-ES+A256KW","x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU",'
+    b'"y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"},"tee-evidence":'
+)
 
 
 def one(data: bytes) -> None:
@@ -24,6 +28,15 @@ def one(data: bytes) -> None:
         for parse in (rcar.parse_request, rcar.parse_challenge, rcar.parse_token):
             with contextlib.suppress(MalformedRequest):
                 parse(body)
+        for version in rcar.VERSIONS[:-1]:
+            for older in (
+                body,
+                OLDER + data + b"}",
+                OLDER + b'{"primary_evidence":' + data + b',"additional_evidence":""}}',
+            ):
+                with contextlib.suppress(MalformedRequest):
+                    found = rcar.parse_older(older, version, "AAAA")
+                    assert len(found.report_data("sha384").value) == 64 and found.primary in older
         try:
             read = rcar.parse_attestation(body)
         except MalformedRequest:

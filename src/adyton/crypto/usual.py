@@ -8,7 +8,7 @@ the answer is ``None``, and whoever asks lets ``cryptography`` read it, which ta
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from typing import TypedDict
 
 from cryptography import x509
 
@@ -110,13 +110,13 @@ def common_names(name: bytes) -> list[bytes]:
     return found
 
 
-class Extensions(NamedTuple):
-    """All extensions of a certificate. ``private``: content of the one that is not X.509's own, if there is one."""
+class Extensions(TypedDict):
+    """All extensions of a certificate, under the names that ``x509.Certificate`` gives to them."""
 
-    critical: tuple[str, ...]
+    critical_extensions: tuple[str, ...]
     basic_constraints: x509.BasicConstraints
     key_usage: x509.KeyUsage
-    private: dict[str, bytes]
+    unknown_extensions: dict[str, bytes]
 
 
 def _usage(*names: str) -> x509.KeyUsage:
@@ -182,9 +182,15 @@ def extensions(encoded: bytes, at: int, end: int) -> Extensions | None:
         or int.from_bytes(long or short, "big") != inside
     ):
         return None
-    if private is None:
-        return Extensions(_CRITICAL, constraints, usage, {})
-    size = len(private)
-    if size < 0x100 or int.from_bytes(inner, "big") != size or int.from_bytes(outer, "big") != size + 15:
-        return None
-    return Extensions(_CRITICAL, constraints, usage, {INTEL: private})
+    unknown = {}
+    if private is not None:
+        size = len(private)
+        if size < 0x100 or int.from_bytes(inner, "big") != size or int.from_bytes(outer, "big") != size + 15:
+            return None
+        unknown[INTEL] = private
+    return {
+        "critical_extensions": _CRITICAL,
+        "basic_constraints": constraints,
+        "key_usage": usage,
+        "unknown_extensions": unknown,
+    }

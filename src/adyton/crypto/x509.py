@@ -74,7 +74,7 @@ class Certificate:
         """From exactly one DER certificate, or ``EndorsementMalformed``."""
         self.der = encoded
         try:
-            found, self.signed, self.signature, self._extensions_at, self._signed_end = usual.parts(encoded, 7, 2)
+            found, self.signed, self.signature, self._extensions_at, end = usual.parts(encoded, 7, 2)
             version, serial, algorithm, issuer, _, subject, self._spki = found
             if version[0] != _VERSION:
                 raise ValueError("version 1, which has no extensions")
@@ -88,6 +88,9 @@ class Certificate:
             self.not_after: datetime = self.parsed.not_valid_after_utc
         except _FOREIGN as error:
             raise _malformed("not a certificate that can be read") from error
+        extensions = usual.extensions(encoded, self._extensions_at, end)
+        if extensions is not None:  # else they are read when asked for
+            self.__dict__.update(extensions)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Certificate) and self.der == other.der
@@ -136,10 +139,6 @@ class Certificate:
         return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
     @_once
-    def _usual(self) -> usual.Extensions | None:
-        return usual.extensions(self.der, self._extensions_at, self._signed_end)
-
-    @_once
     def extensions(self) -> dict[str, tuple[bool, x509.ExtensionType]]:
         """``(critical, value)`` by dotted identifier; ``EndorsementMalformed`` if one is unreadable or comes twice."""
         try:
@@ -150,8 +149,6 @@ class Certificate:
     @_once
     def unknown_extensions(self) -> dict[str, bytes]:
         """Contents of the extensions that are not X.509's own, by dotted identifier."""
-        if self._usual is not None:
-            return self._usual.private
         return {
             oid: value.value for oid, (_, value) in self.extensions.items() if type(value) is x509.UnrecognizedExtension
         }
@@ -159,23 +156,17 @@ class Certificate:
     @_once
     def critical_extensions(self) -> tuple[str, ...]:
         """Dotted identifiers of its critical extensions, in their order."""
-        if self._usual is not None:
-            return self._usual.critical
         return tuple(oid for oid, (critical, _) in self.extensions.items() if critical)
 
     @_once
     def basic_constraints(self) -> x509.BasicConstraints | None:
         """Whether it is an authority, and how many may be below it; ``None`` if it does not say."""
-        if self._usual is not None:
-            return self._usual.basic_constraints
         _, value = self.extensions.get(BASIC_CONSTRAINTS, _ABSENT)
         return value if type(value) is x509.BasicConstraints else None
 
     @_once
     def key_usage(self) -> x509.KeyUsage | None:
         """What its key is for; ``None`` if it does not say."""
-        if self._usual is not None:
-            return self._usual.key_usage
         _, value = self.extensions.get(KEY_USAGE, _ABSENT)
         return value if type(value) is x509.KeyUsage else None
 

@@ -87,18 +87,9 @@ def unmet(tee: str, claims: Mapping[str, JsonValue], snp: SnpRequirements = DEFA
     SEV-SNP: VMPL and version of the report. Every other TEE: no part of the TCB is revoked. Hygon CSV: the report's fields are
     bound to what was expected of it.
     """
-    found = []
     if tee in _SNP_CLAIMS:
-        vmpl, version = _SNP_CLAIMS[tee]
-        wanted = ((vmpl, "vmpl", snp.vmpls), (version, "report_version", snp.report_versions))
-        for claim, name, accepted in wanted:
-            if claim is None:
-                continue
-            got = claims.get(claim)
-            if isinstance(got, bool) or not isinstance(got, int) or got not in accepted:
-                expected = cast("JsonValue", sorted(accepted))
-                found.append(Mismatch("hardware", name, f"{name}_not_accepted", expected=expected, got=got))
-        return tuple(found)
+        return _unmet_of_snp(*_SNP_CLAIMS[tee], claims, snp)
+    found = []
     revoked = [name for name in _TCB if claims.get(name) == REVOKED]
     found += [
         Mismatch("hardware", name, "tcb_revoked", expected="a TCB that is not revoked", got=REVOKED) for name in revoked
@@ -107,3 +98,22 @@ def unmet(tee: str, claims: Mapping[str, JsonValue], snp: SnpRequirements = DEFA
         got = claims.get("fields_bound")
         found.append(Mismatch("hardware", "fields_bound", "fields_unbound", expected=True, got=got))
     return tuple(found)
+
+
+def _unmet_of_snp(
+    vmpl: str | None, version: str, claims: Mapping[str, JsonValue], snp: SnpRequirements
+) -> tuple[Mismatch, ...]:
+    found: tuple[Mismatch, ...] = ()
+    if vmpl is not None and not _is_one_of(got := claims.get(vmpl), snp.vmpls):
+        found += (_not_accepted("vmpl", snp.vmpls, got),)
+    if not _is_one_of(got := claims.get(version), snp.report_versions):
+        found += (_not_accepted("report_version", snp.report_versions, got),)
+    return found
+
+
+def _is_one_of(got: JsonValue, accepted: frozenset[int]) -> bool:
+    return type(got) is int and got in accepted
+
+
+def _not_accepted(name: str, accepted: frozenset[int], got: JsonValue) -> Mismatch:
+    return Mismatch("hardware", name, f"{name}_not_accepted", expected=cast("JsonValue", sorted(accepted)), got=got)

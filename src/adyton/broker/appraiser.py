@@ -102,7 +102,8 @@ class Appraiser:
             concluded = vector.from_rules(claimed, present=present), vector.extensions(extra, present=extended)
             self._concluded.put(key, concluded)
         failed = requirements.unmet(item.tee, item.claims, view.snp)
-        measurement = item.claims.get("measurement")
+        said = document["adyton"]
+        measurement = said.get("measurement") if isinstance(said, dict) else None
         return Appraisal(
             name=name,
             tee=item.tee,

@@ -13,8 +13,10 @@ from adyton.appraisal.rego_check import Path
 from adyton.rats.types import JsonValue
 
 MAX_KEY = 8 * 1024
+MAX_PLANS = 64
 _ABSENT = (KeyError, IndexError, TypeError)
 _Group = tuple[Path, Sequence[Any], Callable[[Any], Sequence[Any]], int]
+_Plan = tuple[int, list[_Group], list[Path]]
 _encode = msgspec.json.Encoder().encode  # tells what Python's ``==`` does not: true from 1
 
 
@@ -23,41 +25,51 @@ class Reader:
 
     def __init__(self, paths: Sequence[Path], tests: Sequence[Path]) -> None:
         self._tests = tests
-        # Neighbours with the same parent are fetched together, in one step where all of them are there. What has the same
-        # first name is passed over in one step where that is not there: a policy knows many TEEs, a document is of one.
-        self._roots: list[tuple[str | int | None, int, list[_Group]]] = []
+        # Neighbours with the same parent are fetched together, in one step where all of them are there.
+        self._groups: list[_Group] = []
+        self._plans: dict[tuple[str, ...], _Plan] = {}
         number = 0
-        for root, under in groupby(paths, key=lambda path: path[0] if len(path) > 1 else None):
-            groups: list[_Group] = []
-            first = number
-            for parent, group in groupby(under, key=lambda path: path[:-1]):
-                names = [path[-1] for path in group]
-                together = itemgetter(*names) if len(names) > 1 else _only(names[0])
-                groups.append((parent, names, together, number))
-                number += len(names)
-            self._roots.append((root, ((1 << (number - first)) - 1) << first, groups))
+        for parent, group in groupby(paths, key=lambda path: path[:-1]):
+            names = [path[-1] for path in group]
+            self._groups.append((parent, names, itemgetter(*names) if len(names) > 1 else _only(names[0]), number))
+            number += len(names)
+
+    def _plan(self, members: tuple[str, ...]) -> _Plan:
+        """For documents with these members: what is surely missing, and where to look, always in the same order.
+
+        A policy knows many TEEs, a document is of one.
+        """
+        missing, groups = 0, []
+        for group in self._groups:
+            parent, names, _, number = group
+            if parent and parent[0] not in members:
+                missing |= ((1 << len(names)) - 1) << number
+            else:
+                groups.append(group)
+        tests = [path for path in self._tests if path[0] in members]
+        plan = missing, groups, tests
+        if len(self._plans) < MAX_PLANS:
+            self._plans[members] = plan
+        return plan
 
     def key(self, document: Mapping[str, JsonValue]) -> Hashable:
         """The same for two documents only if no policy that reads these places can tell them apart; ``None``: too long."""
-        missing = 0
+        members = tuple(document)
+        missing, groups, tests = self._plans.get(members) or self._plan(members)
         values: list[object] = []
-        for root, all_of_them, groups in self._roots:
-            if root is not None and root not in document:
-                missing |= all_of_them
+        for parent, names, together, number in groups:
+            found = _descend(document, parent)
+            if found is None:
+                missing |= ((1 << len(names)) - 1) << number
                 continue
-            for parent, names, together, number in groups:
-                found = _descend(document, parent)
-                if found is None:
-                    missing |= ((1 << len(names)) - 1) << number
-                    continue
-                try:
-                    values += together(found)
-                except _ABSENT:
-                    missing |= _each(found, names, values) << number
+            try:
+                values += together(found)
+            except _ABSENT:
+                missing |= _each(found, names, values) << number
         encoded = _encode(values)
         if len(encoded) > MAX_KEY:
             return None
-        return missing, encoded, tuple([_kind(document, path) for path in self._tests])
+        return missing, encoded, tuple([(path, _kind(document, path)) for path in tests])
 
 
 def _only(name: Any) -> Callable[[Any], Sequence[Any]]:
@@ -68,9 +80,9 @@ def _each(parent: Any, names: Sequence[Any], values: list[object]) -> int:
     """Append those that are there; a bit map of the others."""
     missing = 0
     for number, name in enumerate(names):
-        try:
+        if name in parent if isinstance(parent, dict) else isinstance(name, int) and name < len(parent):
             values.append(parent[name])
-        except _ABSENT:
+        else:
             missing |= 1 << number
     return missing
 
@@ -87,12 +99,11 @@ def _kind(document: Mapping[str, JsonValue], path: Path) -> str:
 
 def _descend(value: Any, path: Path) -> Any:
     """The object or array at ``path``; ``None`` if there is none, or another kind of value."""
-    try:
-        for part in path:
-            if not isinstance(value, dict | list):
-                return None
-            inner: Any = value
-            value = inner[part]
-    except _ABSENT:
-        return None
+    for part in path:
+        if isinstance(value, dict):
+            value = value.get(part)
+        elif isinstance(value, list) and isinstance(part, int) and part < len(value):
+            value = value[part]
+        else:
+            return None
     return value if isinstance(value, dict | list) else None

@@ -178,7 +178,7 @@ def test_where_a_certificate_stood_decides_nothing(tpm: SoftTpm, authority: EkAu
         .not_valid_before(authority.intermediate.not_valid_before_utc)
         .not_valid_after(authority.intermediate.not_valid_after_utc)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(x509.KeyUsage(*[False] * 5, True, True, False, False), critical=True)
+        .add_extension(x509.KeyUsage(False, False, False, False, False, True, True, False, False), critical=True)
         .sign(key, SHA256())
         .public_bytes(Encoding.DER)
     )

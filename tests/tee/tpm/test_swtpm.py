@@ -19,7 +19,7 @@ from adyton.crypto.x509 import EndorsementSet
 from adyton.devtee.forge import flip
 from adyton.devtee.tpm import b64, digest
 from adyton.errors import EvidenceError
-from adyton.rats.types import ReportData
+from adyton.rats.types import ReportData, TrustAnchors
 from adyton.tee.tpm.abi import AK_ATTRIBUTES, PublicArea
 
 PROGRAMS = ("swtpm", "tpm2_startup", "tpm2_createek", "tpm2_createak", "tpm2_pcrextend", "tpm2_pcrread", "tpm2_quote")
@@ -150,8 +150,8 @@ def test_what_was_extended_is_what_is_predicted(swtpm: Tpm) -> None:
     swtpm.run("tpm2_pcrextend", f"23:sha256={step.hex()}")
     document = quoted(swtpm, "rsa", "sha256", "rsassa", "sha256:23")
     assert document["pcrs"]["sha256"]["23"] == digest("sha256", bytes.fromhex(before) + step).hex()
-    pins = EndorsementSet.parse([_pem(swtpm)])
-    assert verify(json.dumps(document).encode(), endorsements=pins).claims["ak_trust"] == "pinned"
+    pins = TrustAnchors(vendor=False, custom=EndorsementSet.parse([_pem(swtpm)]).fingerprints)
+    assert verify(json.dumps(document).encode(), anchors=pins).claims["ak_trust"] == "pinned"
 
 
 def _pem(tpm: Tpm) -> bytes:

@@ -175,20 +175,27 @@ def test_keylime_2021_a_key_that_nobody_vouches_for_is_told_as_such(tpm: SoftTpm
 def test_a_key_that_nobody_vouches_for_is_refused_where_keys_or_roots_are_named(
     tpm: SoftTpm, made: dict[str, SoftTpm]
 ) -> None:
-    pins = EndorsementSet(documents=[made["other"].spki])
-    error = refused("ak_untrusted", EndorsementUntrusted, tpm.coco(NONCE), endorsements=pins)
+    pins = TrustAnchors(vendor=False, custom=frozenset({fingerprint(made["other"].spki)}))
+    error = refused("ak_untrusted", EndorsementUntrusted, tpm.coco(NONCE), anchors=pins)
     assert error.got == fingerprint(tpm.spki)
-    only = TrustAnchors(vendor=False, custom=frozenset({bytes(32)}))
-    refused("ak_untrusted", EndorsementUntrusted, tpm.coco(NONCE), anchors=only)
-    unrelated = EndorsementSet(documents=[b"{}", b"\x30\x00", b"ocsp"])
-    assert "ak" in verify(tpm.coco(NONCE), endorsements=unrelated).unchecked
+    for endorsed in ([b"{}", b"\x30\x00", b"ocsp"], [made["other"].spki], [tpm.spki]):  # none of them is trust
+        verified = verify(tpm.coco(NONCE), endorsements=EndorsementSet(documents=endorsed))
+        assert "ak" in verified.unchecked
+        assert verified.claims["ak_trust"] == "self-asserted"
+        refused(
+            "ak_untrusted",
+            EndorsementUntrusted,
+            tpm.coco(NONCE),
+            anchors=pins,
+            endorsements=EndorsementSet(documents=endorsed),
+        )
 
 
 def test_a_pinned_key_passes(tpm: SoftTpm) -> None:
-    by_document = verify(tpm.coco(NONCE), endorsements=EndorsementSet(documents=[tpm.spki]))
     pin = frozenset({fingerprint(tpm.spki)})
-    by_anchor = verify(tpm.bundle(quotes(tpm)), anchors=TrustAnchors(vendor=False, custom=pin))
-    for verified in (by_document, by_anchor):
+    beside_vendors = verify(tpm.coco(NONCE), anchors=TrustAnchors(custom=pin))
+    alone = verify(tpm.bundle(quotes(tpm)), anchors=TrustAnchors(vendor=False, custom=pin))
+    for verified in (beside_vendors, alone):
         assert verified.claims["ak_trust"] == "pinned"
         assert verified.claims["platform_id"] == fingerprint(tpm.spki).hex() == verified.root_fingerprint
         assert "ak" not in verified.unchecked
@@ -389,7 +396,11 @@ def test_the_trail_ends_with_what_failed(tpm: SoftTpm) -> None:
 
 def test_the_trail_tells_of_logs(tpm: SoftTpm) -> None:
     trail: list[Check] = []
-    verify(tpm.bundle(quotes(tpm), event_log=tpm.log()), endorsements=EndorsementSet(documents=[tpm.spki]), trail=trail)
+    verify(
+        tpm.bundle(quotes(tpm), event_log=tpm.log()),
+        anchors=TrustAnchors(custom=frozenset({fingerprint(tpm.spki)})),
+        trail=trail,
+    )
     told = {check.id: check.got for check in trail}
     assert told["event_log"] == ["sha256"]
     assert str(told["ak"]).startswith("pinned")
@@ -411,7 +422,7 @@ def test_remembered_keys_give_the_same_verdict(tpm: SoftTpm, made: dict[str, Sof
     second = verify(tpm.coco(NONCE), remembered=memory)
     assert dict(first.claims) == dict(second.claims)
     assert first.checks == second.checks
-    pinned = verify(tpm.coco(NONCE), remembered=memory, endorsements=EndorsementSet(documents=[tpm.spki]))
+    pinned = verify(tpm.coco(NONCE), remembered=memory, anchors=TrustAnchors(custom=frozenset({fingerprint(tpm.spki)})))
     assert pinned.claims["ak_trust"] == "pinned"
     assert len(memory) == 2
     with pytest.raises(SignatureInvalid):

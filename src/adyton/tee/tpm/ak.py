@@ -1,7 +1,6 @@
 """Whose attestation key is it? By certificate, by pin, or only by its own word (evidence 2 and 6).
 
-In this order: the key is pinned (its SPKI, DER, is among the endorsement documents, or the SHA-256 of its SPKI among the
-trust anchors); or a certificate leads it to a trusted root; or nobody vouches for it. The last is told as such
+In this order: the key is pinned (the SHA-256 of its SPKI is among the trust anchors); or a certificate leads it to a trusted root; or nobody vouches for it. The last is told as such
 and never passes where the caller has said which keys or roots he trusts: by pins, or by anchors without the vendors'.
 """
 
@@ -140,14 +139,14 @@ def check_attributes(ak: Ak) -> None:
         )
 
 
-def pinned(ak: Ak, endorsements: EndorsementSet, anchors: frozenset[bytes]) -> bool:
-    """Whether the caller pins the key. With pins of other keys at hand and no certificate the key is refused."""
-    return ak.fingerprint in anchors or ak.spki in endorsements.documents
+def pinned(ak: Ak, anchors: frozenset[bytes]) -> bool:
+    """Whether the caller trusts this very key: only a trust anchor can say so, an endorsement never."""
+    return ak.fingerprint in anchors
 
 
-def check_self_asserted(ak: Ak, endorsements: EndorsementSet, *, vendors: bool) -> None:
-    """A key that nobody vouches for passes only where the caller has not said which keys or roots he trusts."""
-    if vendors and not any(_is_key(document) for document in endorsements.documents):
+def check_self_asserted(ak: Ak, *, vendors: bool) -> None:
+    """A key that nobody vouches for passes only where the caller has not narrowed down whom he trusts."""
+    if vendors:
         return
     raise EndorsementUntrusted(
         "nobody who is trusted here answers for the attestation key",
@@ -157,7 +156,7 @@ def check_self_asserted(ak: Ak, endorsements: EndorsementSet, *, vendors: bool) 
         expected="a pinned key, or a certificate that leads to a trusted root",
         got=ak.fingerprint,
         spec=SPEC,
-        hint="pin the key: give its SubjectPublicKeyInfo with the endorsements",
+        hint="pin the key: make the SHA-256 of its SubjectPublicKeyInfo a trust anchor",
     )
 
 
@@ -231,13 +230,3 @@ def _load(spki: bytes) -> object:
         return load_der_public_key(spki)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise malformed("public_key", "not a SubjectPublicKeyInfo", field="ak_public", got=len(spki)) from error
-
-
-def _is_key(document: bytes) -> bool:
-    if document[:1] != b"\x30":
-        return False
-    try:
-        load_der_public_key(document)
-    except (ValueError, TypeError, UnsupportedAlgorithm):
-        return False
-    return True

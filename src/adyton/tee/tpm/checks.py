@@ -95,7 +95,7 @@ class Verification:
         if self.known is not None:
             return
         self.this = keys.read(self.evidence.ak_public, self.evidence.ak_certificate, self.endorsements)
-        if keys.pinned(self.this, self.endorsements, self.anchors.custom):
+        if keys.pinned(self.this, self.anchors.custom):
             self.trust = AkTrust.PINNED
         else:
             self.trust = AkTrust.CERTIFICATE if self.this.certificate is not None else AkTrust.SELF_ASSERTED
@@ -121,7 +121,7 @@ class Verification:
         if self._path is not None:
             self._path.anchor(self._trusted())
         elif self.known is None and self.trust is AkTrust.SELF_ASSERTED:
-            keys.check_self_asserted(self.this, self.endorsements, vendors=self.anchors.vendor)
+            keys.check_self_asserted(self.this, vendors=self.anchors.vendor)
 
     def revoked(self) -> None:
         """None is revoked, by a fresh CRL of each issuer. What was found about the key is then remembered."""

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from adyton.errors import BindingMismatch, DocumentInvalid
 from adyton.rats import binding
-from adyton.rats.types import Digest, Nonce, ReportData
+from adyton.rats.types import Digest, Nonce, ReportData, RootKind, TrustAnchors
 from adyton.tee import FIELD_SIZES
 from adyton.wire import jcs
 
@@ -135,3 +135,16 @@ def test_digest_text_round_trips(data: bytes) -> None:
     assert Digest.parse(str(digest)) == digest
     assert digest.matches(data)
     assert not digest.matches(data + b"x")
+
+
+def test_a_vendors_root_is_the_vendors_only_where_vendors_are_trusted() -> None:
+    pinned, own = b"v" * 32, b"o" * 32
+    both = TrustAnchors(custom=frozenset({own}))
+    assert both.among(frozenset({pinned})) == {pinned, own}
+    assert (both.kind(pinned, frozenset({pinned})), both.kind(own, frozenset({pinned}))) == (
+        RootKind.VENDOR,
+        RootKind.CUSTOM,
+    )
+    only = TrustAnchors(vendor=False, custom=frozenset({pinned}))
+    assert only.among(frozenset({pinned, own})) == {pinned}
+    assert only.kind(pinned, frozenset({pinned})) is RootKind.CUSTOM

@@ -109,6 +109,14 @@ class TrustAnchors:
         if any(len(fingerprint) != 32 for fingerprint in self.custom):
             raise ValueError("a fingerprint is the SHA-256 of an SPKI, 32 bytes")
 
+    def among(self, pinned: frozenset[bytes]) -> frozenset[bytes]:
+        """The root keys that are trusted, where a TEE's room pins ``pinned``."""
+        return self.custom | pinned if self.vendor else self.custom
+
+    def kind(self, root: bytes, pinned: frozenset[bytes]) -> RootKind:
+        """Which root a trusted one is: a pinned one is the vendor's only if the vendors' are trusted at all."""
+        return RootKind.VENDOR if self.vendor and root in pinned else RootKind.CUSTOM
+
 
 @dataclass(frozen=True, slots=True)
 class Check:

@@ -57,12 +57,12 @@ class Path(NamedTuple):
 
 def trusted(anchors: TrustAnchors) -> frozenset[bytes]:
     """The fingerprints that a root may have."""
-    return anchors.custom | {ROOT_FINGERPRINT} if anchors.vendor else anchors.custom
+    return anchors.among(frozenset({ROOT_FINGERPRINT}))
 
 
 def root_kind(fingerprint: bytes, anchors: TrustAnchors) -> RootKind:
     """Hygon's own root, or one that its owner answers for."""
-    return RootKind.VENDOR if anchors.vendor and fingerprint == ROOT_FINGERPRINT else RootKind.CUSTOM
+    return anchors.kind(fingerprint, frozenset({ROOT_FINGERPRINT}))
 
 
 def certificates(documents: Iterable[bytes]) -> list[HygonCertificate]:

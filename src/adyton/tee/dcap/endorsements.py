@@ -291,7 +291,7 @@ def crls_of(
 
 def trusted(anchors: TrustAnchors) -> frozenset[bytes]:
     """The root keys that are trusted here."""
-    return anchors.custom | {ROOT} if anchors.vendor else anchors.custom
+    return anchors.among(frozenset({ROOT}))
 
 
 def _kind(certificate: Certificate, role: Role) -> str:

@@ -21,7 +21,7 @@ from adyton.crypto.sm2 import Sm2Key, sm3
 from adyton.crypto.x509 import Certificate, EndorsementSet
 from adyton.errors import BindingMismatch, EndorsementMalformed, EvidenceError, MalformedEvidence, SignatureInvalid
 from adyton.rats.binding import check_report_data
-from adyton.rats.types import Check, JsonValue, ReportData, Revocation, RootKind, TrustAnchors, VerifiedEvidence
+from adyton.rats.types import Check, JsonValue, ReportData, Revocation, TrustAnchors, VerifiedEvidence
 from adyton.tee.eventlog.banks import SHA256
 from adyton.tee.hyperenclave.abi import SM2, SPEC, TEE, HyperEnclaveQuote, malformed
 from adyton.tee.remembered import Chain, Remembered, Window
@@ -86,7 +86,7 @@ class Verification:
     @property
     def trusted(self) -> frozenset[bytes]:
         """SHA-256 of the root keys that may endorse a TPM."""
-        return self.anchors.custom | keys.ROOTS if self.anchors.vendor else self.anchors.custom
+        return self.anchors.among(keys.ROOTS)
 
     def chain(self) -> None:
         """Algorithms, names, signatures and constraints from the key's certificate up to a root."""
@@ -304,7 +304,7 @@ def verify(
         tcb={"tpm_firmware": hex(run.attest.firmware_version)},
         report_data=ReportData(run.quote.body.report_data),
         init_data=run.quote.body.configid,
-        root=RootKind.VENDOR if known.root in keys.ROOTS and known.root not in anchors.custom else RootKind.CUSTOM,
+        root=anchors.kind(known.root, keys.ROOTS),
         root_fingerprint=known.root.hex(),
         checks=done(STEPS, run),
         expires=known.expires,

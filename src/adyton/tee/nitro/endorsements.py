@@ -61,7 +61,7 @@ class Authorities:
 
 def trusted(anchors: TrustAnchors) -> frozenset[bytes]:
     """The root keys that are trusted."""
-    return _VENDOR | anchors.custom if anchors.vendor else anchors.custom
+    return anchors.among(_VENDOR)
 
 
 def path_of(leaf: Certificate, bundle: Sequence[bytes], anchors: TrustAnchors, now: datetime) -> Path:
@@ -131,7 +131,7 @@ def _unlisted(issuer: Certificate, given: EndorsementSet) -> bool:
     return usage is not None and usage.crl_sign and not given.crls_by(issuer.subject)
 
 
-def settle(path: Path, given: EndorsementSet, now: datetime) -> Authorities:
+def settle(path: Path, given: EndorsementSet, anchors: TrustAnchors, now: datetime) -> Authorities:
     """What there is to remember of a path that passed every check."""
     above = path.certificates[1:]
     crls = [crl for issuer in above for crl in given.crls_by(issuer.subject)]
@@ -140,7 +140,7 @@ def settle(path: Path, given: EndorsementSet, now: datetime) -> Authorities:
     first = min(zip(above, path.profile.roles[1:], strict=True), key=lambda pair: pair[0].not_after)
     return Authorities(
         issuer=above[0],
-        root=RootKind.VENDOR if path.root.spki_fingerprint == ROOT_SPKI else RootKind.CUSTOM,
+        root=anchors.kind(path.root.spki_fingerprint, _VENDOR),
         root_fingerprint=path.root.spki_fingerprint.hex(),
         window=Window.around(now, lifetimes),
         expires=first[0].not_after,

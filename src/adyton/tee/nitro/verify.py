@@ -110,7 +110,7 @@ class Verification:
         if self.path is not None:
             if wanted:
                 chains.check_revocation(self.path, self.given, self.now)
-            self.authorities = chains.settle(self.path, self.given, self.now)
+            self.authorities = chains.settle(self.path, self.given, self.anchors, self.now)
         if wanted and self.authorities is not None:
             chains.check_leaf_revocation(self.leaf, self.authorities.issuer, self.given, self.now)
 

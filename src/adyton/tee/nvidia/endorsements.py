@@ -176,12 +176,12 @@ def linked(leaf: Leaf, pool: EndorsementSet, anchors: TrustAnchors, now: datetim
 
 def trusted(root: bytes, anchors: TrustAnchors) -> frozenset[bytes]:
     """The keys that may be the root: NVIDIA's (``root``) if vendors are trusted, and those that the caller answers for."""
-    return anchors.custom | (frozenset({root}) if anchors.vendor else frozenset())
+    return anchors.among(frozenset({root}))
 
 
 def root_kind(path: Path, root: bytes, anchors: TrustAnchors) -> RootKind:
     """Whose root an anchored path ends in."""
-    return RootKind.VENDOR if anchors.vendor and path.root.spki_fingerprint == root else RootKind.CUSTOM
+    return anchors.kind(path.root.spki_fingerprint, frozenset({root}))
 
 
 class Answers:

@@ -270,7 +270,7 @@ class Walk:
 
 def check_crl(crl: Crl, pool: EndorsementSet, *, anchors: TrustAnchors, now: datetime) -> Certificate:
     """A CRL alone: signed by a trusted root that is valid now, and fresh. Returns the root."""
-    trusted = anchors.custom | (frozenset(ROOTS.values()) if anchors.vendor else frozenset())
+    trusted = anchors.among(frozenset(ROOTS.values()))
     roots = [root for root in pool.with_subject(crl.issuer) if root.spki_fingerprint in trusted]
     if not roots:
         raise CRL.error(EndorsementUntrusted, "untrusted", "no trusted root of its issuer's name is at hand")

@@ -250,7 +250,7 @@ class Verification:
             )
 
     def _trusted(self) -> frozenset[bytes]:
-        return self.anchors.custom | keys.ROOTS if self.anchors.vendor else self.anchors.custom
+        return self.anchors.among(keys.ROOTS)
 
     def _verified_key(self, crls: list[tuple[datetime, datetime]]) -> VerifiedAk:
         if self._path is None:
@@ -265,7 +265,7 @@ class Verification:
         return VerifiedAk(
             self.this,
             self.trust,
-            RootKind.VENDOR if root in keys.ROOTS and root not in self.anchors.custom else RootKind.CUSTOM,
+            self.anchors.kind(root, keys.ROOTS),
             root.hex(),
             expires,
             first,

@@ -23,8 +23,8 @@ def _audit(event: str, arguments: tuple[object, ...]) -> None:
     frame = sys._getframe(1)
     while frame is not None:
         name = frame.f_globals.get("__name__", "")
-        if name == "importlib._bootstrap" or name.startswith("importlib._bootstrap"):
-            return  # importing a module on first use reads files; that is Python's doing
+        if name.startswith("importlib._bootstrap") or name == "linecache":
+            return  # importing a module on first use reads files, and so does printing a traceback; Python's doing
         if name.startswith(tuple(f"adyton.{floor}" for floor in PURE_FLOORS)):
             raise AssertionError(f"a pure floor did {event}{arguments!r}")
         if frame.f_back is None:

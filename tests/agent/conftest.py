@@ -172,7 +172,9 @@ def launch(tmp_path: Path, layer: Path) -> Iterator[Launch]:
         instance.process.communicate()
         if instance.platform is not None:
             instance.platform.join(10)
-        for group in Path("/sys/fs/cgroup").glob(f"**/adyton/{instance.name}"):
-            group.rmdir()  # as the platform does
         instance.channel.close()
+        hierarchies = Path("/sys/fs/cgroup")  # one, or one for each controller; others make and remove groups meanwhile
+        for hierarchy in (hierarchies, *hierarchies.iterdir()):
+            with contextlib.suppress(OSError):
+                (hierarchy / "adyton" / instance.name).rmdir()  # as the platform does
     shutil.rmtree(short)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+from functools import cache
 from typing import Any, Literal
 
 from cryptography.exceptions import InvalidSignature
@@ -138,7 +139,13 @@ _fast: _AwsLc | None = None
 def use(back_end: Literal["openssl", "aws-lc"]) -> None:
     """Verify P-256 and P-384 with this back end from now on, in the whole process. ``ImportError`` if it is not installed."""
     global _fast  # noqa: PLW0603 -- both give the same verdicts, so this changes no result
-    _fast = _AwsLc() if back_end == "aws-lc" else None
+    _fast = _aws_lc() if back_end == "aws-lc" else None
+
+
+@cache
+def _aws_lc() -> _AwsLc:
+    """The one there is: its keys stay when somebody switches to and fro."""
+    return _AwsLc()
 
 
 def back_end() -> str:

@@ -8,7 +8,9 @@ verdict that a fresh one would give. Failures are never remembered.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Hashable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Generic, TypeVar
@@ -67,24 +69,32 @@ class Remembered:
         if limit < 1:
             raise ValueError("a memory of no chains")
         self._limit = limit
-        self._chains: dict[Hashable, Chain[object]] = {}
+        self._chains: OrderedDict[Hashable, Chain[object]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._chains)
 
     def recall(self, key: Hashable, now: datetime) -> object | None:
         """The facts of the chain under ``key``, or ``None`` if there is none or ``now`` is outside its window."""
-        chain = self._chains.pop(key, None)
-        if chain is None or now not in chain.window:
+        chain = self._chains.get(key)
+        if chain is None:
             return None
-        self._chains[key] = chain  # most recently used: to the end
+        if now not in chain.window:
+            self._chains.pop(key, None)
+            return None
+        self._use(key)
         return chain.facts
 
     def keep(self, key: Hashable, chain: Chain[object]) -> None:
         """Remember ``chain``; forgets the least recently used one if there are too many."""
         self._chains[key] = chain
+        self._use(key)
         while len(self._chains) > self._limit:
-            try:
-                self._chains.pop(next(iter(self._chains)), None)
-            except (RuntimeError, StopIteration):  # another thread has just changed it: look again
-                continue
+            with suppress(KeyError):  # another thread has just forgotten the last one
+                self._chains.popitem(last=False)
+
+    def _use(self, key: Hashable) -> None:
+        try:
+            self._chains.move_to_end(key)
+        except KeyError:
+            return  # another thread has just forgotten it

@@ -6,7 +6,6 @@ certificate's: a VLEK is never tried where a VCEK is due.
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 from collections.abc import Callable
 from datetime import datetime
@@ -32,6 +31,7 @@ from adyton.tee.snp import json_form
 from adyton.tee.snp.abi import SIGNED_SIZE, SigningKey, SnpReport
 from adyton.tee.snp.endorsements import KEY_SERVICE, Leaf, VerifiedChain, Walk, is_leaf, read_leaf
 from adyton.tee.snp.product import Product
+from adyton.tee.snp.same_text import digest_of
 
 TEE = "snp"
 _JSON_BEGINS = frozenset(b"{ \t\r\n")  # none of which is the first byte of a known version
@@ -83,7 +83,7 @@ class Verification:
         return (
             TEE,
             self.endorsements.digest,
-            _digest(evidence.document, evidence.start, evidence.end) if evidence is not None else b"",
+            digest_of(evidence.document, evidence.start, evidence.end) if evidence is not None else b"",
             self.anchors.vendor,
             self.anchors.custom,
             self.revocation is Revocation.REQUIRED,
@@ -381,28 +381,6 @@ def _summary(*skipped: bool, provider: bool) -> tuple[tuple[Check, ...], tuple[s
         unchecked.append("csp_id")  # no chip is named; whose key it is, is the owner's list to say
     unchecked += [name for name in ("report_data", "init_data") if name in names]
     return tuple(check for check, _ in STEPS if check.id not in names), tuple(unchecked)
-
-
-_digests: dict[bytes, tuple[bytes, bytes]] = {}
-
-
-def _digest(document: bytes, start: int, end: int) -> bytes:
-    """SHA-256 of ``document[start:end]``; nothing of nothing.
-
-    Of a text that is equal to a late one, without hashing or copying: chips send the same certificates every time.
-    """
-    size = end - start
-    sample = document[start:end:251]
-    known = _digests.get(sample)
-    if known is not None and len(known[0]) == size and document.startswith(known[0], start):
-        return known[1]
-    text = document[start:end]
-    digest = hashlib.sha256(text).digest() if text else b""
-    if len(_digests) >= 64:
-        _digests.clear()
-    if size <= 32 * 1024:
-        _digests[sample] = text, digest
-    return digest
 
 
 def _same_chip(hardware_id: bytes, chip_id: bytes) -> bool:

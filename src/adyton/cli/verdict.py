@@ -6,7 +6,7 @@ One model for the terminal and for the page: both show the same, in the same ord
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -178,8 +178,3 @@ def _show_checks(checks: Sequence[Check], indent: str) -> None:
 def _show_rows(rows: Sequence[tuple[str, str]]) -> None:
     for name, value in rows:
         click.echo(f"  {name:12} {value}")
-
-
-def as_json(check: Check) -> Mapping[str, JsonValue]:
-    """A check as ``--json`` has it."""
-    return {"id": check.id, "ok": check.ok, "spec": check.spec}

@@ -3,7 +3,8 @@
 CoCo's KBS protocol 0.4.0: the attester hashes a canonical object (RFC 8785) holding the nonce and its public key, and
 puts the digest into the TEE's report data. The primary object always has ``additional-evidence``, even when it is the
 empty string; a device's object never has it. The digest is SHA-384 unless negotiated. Where a field is longer than the
-digest it is filled with zeros on the right, and a verifier compares the whole field; nothing is cut.
+digest it is filled with zeros on the right, and a verifier compares the whole field. Report data of TPMs and GPUs is the
+digest's first 32 bytes, as the protocol has it; init data is never cut.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from functools import partial
+from typing import TypedDict
 
 from adyton.crypto.x509 import EndorsementSet
 from adyton.errors import BindingMismatch, MalformedEvidence
@@ -132,27 +133,34 @@ def _claims(run: Verification) -> dict[str, JsonValue]:
 
 def _hardware(run: Verification) -> VerifiedEvidence:
     _check_same_domain(run)
-    return tdx.verify(
-        run.evidence.td_quote or b"",
-        endorsements=run.endorsements,
-        now=run.now,
-        anchors=run.anchors,
-        revocation=run.revocation,
-        remembered=run.remembered,
-        trail=run.inner_trail,
-    )
+    return tdx.verify(_quote(run), remembered=run.remembered, **_given(run))
 
 
 def _hardware_without_tcb(run: Verification) -> VerifiedEvidence:
     _check_same_domain(run)
-    return tdx.verify_signatures_without_tcb_as_asked(
-        run.evidence.td_quote or b"",
-        endorsements=run.endorsements,
-        now=run.now,
-        anchors=run.anchors,
-        revocation=run.revocation,
-        trail=run.inner_trail,
-    )
+    return tdx.verify_signatures_without_tcb_as_asked(_quote(run), **_given(run))
+
+
+class _Given(TypedDict):
+    endorsements: EndorsementSet
+    now: datetime
+    anchors: TrustAnchors
+    revocation: Revocation
+    trail: list[Check] | None
+
+
+def _given(run: Verification) -> _Given:
+    return {
+        "endorsements": run.endorsements,
+        "now": run.now,
+        "anchors": run.anchors,
+        "revocation": run.revocation,
+        "trail": run.inner_trail,
+    }
+
+
+def _quote(run: Verification) -> bytes:
+    return run.evidence.td_quote or b""
 
 
 def _check_same_domain(run: Verification) -> None:

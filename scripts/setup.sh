@@ -14,7 +14,7 @@ python=${PYTHON:-python3}
     [ "$(id -u)" = 0 ] && packages="$packages python3" || { echo "adyton: needs Python 3.11 or later (apt-get install python3)" >&2; exit 1; }
 }
 "$python" -c 'import ensurepip, venv' 2>/dev/null || packages="$packages python3-venv"
-[ "$kind" = dev ] && packages="$packages git make swtpm tpm2-tools"
+[ "$kind" = dev ] && packages="$packages git make swtpm tpm2-tools softhsm2 postgresql chromium"
 
 missing=
 for package in $packages; do
@@ -37,6 +37,11 @@ if [ -n "$missing" ]; then
     case $missing in *docker-registry*)
         mkdir -p /etc/systemd/system
         [ -e /etc/systemd/system/docker-registry.service ] || ln -s /dev/null /etc/systemd/system/docker-registry.service ;;
+    esac
+    case $missing in *postgresql*)  # no cluster, no service: the tests make their own as they need them
+        mkdir -p /etc/systemd/system /etc/postgresql-common
+        [ -e /etc/postgresql-common/createcluster.conf ] || echo "create_main_cluster = false" > /etc/postgresql-common/createcluster.conf
+        [ -e /etc/systemd/system/postgresql.service ] || ln -s /dev/null /etc/systemd/system/postgresql.service ;;
     esac
     log=$(mktemp)
     { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $missing; } > "$log" 2>&1 \

@@ -83,3 +83,10 @@ def test_shells_get_a_completion_script_that_completes(shell: str) -> None:
         check=False,
     )
     assert "evidence" in answer.stdout
+
+
+def test_the_version_is_told() -> None:
+    from adyton import __version__
+
+    told = subprocess.run([sys.executable, "-m", "adyton", "--version"], capture_output=True, text=True, check=True)
+    assert told.stdout == f"adyton {__version__}\n"

@@ -15,7 +15,7 @@ from adyton.errors import AdytonError, ConfigError, DocumentInvalid, MalformedRe
 from adyton.protocol.release import Binding
 from adyton.protocol.resource import ResourcePath
 from adyton.stores import tenants
-from adyton.stores.database import Database
+from adyton.stores.database import SqliteDatabase as Database
 from adyton.stores.resources import MAX_VALUE
 from adyton.stores.sqlite import FILE, Store
 

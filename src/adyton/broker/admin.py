@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from collections.abc import Mapping
 from datetime import datetime
+from types import MappingProxyType
 from typing import cast
 from urllib.parse import unquote
 
@@ -18,7 +20,7 @@ from adyton.broker.answer import Answer
 from adyton.broker.api_bodies import answer as _json
 from adyton.broker.api_bodies import read as _read
 from adyton.broker.api_bodies import stamp as _stamp
-from adyton.broker.asked import Asked
+from adyton.broker.asked import Asked, Room
 from adyton.broker.audit_api import AuditApi
 from adyton.broker.checkpoints import Checkpoints
 from adyton.broker.policies import PolicyBook
@@ -59,7 +61,7 @@ class Gate:
 
 
 class Admin:
-    """Our API for one worker. Called after the gate."""
+    """Our API for one worker, called after the gate. ``rooms`` answer for further nouns."""
 
     def __init__(
         self,
@@ -68,6 +70,8 @@ class Admin:
         environment: str,
         development_roots: list[str],
         checkpoints: Checkpoints,
+        *,
+        rooms: Mapping[str, Room] = MappingProxyType({}),
     ) -> None:
         self.store = store
         self._book = book
@@ -75,6 +79,7 @@ class Admin:
         self.references = ReferenceApi(store)
         self._environment = environment
         self._development_roots = development_roots
+        self._rooms = rooms
 
     def handle(self, asked: Asked, parts: tuple[str, ...]) -> Answer:
         """The answer to ``/api/v0/<parts>``; errors of the tree leave as they are."""
@@ -97,6 +102,8 @@ class Admin:
                 return self.references.handle(asked, parts)
             case (_, "audit", *rest):
                 return self._audit.handle(asked, tuple(rest))
+            case (_, noun, *_) if noun in self._rooms:
+                return self._rooms[noun].handle(asked, parts)
         return refusals.NO_PATH
 
     def _one_resource(self, asked: Asked, path: ResourcePath, rest: list[str]) -> Answer:

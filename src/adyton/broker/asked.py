@@ -4,19 +4,31 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Protocol
 
+from adyton.broker.answer import Answer
 from adyton.errors import DocumentInvalid
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One request that has passed the gate: who owns what it speaks of, and what it says."""
+    """One request that has passed the gate: who owns what it speaks of, what it says, and who says it (for the record)."""
 
     method: str
     tenant: str
     body: bytes
     now: datetime
     query: str = ""
+    who: str = "admin"
+    peer: str = ""
+
+
+class Room(Protocol):
+    """What answers for one or several nouns of our API (``/api/v0/<noun>/…``)."""
+
+    def handle(self, asked: Asked, parts: tuple[str, ...]) -> Answer:
+        """The answer; ``parts`` begin with the noun. Errors of the tree leave as they are."""
+        ...
 
 
 def parse_time(text: str | None) -> datetime | None:

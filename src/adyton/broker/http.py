@@ -203,7 +203,7 @@ class Front:
         if not ours and not self._coco.handles(request.method, where.parts):
             return refusals.NO_PLUGIN
         now = datetime.fromtimestamp(self._clock(), UTC)
-        asked = Asked(request.method, where.tenant, request.body, now, where.query)
+        asked = Asked(request.method, where.tenant, request.body, now, where.query, peer=request.peer)
         try:
             self._handlers.gate.check(request.headers.get(b"authorization"))
             handler = self._handlers.admin if ours else self._coco
@@ -212,5 +212,7 @@ class Front:
         except AdytonError as error:
             return refusals.answer(error, Stage.OWN_API if ours else Stage.ADMIN)
         for action, name in answer.changes:
-            await self._handlers.auditor.administered(where.tenant, action, name, now, actor="admin", peer=request.peer)
+            await self._handlers.auditor.administered(
+                where.tenant, action, name, now, actor=asked.who, peer=request.peer
+            )
         return answer

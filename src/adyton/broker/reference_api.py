@@ -6,7 +6,6 @@ stand at that moment. It is all or nothing, and in force for every worker when i
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Mapping
 from datetime import datetime
 from typing import cast
@@ -34,6 +33,7 @@ from adyton.provenance import Provider, State
 from adyton.rats.types import JsonValue
 from adyton.stores.providers import StoredProvider
 from adyton.stores.references import Published, StoredReference
+from adyton.stores.sql import Transaction
 from adyton.stores.sqlite import Store
 
 MAX_REASON = 300
@@ -125,7 +125,7 @@ class ReferenceApi:
         statement = provenance.read(body.document, who, now=now)
         _comparable({name: stated.value for name, stated in statement.values.items()})
 
-        def unchanged(transaction: sqlite3.Connection) -> None:
+        def unchanged(transaction: Transaction) -> None:
             if self._store.providers.list(tenant, transaction) != entries:
                 raise Conflict("the providers changed meanwhile", code="providers_changed", hint="publish it again")
 

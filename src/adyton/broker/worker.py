@@ -28,6 +28,7 @@ from adyton import tee
 from adyton.broker import keys, refusals
 from adyton.broker.admin import Admin, Gate
 from adyton.broker.appraiser import Appraiser
+from adyton.broker.asked import Room
 from adyton.broker.audit import Auditor
 from adyton.broker.checkpoints import Checkpoints
 from adyton.broker.connection import Limits, Worker
@@ -91,11 +92,12 @@ class Program:
             token_seconds=settings.token_seconds,
             secure=settings.tls,
         )
+        rooms: dict[str, Room] = {}
         handlers = Handlers(
             store=store,
             handshake=handshake,
             delivery=Delivery(store, releaser, auditor, handshake),
-            admin=Admin(store, book, settings.environment, settings.development_roots, self._checkpoints),
+            admin=Admin(store, book, settings.environment, settings.development_roots, self._checkpoints, rooms=rooms),
             gate=Gate(read_token(settings)),
             auditor=auditor,
             checkpoints=self._checkpoints,

@@ -13,6 +13,8 @@ import sys
 
 import click
 
+from adyton import __version__
+
 # noun -> (module, attribute, one line of help). The help stands here so that `--help` imports no noun.
 NOUNS: dict[str, tuple[str, str, str]] = {
     "audit": ("adyton.cli.audit", "audit", "Read the broker's record of decisions."),
@@ -54,7 +56,9 @@ class _Nouns(click.Group):
 
 
 @click.command(cls=_Nouns, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@click.version_option(package_name="adyton", message="%(prog)s %(version)s")
+@click.version_option(
+    __version__, prog_name="adyton", message="%(prog)s %(version)s"
+)  # no package metadata in a checkout
 def adyton() -> None:
     """Containers, functions and jobs in trusted execution environments, given their keys only after proof."""
 

@@ -22,7 +22,7 @@ from adyton.protocol import audit_row
 from adyton.protocol.audit_row import VERSION, AuditEntry, AuditRow
 from adyton.stores import audit_tree
 from adyton.stores.audit_reading import AuditReading
-from adyton.stores.database import Database
+from adyton.stores.sql import Database
 
 SLOW_SECONDS = 0.001
 GATHER_SECONDS = 0.005

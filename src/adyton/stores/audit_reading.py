@@ -14,7 +14,7 @@ from adyton.protocol.audit_check import Reading
 from adyton.protocol.audit_row import AuditEntry
 from adyton.protocol.checkpoint import Checkpoint
 from adyton.stores.audit_tree import WIDTH, Tree
-from adyton.stores.database import Database
+from adyton.stores.sql import Database
 
 PAGE = 500
 

@@ -7,7 +7,6 @@ and a proof reads at most two runs of 256 hashes for each eight levels, whatever
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,7 @@ from adyton.crypto import merkle
 from adyton.errors import LogBroken
 
 if TYPE_CHECKING:  # it makes older stores' trees with this module
-    from adyton.stores.database import Database
+    from adyton.stores.sql import Database, Transaction
 
 HEIGHT = 8
 WIDTH = 1 << HEIGHT
@@ -23,7 +22,7 @@ _LEAVES = "SELECT leaf FROM audit WHERE tenant=? AND sequence>? AND sequence<=? 
 _NODES = "SELECT hash FROM audit_nodes WHERE tenant=? AND level=? AND number>=? AND number<? ORDER BY number"
 
 
-def complete(transaction: sqlite3.Connection, tenant: str, before: int, size: int) -> None:
+def complete(transaction: Transaction, tenant: str, before: int, size: int) -> None:
     """Store every node that became complete as the log grew from ``before`` rows to ``size``, in this transaction."""
     level = 1
     while before >> HEIGHT != size >> HEIGHT:

@@ -13,16 +13,15 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from adyton.errors import AdytonError, ConfigError, Unavailable
 from adyton.stores import migrations, schema
+from adyton.stores.sql import Row, Transaction
 
-Row = tuple[Any, ...]
 BUSY_SECONDS = 10.0
 
 
-class Database:
+class SqliteDatabase:
     """An open file. ``read`` sees what was last committed by any process; ``write`` is one transaction."""
 
     def __init__(self, path: Path) -> None:
@@ -119,8 +118,13 @@ class Database:
         finally:
             lock.release()
 
+    @property
+    def where(self) -> str:
+        """The file's path."""
+        return str(self.path)
+
     @contextmanager
-    def write(self) -> Iterator[sqlite3.Connection]:
+    def write(self) -> Iterator[Transaction]:
         """One transaction: committed and on the disk when the block ends, rolled back if it raises."""
         with self._writing:
             self._check_process()

@@ -6,8 +6,8 @@ import hashlib
 from collections.abc import Callable
 from datetime import datetime
 
-from adyton.stores.database import Database
 from adyton.stores.seal import Sealer
+from adyton.stores.sql import Database
 
 _KIND = "secret"
 

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable, Mapping
 
 from adyton.crypto import merkle
 from adyton.errors import LogBroken
 from adyton.stores import reference_schema, schema
 from adyton.stores.audit_tree import complete
+from adyton.stores.sql import Transaction
 
 _PAGE = 1000
 
 
-def bring_up(transaction: sqlite3.Connection, version: int) -> None:
+def bring_up(transaction: Transaction, version: int) -> None:
     """From ``version`` to the present one, step by step."""
     for step in range(version, schema.VERSION):
         _STEPS[step](transaction)
 
 
-def _merkle_trees(transaction: sqlite3.Connection) -> None:
+def _merkle_trees(transaction: Transaction) -> None:
     """1 to 2: rows that were chained by digest get a tree. Their bytes stay, and in them the chain, checked as before."""
     transaction.execute("ALTER TABLE audit RENAME TO audit_1")
     for table in ("audit", "audit_nodes", "checkpoints"):
@@ -42,6 +42,12 @@ def _merkle_trees(transaction: sqlite3.Connection) -> None:
         transaction.execute(trigger)
 
 
+def _fourth(transaction: Transaction) -> None:
+    """3 to 4: what is new has no rows yet."""
+    for statement in schema.FOURTH:
+        transaction.execute(statement)
+
+
 def _unfit(tenant: str, number: int, got: int) -> LogBroken:
     return LogBroken(
         f"the audit log of the older store lacks row {number}: it cannot be taken over",
@@ -53,7 +59,8 @@ def _unfit(tenant: str, number: int, got: int) -> LogBroken:
     )
 
 
-_STEPS: Mapping[int, Callable[[sqlite3.Connection], None]] = {
+_STEPS: Mapping[int, Callable[[Transaction], None]] = {
     1: _merkle_trees,
     2: reference_schema.migrate,
+    3: _fourth,
 }

@@ -9,8 +9,8 @@ from typing import Literal, TypeAlias
 
 from adyton.errors import NotFound
 from adyton.stores import tenants
-from adyton.stores.database import Database, Row
 from adyton.stores.seal import Sealer
+from adyton.stores.sql import Database, Row
 
 PolicyKind: TypeAlias = Literal["attestation", "resource", "requirements"]
 

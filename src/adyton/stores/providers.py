@@ -6,17 +6,16 @@ transaction, so that no moment exists at which a key is gone and what it signed 
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from adyton.errors import NotFound, TooMany
 from adyton.stores import tenants
-from adyton.stores.database import Database
 from adyton.stores.reference_rows import StoredReference
 from adyton.stores.references import revoke
 from adyton.stores.seal import Sealer
+from adyton.stores.sql import Database, Transaction
 
 MAX_PROVIDERS = 200
 _KIND = "provider"
@@ -81,7 +80,7 @@ class Providers:
                 now=now,
             )
 
-    def list(self, tenant: str, transaction: sqlite3.Connection | None = None) -> list[StoredProvider]:
+    def list(self, tenant: str, transaction: Transaction | None = None) -> list[StoredProvider]:
         """All of a tenant's, by name; inside ``transaction`` if one is given."""
         statement = "SELECT name, version, updated, sealed FROM providers WHERE tenant=? ORDER BY name"
         if transaction is None:

@@ -7,7 +7,6 @@ the expiry in eight bytes, then the value; what was set then was set by hand and
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -18,6 +17,7 @@ import msgspec
 from adyton.errors import DocumentInvalid, TooLarge
 from adyton.rats.types import JsonValue
 from adyton.stores.seal import Sealer
+from adyton.stores.sql import Transaction
 
 MAX_VALUE = 256 * 1024
 MAX_NAME = 256
@@ -146,7 +146,7 @@ def check(name: str, value: JsonValue) -> None:
         raise TooLarge(f"a reference value has at most {MAX_VALUE} bytes", code="reference_too_large", got=name[:80])
 
 
-def write(transaction: sqlite3.Connection, sealer: Sealer, tenant: str, one: StoredReference, *, slot: int) -> None:
+def write(transaction: Transaction, sealer: Sealer, tenant: str, one: StoredReference, *, slot: int) -> None:
     """Insert or replace; ``slot`` 0 is in force, 1 the candidate beside it."""
     body = msgspec.json.encode(
         _Body(

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-import sqlite3
+from adyton.stores.sql import Transaction
 
 REFERENCES = """
 CREATE TABLE "references" (
@@ -50,7 +50,7 @@ CREATE TABLE providers (
 STATEMENTS = (REFERENCES, PUBLISHED, PROVIDERS)
 
 
-def migrate(transaction: sqlite3.Connection) -> None:
+def migrate(transaction: Transaction) -> None:
     """2 to 3: what was set so far was set by hand and is stable. The sealed bytes stay as they are, in form 1."""
     transaction.execute('ALTER TABLE "references" RENAME TO references_2')
     for statement in STATEMENTS:

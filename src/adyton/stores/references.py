@@ -6,7 +6,6 @@ issue for as long as the name exists, so that an older document cannot come back
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -15,9 +14,9 @@ from adyton.errors import DocumentInvalid, NotFound
 from adyton.rats.types import JsonValue
 from adyton.stores import reference_rows as rows
 from adyton.stores import tenants
-from adyton.stores.database import Database
 from adyton.stores.reference_rows import MAX_NAME, MAX_VALUE, Snapshot, StoredReference
 from adyton.stores.seal import Sealer
+from adyton.stores.sql import Database, Transaction
 
 __all__ = ["MAX_NAME", "MAX_VALUE", "Published", "References", "Snapshot", "StoredReference", "revoke"]
 
@@ -82,7 +81,7 @@ class References:
         decide: Standing,
         now: datetime,
         *,
-        unchanged: Callable[[sqlite3.Connection], None],
+        unchanged: Callable[[Transaction], None],
     ) -> list[StoredReference]:
         """Store what ``decide`` makes of the names, in one transaction with what it looked at; or nothing if it raises.
 
@@ -156,7 +155,7 @@ class References:
             tenants.touch(transaction, tenant, references=True)
 
 
-def select(transaction: sqlite3.Connection, sealer: Sealer, tenant: str, name: str) -> list[StoredReference]:
+def select(transaction: Transaction, sealer: Sealer, tenant: str, name: str) -> list[StoredReference]:
     """What a name holds, inside a transaction: the value in force before its candidate."""
     found = transaction.execute(
         f'SELECT {rows.COLUMNS} FROM "references" WHERE tenant=? AND name=? ORDER BY candidate',  # noqa: S608 -- ours
@@ -166,7 +165,7 @@ def select(transaction: sqlite3.Connection, sealer: Sealer, tenant: str, name: s
 
 
 def revoke(
-    transaction: sqlite3.Connection,
+    transaction: Transaction,
     sealer: Sealer,
     tenant: str,
     chosen: Callable[[StoredReference], bool],
@@ -190,11 +189,11 @@ def revoke(
     return found
 
 
-def _remove(transaction: sqlite3.Connection, tenant: str, name: str) -> int:
+def _remove(transaction: Transaction, tenant: str, name: str) -> int:
     return transaction.execute('DELETE FROM "references" WHERE tenant=? AND name=?', (tenant, name)).rowcount
 
 
-def _published(transaction: sqlite3.Connection, tenant: str, provider: str, name: str) -> list[Published]:
+def _published(transaction: Transaction, tenant: str, provider: str, name: str) -> list[Published]:
     found = transaction.execute(
         "SELECT series, issue, proof, first FROM published WHERE tenant=? AND provider=? AND name=?",
         (tenant, provider, name),

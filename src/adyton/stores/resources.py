@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -12,8 +11,8 @@ from adyton.errors import NotFound, TooLarge, Unavailable
 from adyton.protocol.release import Binding
 from adyton.protocol.resource import ResourcePath
 from adyton.stores import tenants
-from adyton.stores.database import Database
 from adyton.stores.seal import Sealer
+from adyton.stores.sql import Database, Transaction
 
 MAX_VALUE = 2 * 1024 * 1024
 _KIND = "resource"
@@ -73,7 +72,7 @@ class Resources:
             )
         return ResourceInfo(path=path, binding=binding, version=version, updated=now, size=len(value))
 
-    def _binding(self, transaction: sqlite3.Connection, tenant: str, name: str) -> Binding:
+    def _binding(self, transaction: Transaction, tenant: str, name: str) -> Binding:
         row = transaction.execute(
             "SELECT version, sealed FROM resources WHERE tenant=? AND path=?", (tenant, name)
         ).fetchone()

@@ -9,7 +9,7 @@ from __future__ import annotations
 from adyton.stores import reference_schema
 
 APPLICATION_ID = 0x41645974  # "AdYt"
-VERSION = 3
+VERSION = 4
 
 TABLES = """
 CREATE TABLE meta (
@@ -111,7 +111,9 @@ _MADE = tuple(
     "\n".join(line for line in statement.splitlines() if not line.startswith("--"))
     for statement in TABLES.split(";\n\n")
 )
-STATEMENTS = (*_MADE, *reference_schema.STATEMENTS, *APPEND_ONLY)
+FOURTH: tuple[str, ...] = ()
+"""What came with version 4: each part's tables stand beside what reads and writes them."""
+STATEMENTS = (*_MADE, *reference_schema.STATEMENTS, *FOURTH, *APPEND_ONLY)
 
 
 def statement(table: str) -> str:

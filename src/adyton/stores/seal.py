@@ -19,7 +19,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from adyton.errors import ConfigError, Unavailable
-from adyton.stores.database import Database
+from adyton.stores.sql import Database
 
 _HEADER = struct.Struct(">BI12s")
 _FORMAT = 1
@@ -105,7 +105,7 @@ class Sealer:
             raise ConfigError(
                 "the root key is not the one that this store was made with",
                 code="root_key_wrong",
-                field=str(self._database.path),
+                field=self._database.where,
                 hint="give the root key that belongs to this store; without it the values cannot be had back",
             ) from error
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from adyton.errors import ConfigError
 from adyton.stores.audit import AuditLog
-from adyton.stores.database import Database
+from adyton.stores.database import SqliteDatabase
 from adyton.stores.keepsakes import ClaimSets, Secrets
 from adyton.stores.lock import BrokerLock
 from adyton.stores.policies import Policies
@@ -19,6 +19,7 @@ from adyton.stores.providers import Providers
 from adyton.stores.references import References
 from adyton.stores.resources import Resources
 from adyton.stores.seal import Sealer
+from adyton.stores.sql import Database
 
 FILE = "broker.sqlite"
 
@@ -55,7 +56,7 @@ class Store:
             ) from error
         lock = BrokerLock.take(directory) if instance is None else BrokerLock.join(directory, instance)
         try:
-            database = Database(directory / FILE)
+            database = SqliteDatabase(directory / FILE)
             try:
                 return cls(lock, database, Sealer(database, root_key, now))
             except BaseException:

@@ -9,9 +9,9 @@ by the old state (contracts, 4).
 from __future__ import annotations
 
 import re
-import sqlite3
 
 from adyton.errors import MalformedRequest
+from adyton.stores.sql import Transaction
 
 DEFAULT = "default"
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\Z")
@@ -34,7 +34,7 @@ def check(tenant: str) -> str:
     return tenant
 
 
-def touch(transaction: sqlite3.Connection, tenant: str, *, policies: bool = False, references: bool = False) -> int:
+def touch(transaction: Transaction, tenant: str, *, policies: bool = False, references: bool = False) -> int:
     """Count a change inside ``transaction``; returns a number that this tenant never had before.
 
     The tenant comes into being on first use.

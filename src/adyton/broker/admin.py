@@ -6,8 +6,6 @@ a value.
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 from collections.abc import Mapping
 from datetime import datetime
 from types import MappingProxyType
@@ -25,7 +23,7 @@ from adyton.broker.audit_api import AuditApi
 from adyton.broker.checkpoints import Checkpoints
 from adyton.broker.policies import PolicyBook
 from adyton.broker.reference_api import ReferenceApi
-from adyton.errors import MalformedRequest, NotFound, NotPermitted
+from adyton.errors import MalformedRequest, NotFound
 from adyton.protocol import release
 from adyton.protocol.admin import (
     POLICY_KINDS,
@@ -42,22 +40,6 @@ from adyton.stores.resources import ResourceInfo
 from adyton.stores.sqlite import Store
 
 MAX_POLICY_ID = 128
-
-
-class Gate:
-    """Who may administer: whoever has the token. Only its digest is kept in memory."""
-
-    def __init__(self, token: str) -> None:
-        if len(token) < 32:
-            raise ValueError("an admin token has at least 32 characters")
-        self._digest = hashlib.sha256(token.encode()).digest()
-
-    def check(self, authorization: bytes | None) -> None:
-        """``NotPermitted`` unless the header carries the token; compared in constant time."""
-        scheme, _, token = (authorization or b"").partition(b" ")
-        digest = hashlib.sha256(token.strip()).digest()
-        if scheme.lower() != b"bearer" or not hmac.compare_digest(digest, self._digest):
-            raise NotPermitted("administration needs the admin token", code="admin_token_refused")
 
 
 class Admin:

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Protocol
 
 from adyton.broker.answer import Answer
+from adyton.broker.people import ROOT, Principal
 from adyton.errors import DocumentInvalid
 
 
@@ -19,8 +20,13 @@ class Asked:
     body: bytes
     now: datetime
     query: str = ""
-    who: str = "admin"
+    principal: Principal = ROOT
     peer: str = ""
+
+    @property
+    def who(self) -> str:
+        """Who asks, as the record names them."""
+        return self.principal.name
 
 
 class Room(Protocol):

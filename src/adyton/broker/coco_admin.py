@@ -32,17 +32,6 @@ class CocoAdmin:
     def __init__(self, admin: Admin) -> None:
         self._admin = admin
 
-    def handles(self, method: str, parts: tuple[str, ...]) -> bool:
-        """Whether this is one of them."""
-        match (method, *parts):
-            case ("POST", "attestation-policy" | "resource-policy" | "reference-value"):
-                return True
-            case ("GET", "resource-policy") | ("POST" | "DELETE", "resource", _, _, _):
-                return True
-            case ("GET", "reference-value", _, *_):
-                return True
-        return False
-
     def handle(self, asked: Asked, parts: tuple[str, ...]) -> Answer:
         """The answer; errors of the tree leave as they are."""
         store, tenant, now = self._admin.store, asked.tenant, asked.now

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from urllib.parse import parse_qsl
 
-from adyton.broker import refusals, session
-from adyton.broker.admin import Admin, Gate
+from adyton.broker import permissions, refusals, session
+from adyton.broker.admin import Admin
 from adyton.broker.answer import Answer
 from adyton.broker.asked import Asked
 from adyton.broker.audit import Auditor
@@ -26,6 +26,7 @@ from adyton.broker.handshake import Handshake
 from adyton.broker.journal import Journal
 from adyton.broker.keys import BrokerKeys
 from adyton.broker.paths import Route, route
+from adyton.broker.people import Gate
 from adyton.broker.refusals import Stage
 from adyton.errors import AdytonError, MalformedRequest, SessionInvalid, Unavailable
 from adyton.protocol.kbs_errors import Variant
@@ -200,17 +201,25 @@ class Front:
 
     async def _administer(self, where: Route, request: HttpRequest) -> Answer:
         ours = where.area == "api"
-        if not ours and not self._coco.handles(request.method, where.parts):
+        stage = Stage.OWN_API if ours else Stage.ADMIN
+        line = permissions.line(where.area, request.method, where.parts)
+        if line is None and not ours:
             return refusals.NO_PLUGIN
         now = datetime.fromtimestamp(self._clock(), UTC)
-        asked = Asked(request.method, where.tenant, request.body, now, where.query, peer=request.peer)
         try:
-            self._handlers.gate.check(request.headers.get(b"authorization"))
-            handler = self._handlers.admin if ours else self._coco
+            who = self._handlers.gate.check(request.headers.get(b"authorization"), where.tenant, now)
+            if line is None:
+                return refusals.NO_METHOD if permissions.known("api", where.parts) else refusals.NO_PATH
+            permissions.check(line, who, where.tenant, "")
+        except AdytonError as error:
+            return refusals.answer(error, stage)
+        asked = Asked(request.method, where.tenant, request.body, now, where.query, who, request.peer)
+        handler = self._handlers.admin if ours else self._coco
+        try:
             # In a thread: checking a long audit log or compiling a policy must not hold up everybody else.
             answer = await asyncio.to_thread(handler.handle, asked, where.parts)
         except AdytonError as error:
-            return refusals.answer(error, Stage.OWN_API if ours else Stage.ADMIN)
+            return refusals.answer(error, stage)
         for action, name in answer.changes:
             await self._handlers.auditor.administered(
                 where.tenant, action, name, now, actor=asked.who, peer=request.peer

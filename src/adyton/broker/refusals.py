@@ -71,6 +71,8 @@ _ANYWHERE: tuple[_Row, ...] = (
     (TooLarge, 413, Variant.HTTP_FAILED),
     (TooMany, 429, Variant.HTTP_FAILED),
 )
+# Who is somebody here, and may not: another token would not help to be known.
+_BY_CODE = {"role_not_permitted": 403, "tenant_not_permitted": 403}
 
 
 def answer(error: AdytonError, stage: Stage, decision: str = "") -> Answer:
@@ -81,9 +83,10 @@ def answer(error: AdytonError, stage: Stage, decision: str = "") -> Answer:
     for kind, status, variant in (*_TABLE[stage], *_ANYWHERE):
         if isinstance(error, kind):
             retry = error.retry_after if isinstance(error, TooMany) else 0
-            facts = _facts(error) if stage is Stage.OWN_API and not isinstance(error, NotPermitted) else None
+            told = stage is Stage.OWN_API and (error.code in _BY_CODE or not isinstance(error, NotPermitted))
+            facts = _facts(error) if told else None
             return Answer(
-                status,
+                _BY_CODE.get(error.code, status),
                 kbs_errors.encode(variant, _named(_detail(error, stage), decision), facts),
                 retry_after=retry,
                 reason=error.code,

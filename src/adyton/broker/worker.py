@@ -26,7 +26,7 @@ import uvloop
 
 from adyton import tee
 from adyton.broker import keys, refusals
-from adyton.broker.admin import Admin, Gate
+from adyton.broker.admin import Admin
 from adyton.broker.appraiser import Appraiser
 from adyton.broker.asked import Room
 from adyton.broker.audit import Auditor
@@ -38,6 +38,7 @@ from adyton.broker.fetching import Fetching, sources
 from adyton.broker.handshake import Handshake, Verifying
 from adyton.broker.http import Current, Front, Handlers
 from adyton.broker.journal import Journal
+from adyton.broker.people import Gate
 from adyton.broker.policies import PolicyBook
 from adyton.broker.process import harden
 from adyton.broker.rego import RegoEngine

@@ -307,7 +307,8 @@ def made_old(directory: Path, count: int) -> list[bytes]:
     connection = sqlite3.connect(directory / FILE)
     bodies = []
     with connection:
-        for table in ("audit", "audit_nodes", "checkpoints", '"references"', "published", "providers"):
+        newer = [made.split()[2] for made in schema.FOURTH if made.split()[1] == "TABLE"]
+        for table in ("audit", "audit_nodes", "checkpoints", '"references"', "published", "providers", *newer):
             connection.execute(f"DROP TABLE {table}")
         connection.execute(
             'CREATE TABLE "references" (tenant TEXT NOT NULL, name TEXT NOT NULL, version INTEGER NOT NULL, updated REAL'

@@ -35,7 +35,7 @@ from adyton.protocol.admin import (
 )
 from adyton.protocol.release import Binding
 from adyton.protocol.resource import ResourcePath
-from adyton.stores.policies import PolicyKind, StoredPolicy
+from adyton.stores.policy_types import PolicyKind, StoredPolicy
 from adyton.stores.resources import ResourceInfo
 from adyton.stores.sqlite import Store
 

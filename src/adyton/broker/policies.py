@@ -23,7 +23,7 @@ from adyton.broker.rego import Memory, RegoEngine
 from adyton.errors import MalformedRequest, PolicyInvalid
 from adyton.protocol.resource import ResourcePath
 from adyton.rats.types import JsonValue
-from adyton.stores.policies import PolicyKind, StoredPolicy
+from adyton.stores.policy_types import PolicyKind, StoredPolicy
 from adyton.stores.references import Snapshot
 from adyton.stores.resources import StoredResource
 from adyton.stores.sqlite import Store

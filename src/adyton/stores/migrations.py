@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from adyton.crypto import merkle
 from adyton.errors import LogBroken
-from adyton.stores import reference_schema, schema
+from adyton.stores import policy_schema, reference_schema, schema
 from adyton.stores.audit_tree import complete
 from adyton.stores.sql import Transaction
 
@@ -43,9 +43,10 @@ def _merkle_trees(transaction: Transaction) -> None:
 
 
 def _fourth(transaction: Transaction) -> None:
-    """3 to 4: what is new has no rows yet."""
+    """3 to 4: what is new has no rows yet, but for the versions of policies."""
     for statement in schema.FOURTH:
         transaction.execute(statement)
+    policy_schema.take_over(transaction)
 
 
 def _unfit(tenant: str, number: int, got: int) -> LogBroken:

@@ -15,6 +15,7 @@ from adyton.stores.database import SqliteDatabase
 from adyton.stores.keepsakes import ClaimSets, Secrets
 from adyton.stores.lock import BrokerLock
 from adyton.stores.policies import Policies
+from adyton.stores.policy_trials import DryRuns, Recordings, Staged
 from adyton.stores.providers import Providers
 from adyton.stores.references import References
 from adyton.stores.resources import Resources
@@ -33,6 +34,8 @@ class Store:
         self.sealer = sealer
         self.resources = Resources(database, sealer)
         self.policies = Policies(database, sealer)
+        self.dry_runs, self.staged = DryRuns(database), Staged(database)
+        self.recordings = Recordings(database, sealer)
         self.references = References(database, sealer)
         self.providers = Providers(database, sealer)
         self.audit = AuditLog(database)

@@ -11,6 +11,7 @@ What this cannot see is an attacker who may write the file and puts back an olde
 
 from __future__ import annotations
 
+import hmac
 import os
 import struct
 from datetime import datetime
@@ -19,7 +20,8 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from adyton.errors import ConfigError, Unavailable
-from adyton.stores.sql import Database
+from adyton.stores.custody.slots import root_id
+from adyton.stores.sql import Database, Transaction
 
 _HEADER = struct.Struct(">BI12s")
 _FORMAT = 1
@@ -40,22 +42,25 @@ class Sealer:
             )
         self._database = database
         self._root = AESGCM(root_key)
+        self._root_id = root_id(root_key)
         with database.write() as transaction:
-            found = transaction.execute("SELECT value FROM meta WHERE name='store'").fetchone()
-            self._store = bytes(found[0]) if found else os.urandom(16)
-            if not found:
-                transaction.execute("INSERT INTO meta VALUES ('store', ?)", (self._store,))
+            self._store = store_id(transaction)
+            self._check_root(transaction)
             rows = transaction.execute("SELECT id, wrapped FROM data_keys ORDER BY id").fetchall()
             self._keys = {number: AESGCM(self._unwrap(number, wrapped)) for number, wrapped in rows}
             if not self._keys:
                 number, key, wrapped = self._new_key(1)
                 transaction.execute("INSERT INTO data_keys VALUES (?,?,?)", (number, wrapped, now.timestamp()))
                 self._keys = {number: AESGCM(key)}
+            transaction.execute(
+                "INSERT INTO meta VALUES ('root', ?) ON CONFLICT (name) DO NOTHING", (self._root_id,)
+            )  # only now is it known to be the right one
         self._current = max(self._keys)
 
     def rotate(self, now: datetime) -> int:
         """Seal what comes from now on under a new data key; returns its id. Old values stay readable."""
         with self._database.write() as transaction:
+            self._check_root(transaction)
             (last,) = transaction.execute("SELECT max(id) FROM data_keys").fetchone()
             if last >= MAX_KEYS:
                 raise Unavailable("the store has too many data keys", code="too_many_data_keys")
@@ -94,21 +99,57 @@ class Sealer:
         self._keys[number] = AESGCM(self._unwrap(number, rows[0][0]))
         return self._keys[number]
 
+    def _check_root(self, transaction: Transaction) -> None:
+        """Nothing is wrapped under a root key that has been replaced, however long this process has had it."""
+        found = transaction.execute("SELECT value FROM meta WHERE name='root'").fetchone()
+        if found is not None and not hmac.compare_digest(bytes(found[0]), self._root_id):
+            raise wrong_root(self._database.where)
+
     def _new_key(self, number: int) -> tuple[int, bytes, bytes]:
-        key, nonce = AESGCM.generate_key(256), os.urandom(12)
-        return number, key, nonce + self._root.encrypt(nonce, key, self._context("", "data key", str(number), number))
+        key = AESGCM.generate_key(256)
+        return number, key, wrap(self._root, self._store, number, key)
 
     def _unwrap(self, number: int, wrapped: bytes) -> bytes:
         try:
-            return self._root.decrypt(wrapped[:12], wrapped[12:], self._context("", "data key", str(number), number))
+            return unwrap(self._root, self._store, number, wrapped)
         except (InvalidTag, ValueError) as error:
-            raise ConfigError(
-                "the root key is not the one that this store was made with",
-                code="root_key_wrong",
-                field=self._database.where,
-                hint="give the root key that belongs to this store; without it the values cannot be had back",
-            ) from error
+            raise wrong_root(self._database.where) from error
 
     def _context(self, tenant: str, kind: str, name: str, version: int) -> bytes:
-        parts = (b"adyton store 1", self._store, tenant.encode(), kind.encode(), name.encode(), b"%d" % version)
-        return b"".join([len(part).to_bytes(4, "big") + part for part in parts])
+        return _bound(self._store, tenant, kind, name, version)
+
+
+def store_id(transaction: Transaction) -> bytes:
+    """The store's own 16 bytes, made with its first use: what is sealed or kept for it is bound to them."""
+    found = transaction.execute("SELECT value FROM meta WHERE name='store'").fetchone()
+    if found:
+        return bytes(found[0])
+    made = os.urandom(16)
+    transaction.execute("INSERT INTO meta VALUES ('store', ?)", (made,))
+    return made
+
+
+def wrap(root: AESGCM, store: bytes, number: int, key: bytes) -> bytes:
+    """A data key under the root key: nonce (12) ‖ ciphertext ‖ tag (16)."""
+    nonce = os.urandom(12)
+    return nonce + root.encrypt(nonce, key, _bound(store, "", "data key", str(number), number))
+
+
+def unwrap(root: AESGCM, store: bytes, number: int, wrapped: bytes) -> bytes:
+    """The data key; ``InvalidTag`` or ``ValueError`` under another root key."""
+    return root.decrypt(wrapped[:12], wrapped[12:], _bound(store, "", "data key", str(number), number))
+
+
+def wrong_root(where: str) -> ConfigError:
+    """The error of a root key that is not this store's."""
+    return ConfigError(
+        "the root key is not the one that this store was made with",
+        code="root_key_wrong",
+        field=where,
+        hint="give the root key that belongs to this store; without it the values cannot be had back",
+    )
+
+
+def _bound(store: bytes, tenant: str, kind: str, name: str, version: int) -> bytes:
+    parts = (b"adyton store 1", store, tenant.encode(), kind.encode(), name.encode(), b"%d" % version)
+    return b"".join([len(part).to_bytes(4, "big") + part for part in parts])

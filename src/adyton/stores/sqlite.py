@@ -6,6 +6,7 @@ further worker processes of that broker open it with the first one's ``instance`
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
@@ -43,8 +44,15 @@ class Store:
         self.claims = ClaimSets(database)
 
     @classmethod
-    def open(cls, directory: Path, *, root_key: bytes, now: datetime, instance: str | None = None) -> Store:
-        """Open or make the store in ``directory``; ``root_key`` is 32 bytes that lie elsewhere.
+    def open(
+        cls,
+        directory: Path,
+        *,
+        root_key: bytes | Callable[[Database], bytes],
+        now: datetime,
+        instance: str | None = None,
+    ) -> Store:
+        """Open or make the store in ``directory``; ``root_key`` is 32 bytes that lie elsewhere, or who finds them.
 
         ``ConfigError`` if another broker runs there, the root key is wrong, or the file is not a store;
         ``Unavailable`` if it is damaged or the disk fails.
@@ -61,7 +69,7 @@ class Store:
         try:
             database = SqliteDatabase(directory / FILE)
             try:
-                return cls(lock, database, Sealer(database, root_key, now))
+                return cls(lock, database, Sealer(database, found_key(database, root_key), now))
             except BaseException:
                 database.close()
                 raise
@@ -91,3 +99,8 @@ class Store:
         self.audit.close()
         self._database.close()
         self._lock.release()
+
+
+def found_key(database: Database, root_key: bytes | Callable[[Database], bytes]) -> bytes:
+    """The key itself, or what is found for this database: it may hold the slots that the key is in."""
+    return root_key if isinstance(root_key, bytes) else root_key(database)

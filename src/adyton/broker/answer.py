@@ -2,6 +2,7 @@
 
 ``changes`` names what an administrator changed, for the audit log: (action, name). ``http.py`` writes them down before
 the answer leaves. ``reason`` is the code of an error, for the operator's log line; it is not sent.
+``headers`` are further ones as they are sent, each with its line end.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ class Answer:
     retry_after: int = 0
     changes: tuple[tuple[str, str], ...] = ()
     reason: str = ""
+    headers: bytes = b""
 
     def render(self, *, keep_alive: bool = True, head_only: bool = False) -> bytes:
         """The whole message. Nothing of a key broker's is ever cached."""
@@ -47,6 +49,8 @@ class Answer:
             parts.append(b"content-type: %b\r\ncontent-length: %d\r\n" % (self.content_type, len(self.body)))
         if self.cookie:
             parts.append(b"set-cookie: %b\r\n" % self.cookie)
+        if self.headers:
+            parts.append(self.headers)
         if self.retry_after:
             parts.append(b"retry-after: %d\r\n" % self.retry_after)
         if not keep_alive:

@@ -40,10 +40,11 @@ class Auditor:
         request_id: str = "",
         peer: str = "",
         claims: str = "",
+        platform: tuple[str, dict[str, JsonValue]] = ("", {}),
     ) -> int:
         """Evidence was verified and appraised and a token is to be given; its status may still be bad.
 
-        ``claims`` is the SHA-256 of the token's payload, in hex.
+        ``claims`` is the SHA-256 of the token's payload, in hex; ``platform`` what ``platforms.told`` says.
         """
         primary = result.primary
         row = AuditRow(
@@ -63,6 +64,8 @@ class Auditor:
             reference_generation=result.reference_generation,
             request_id=request_id,
             peer=peer,
+            platform=platform[0],
+            tcb=cast("dict[str, object]", platform[1]),
         )
         return await self._log.append_async(tenant, row, now)
 

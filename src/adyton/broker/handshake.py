@@ -13,7 +13,7 @@ from functools import lru_cache
 import msgspec
 
 from adyton import tee
-from adyton.broker import session
+from adyton.broker import platforms, session
 from adyton.broker.answer import Answer
 from adyton.broker.appraiser import Appraiser
 from adyton.broker.audit import Auditor
@@ -161,7 +161,15 @@ class Handshake:
             self._store.claims.put(tenant, claims, datetime.fromtimestamp(expires, UTC), at)
         body = rcar.token_body(keys.signer.sign(claims))
         holder = Holder.of(request.key, ear.told(result, payload), result.generation)
-        await self._auditor.attested(tenant, result, at, request_id=holder.handle, peer=peer, claims=digest.hex())
+        await self._auditor.attested(
+            tenant,
+            result,
+            at,
+            request_id=holder.handle,
+            peer=peer,
+            claims=digest.hex(),
+            platform=platforms.told(verified[0]),
+        )
         self.holders.put(digest, holder)
         return Answer(200, body, cookie=session.set_cookie(value, expires, secure=self._secure))
 

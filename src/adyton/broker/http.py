@@ -25,6 +25,7 @@ from adyton.broker.delivery import Asking, Delivery
 from adyton.broker.handshake import Handshake
 from adyton.broker.journal import Journal
 from adyton.broker.keys import BrokerKeys
+from adyton.broker.page import Page
 from adyton.broker.paths import Route, route
 from adyton.broker.people import Gate
 from adyton.broker.refusals import Stage
@@ -70,6 +71,7 @@ class Front:
         tenant_hosts: Mapping[str, str],
         max_in_flight: int,
         journal: Journal,
+        page: Page | None = None,
     ) -> None:
         self._handlers = handlers
         self._current = current
@@ -79,6 +81,7 @@ class Front:
         self._max_in_flight = max_in_flight
         self._journal = journal
         self._coco = CocoAdmin(handlers.admin)
+        self._page = page
         self._in_flight = 0
 
     def __call__(self, request: HttpRequest) -> Answer | Awaitable[Answer]:
@@ -97,7 +100,7 @@ class Front:
         except MalformedRequest as error:
             return refusals.plain(404, Variant.INVALID_REQUEST_PATH, error.message, error.code)
         if where.area == "top":
-            return self._top(request.method, where)
+            return self._top(request, where)
         if self._in_flight >= self._max_in_flight:
             return refusals.OVERLOADED
         if where.area == "kbs" and where.parts == ("auth",) and request.method == "POST":
@@ -130,7 +133,12 @@ class Front:
                     return self._resource(where, path, request)
         return self._administer(where, request)
 
-    def _top(self, method: str, where: Route) -> Answer:
+    def _top(self, request: HttpRequest, where: Route) -> Answer:
+        method = request.method
+        if where.parts[:1] == ("ui",) and self._page is not None:
+            if method not in {"GET", "HEAD"}:
+                return refusals.NO_METHOD
+            return self._page.answer(where.parts[1:]) or refusals.NO_PATH
         if where.parts == ("healthz",):
             return Answer(200) if method in {"GET", "HEAD"} else refusals.NO_METHOD
         if where.parts == (".well-known", "jwks.json") and method in {"GET", "HEAD"}:

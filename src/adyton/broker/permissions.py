@@ -74,6 +74,8 @@ api GET    audit/frontier                  auditor   -
 api GET    audit/inclusion/*               auditor   -
 api GET    audit/consistency               auditor   -
 api GET    audit/decisions/*               auditor   -
+api GET    platforms                       auditor   -
+api GET    receivers                       auditor   -
 """
 
 OPEN = "none"

@@ -24,6 +24,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ``collateral_cache``: a directory of fetched endorsements; empty for none. ``fetch_endorsements``: ask the
     vendors' services for what is not there; ``fetch_from``: ask these instead (``[KIND=]URL``).
     ``keep_broken_policies``: start although a tenant's policy no longer compiles; that tenant then gets nothing.
+    ``page``: serve the web page at ``/ui``; without, only the API that it uses.
     ``tenant_hosts`` maps a configured host name to its tenant; everything else goes by the URL's path.
     Seconds and bytes throughout; ``max_in_flight`` and ``max_connections`` count per worker.
     """
@@ -45,6 +46,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     fetch_endorsements: bool = False
     fetch_from: list[str] = []
     keep_broken_policies: bool = False
+    page: bool = True
     workers: int = 1
     session_seconds: int = 300
     token_seconds: int = 300

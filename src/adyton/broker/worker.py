@@ -31,6 +31,7 @@ from adyton.broker.appraiser import Appraiser
 from adyton.broker.asked import Room
 from adyton.broker.audit import Auditor
 from adyton.broker.checkpoints import Checkpoints
+from adyton.broker.chronicle import Chronicle
 from adyton.broker.connection import Limits, Worker
 from adyton.broker.delivery import Delivery
 from adyton.broker.endorsements import Endorsements
@@ -38,6 +39,7 @@ from adyton.broker.fetching import Fetching, sources
 from adyton.broker.handshake import Handshake, Verifying
 from adyton.broker.http import Current, Front, Handlers
 from adyton.broker.journal import Journal
+from adyton.broker.page import Page
 from adyton.broker.people import Gate
 from adyton.broker.policies import PolicyBook
 from adyton.broker.process import harden
@@ -93,7 +95,8 @@ class Program:
             token_seconds=settings.token_seconds,
             secure=settings.tls,
         )
-        rooms: dict[str, Room] = {}
+        chronicle = Chronicle(store, self._checkpoints)
+        rooms: dict[str, Room] = {"platforms": chronicle, "receivers": chronicle}
         handlers = Handlers(
             store=store,
             handshake=handshake,
@@ -112,6 +115,7 @@ class Program:
             tenant_hosts=settings.tenant_hosts,
             max_in_flight=settings.max_in_flight,
             journal=self._journal,
+            page=Page() if settings.page else None,
         )
         limits = Limits(
             max_body=settings.max_body,

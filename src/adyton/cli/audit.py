@@ -14,6 +14,7 @@ from adyton.cli import audit_check, log_keys
 from adyton.cli.administering import Noun, broker_options, open_admin
 from adyton.cli.audit_verify import verify
 from adyton.cli.output import json_option, print_json, print_line, print_table, say
+from adyton.cli.seen import platforms, receivers
 from adyton.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -205,3 +206,5 @@ def _write(path: Path, data: bytes) -> None:
 
 
 audit.add_command(verify)
+audit.add_command(platforms)
+audit.add_command(receivers)

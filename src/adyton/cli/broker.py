@@ -62,6 +62,7 @@ def broker() -> None:
     metavar="[KIND=]URL",
     help="Ask this source instead (as --from of adyton collateral). Repeatable.",
 )
+@click.option("--page/--no-page", default=True, show_default=True, help="The web page at /ui.")
 @click.option("--workers", type=int, default=1, show_default=True, help="Worker processes.")
 @click.option("--tenant-host", multiple=True, metavar="HOST=TENANT", help="A host name that is a tenant's.")
 @click.option("--root-key-file", type=click.Path(dir_okay=False, path_type=Path), help="32 bytes that seal the data.")
@@ -101,6 +102,7 @@ def serve(data: Path | None, listen: str, tls: bool | None, **options: Any) -> N
         fetch_endorsements=options["fetch_endorsements"],
         fetch_from=list(options["fetch_from"]),
         tenant_hosts={name.lower(): tenant for name, _, tenant in hosts},
+        page=options["page"],
         root_key_file=_absolute(options["root_key_file"]),
         keep_broken_policies=options["keep_broken_policies"],
         workers=options["workers"],
@@ -142,6 +144,8 @@ def _announce(listening: object) -> None:
     if listening.pin:
         say(f"TLS        {settings.certificate}")
         say(f"pin        {listening.pin}")
+    if settings.page:
+        say(f"page       {listening.url}/ui")
     say(f"JWK set    {listening.url}/.well-known/jwks.json")
     if not settings.root_key_file:
         _warn(f"the root key lies in a plain file, {settings.root_key}: whoever reads it reads every secret here.")

@@ -48,6 +48,7 @@ from adyton.protocol.providers import (
 )
 from adyton.protocol.release import Binding
 from adyton.protocol.resource import ResourcePath
+from adyton.protocol.seen import Platforms, Receivers
 from adyton.rats.types import JsonValue
 from adyton.wire import strict_json
 
@@ -195,6 +196,15 @@ class Admin:
     def explain(self, decision: str) -> Explanation:
         """A decision, by number or id, with everything that bore on it; ``NotFound``."""
         return self._ask("GET", f"/audit/decisions/{_part(decision)}", Explanation)
+
+    def platforms(self) -> Platforms:
+        """The machines that attested, as the record tells."""
+        return self._ask("GET", "/platforms", Platforms)
+
+    def receivers(self, resource: str = "") -> Receivers:
+        """Who asked for resources, or for one (a URI), as the record tells."""
+        asked = f"?{urlencode({'resource': resource})}" if resource else ""
+        return self._ask("GET", f"/receivers{asked}", Receivers)
 
     def _ask(
         self,

@@ -50,7 +50,7 @@ class AuditRow(msgspec.Struct, frozen=True, omit_defaults=True):
 
     ``measurement`` and ``host_data`` are lower-case hex, ``root`` is ``vendor`` or ``custom`` with the fingerprint of its
     key. ``claims`` is the SHA-256 of the claims that were signed, ``vector`` AR4SI's eight values, ``version`` that of
-    the resource. ``findings`` are what was wrong, part by part. Never a secret, never a token.
+    the resource. ``findings`` are what was wrong, part by part. ``platform`` and ``tcb`` are those of verified evidence. Never a secret, never a token.
     """
 
     action: str
@@ -72,6 +72,8 @@ class AuditRow(msgspec.Struct, frozen=True, omit_defaults=True):
     vector: tuple[int, ...] = ()
     version: int | None = None
     findings: tuple[Finding, ...] = ()
+    platform: str = ""
+    tcb: dict[str, object] = {}
 
 
 class AuditEntry(msgspec.Struct, frozen=True):

@@ -89,6 +89,10 @@ export function time(text) {
   return h("time", { datetime: text, title: text }, `${age(text)} ago`);
 }
 
+setInterval(() => {
+  for (const shown of document.querySelectorAll("main time")) shown.textContent = `${age(shown.dateTime)} ago`;
+}, 10_000);
+
 export function age(text, now = Date.now()) {
   const seconds = Math.max(0, Math.round((now - Date.parse(text)) / 1000));
   for (const [size, unit] of [[86400 * 365, "y"], [86400, "d"], [3600, "h"], [60, "min"]]) {

@@ -1,0 +1,107 @@
+"""What the record tells about machines and receivers, against rows that are known."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from tests.broker import rig
+
+from adyton.broker import chronicle
+from adyton.broker.checkpoints import Checkpoints
+from adyton.broker.chronicle import Chronicle
+from adyton.client.handshake import Session
+from adyton.devtee.root import DevelopmentRoot
+from adyton.errors import ReleaseRefused
+from adyton.protocol.audit_row import AuditRow
+from adyton.protocol.resource import ResourcePath
+from adyton.stores.sqlite import Store
+
+NOW = datetime(2026, 11, 21, 6, 0, tzinfo=UTC)
+KEY = ResourcePath("default", "key", "1")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    store = Store.open(tmp_path / "data", root_key=bytes(32), now=NOW)
+    yield store
+    store.close()
+
+
+def attested(platform: str, microcode: int, status: str = "affirming") -> AuditRow:
+    return AuditRow(
+        "attest", "allowed", tee="snp", root="vendor", status=status, platform=platform, tcb={"microcode": microcode}
+    )
+
+
+def released(uri: str, decision: str = "allowed", measurement: str = "aa") -> AuditRow:
+    return AuditRow(
+        "release", decision, resource=uri, tee="snp", measurement=measurement, host_data="bb", reasons=("why",)
+    )  # type: ignore[arg-type]
+
+
+def test_another_tenants_rows_tell_nothing(store: Store) -> None:
+    told = Chronicle(store, Checkpoints(store))
+    store.audit.append("other", attested("ff", 1), NOW)
+    store.audit.append("other", released("kbs:///a/b/c"), NOW)
+    assert told.platforms("default").platforms == []
+    assert told.receivers("default").receivers == []
+
+
+def test_a_machine_whose_tcb_changed_is_younger_from_then_on(store: Store) -> None:
+    told = Chronicle(store, Checkpoints(store))
+    for day, microcode in enumerate([84, 84, 85, 85]):
+        store.audit.append("default", attested("ff", microcode), NOW + timedelta(days=day))
+        told.platforms("default")  # read on in between: the same as all at once
+    (seen,) = told.platforms("default").platforms
+    assert (seen.first_seen, seen.tcb_since, seen.last_seen) == (
+        "2026-11-21T06:00:00Z", "2026-11-23T06:00:00Z", "2026-11-24T06:00:00Z",
+    )  # fmt: skip
+    assert (seen.attestations, seen.tcb) == (4, {"microcode": 85})
+    assert Chronicle(store, Checkpoints(store)).platforms("default").platforms == [seen]
+
+
+def test_refusals_of_evidence_and_machines_without_id_are_no_platforms(store: Store) -> None:
+    store.audit.append("default", AuditRow("attest", "refused", tee="snp", reasons=("x: y",)), NOW)
+    store.audit.append("default", attested("", 1), NOW)
+    assert Chronicle(store, Checkpoints(store)).platforms("default").platforms == []
+
+
+def test_receivers_are_counted_by_what_they_run(store: Store) -> None:
+    told = Chronicle(store, Checkpoints(store))
+    for decision, measurement in [("allowed", "aa"), ("allowed", "aa"), ("refused", "aa"), ("refused", "cc")]:
+        store.audit.append("default", released("kbs:///a/b/c", decision, measurement), NOW)
+    store.audit.append("default", released("kbs:///a/b/d"), NOW)
+    seen = told.receivers("default", "kbs:///a/b/c").receivers
+    assert [(one.measurement, one.released, one.refused) for one in seen] == [("cc", 0, 1), ("aa", 2, 1)]
+    assert len(told.receivers("default").receivers) == 3
+    assert seen[1].last_decision == "refused"
+
+
+def test_only_the_end_of_a_long_record_counts(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chronicle, "MAX_ROWS", 5)
+    monkeypatch.setattr(chronicle, "MAX_KEPT", 3)
+    for number in range(12):
+        store.audit.append("default", attested(f"{number:02x}", 1), NOW)
+    told = Chronicle(store, Checkpoints(store)).platforms("default")
+    assert told.after == 7
+    assert [one.platform for one in told.platforms] == ["0b", "0a", "09"]
+
+
+def test_over_http_and_the_command_line(broker: rig.RunningBroker, root: DevelopmentRoot) -> None:
+    with broker.session(rig.attester(root)) as session:
+        session.resource(KEY)
+    other = rig.attester(root, measurement=bytes(48))
+    with Session(broker.address(), other, rig.document().raw) as session, pytest.raises(ReleaseRefused):
+        session.resource(KEY)
+    with broker.admin() as admin:
+        platforms = admin.platforms().platforms
+        receivers = admin.receivers(KEY.uri).receivers
+    assert set(platforms[0].tcb) == {"boot loader", "tee", "snp", "microcode"}
+    assert platforms[0].root == "custom"
+    assert {one.measurement: one.released > 0 for one in receivers}[bytes(48).hex()] is False
+    assert {one.measurement: one.released > 0 for one in receivers}[rig.MEASUREMENT.hex()] is True
+    with broker.admin("elsewhere") as admin:
+        assert admin.receivers().receivers == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from tests.broker import rig
@@ -36,10 +37,10 @@ def attested(platform: str, microcode: int, status: str = "affirming") -> AuditR
     )
 
 
-def released(uri: str, decision: str = "allowed", measurement: str = "aa") -> AuditRow:
+def released(uri: str, decision: Literal["allowed", "refused"] = "allowed", measurement: str = "aa") -> AuditRow:
     return AuditRow(
         "release", decision, resource=uri, tee="snp", measurement=measurement, host_data="bb", reasons=("why",)
-    )  # type: ignore[arg-type]
+    )
 
 
 def test_another_tenants_rows_tell_nothing(store: Store) -> None:
@@ -71,8 +72,9 @@ def test_refusals_of_evidence_and_machines_without_id_are_no_platforms(store: St
 
 def test_receivers_are_counted_by_what_they_run(store: Store) -> None:
     told = Chronicle(store, Checkpoints(store))
-    for decision, measurement in [("allowed", "aa"), ("allowed", "aa"), ("refused", "aa"), ("refused", "cc")]:
-        store.audit.append("default", released("kbs:///a/b/c", decision, measurement), NOW)
+    asked = [released("kbs:///a/b/c"), released("kbs:///a/b/c"), released("kbs:///a/b/c", "refused")]
+    for row in [*asked, released("kbs:///a/b/c", "refused", "cc")]:
+        store.audit.append("default", row, NOW)
     store.audit.append("default", released("kbs:///a/b/d"), NOW)
     seen = told.receivers("default", "kbs:///a/b/c").receivers
     assert [(one.measurement, one.released, one.refused) for one in seen] == [("cc", 0, 1), ("aa", 2, 1)]

@@ -9,8 +9,12 @@ enough. Without any it is *empty*, and an empty binding is never released; nothi
 ``images``                  ``sha256:<hex>``: manifest digest in the attested workload document (``image``)
 ``signers``                 ``sha256:<hex>``: SPKI of a key whose signature the attested document carries
 ``policy``                  Rego text, ``data.policy.allow`` over the claims (kbs-protocol 1.12)
+``rules``                   lists of values for claims, any rule of which may match (``protocol.rules``)
 ``any_workload_i_accept``   every workload whose attestation status this environment accepts: an ugly name on purpose
 ==========================  ==========================================================================================
+
+``operations`` is no alternative but a limit: what may be done with it at all, ``release`` or a key's operations by name.
+``None`` limits nothing (what a key's own settings allow); an empty list allows nothing.
 """
 
 from __future__ import annotations
@@ -22,6 +26,9 @@ from dataclasses import dataclass
 import msgspec
 
 from adyton.errors import MalformedRequest
+from adyton.protocol import rules as release_rules
+from adyton.protocol.key_record import ANY_OPERATION
+from adyton.protocol.rules import Rule
 from adyton.rats.types import Digest
 
 MAX_ENTRIES = 1000
@@ -40,11 +47,15 @@ class Binding(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     signers: list[str] = []
     policy: str | None = None
     any_workload_i_accept: bool = False
+    rules: list[Rule] = []
+    operations: list[str] | None = None
 
     @property
     def is_empty(self) -> bool:
         """Whether nothing at all could release the resource."""
-        return not (self.workloads or self.images or self.signers or self.policy or self.any_workload_i_accept)
+        return not (
+            self.workloads or self.images or self.signers or self.policy or self.rules or self.any_workload_i_accept
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +85,8 @@ def written(
     signers: Iterable[str] = (),
     policy: str | None = None,
     any_workload_i_accept: bool = False,
+    rules: Iterable[Rule] = (),
+    operations: Iterable[str] | None = None,
 ) -> Binding:
     """A checked binding as a person writes it: the ``sha256:`` of a digest may be left out."""
 
@@ -87,6 +100,8 @@ def written(
             signers=named(signers),
             policy=policy,
             any_workload_i_accept=any_workload_i_accept,
+            rules=list(rules),
+            operations=None if operations is None else sorted(set(operations)),
         )
     )
 
@@ -106,6 +121,10 @@ def check(binding: Binding) -> Binding:
         _sha256("signers", entry)
     if binding.policy is not None and not 0 < len(binding.policy.encode("utf-8", "replace")) <= MAX_POLICY:
         raise _malformed("policy", f"Rego of 1 to {MAX_POLICY} bytes", len(binding.policy))
+    release_rules.check(binding.rules)
+    for operation in binding.operations or ():
+        if operation not in ANY_OPERATION:
+            raise _malformed("operations", ", ".join(sorted(ANY_OPERATION)), operation)
     return binding
 
 

@@ -143,6 +143,19 @@ class SqliteDatabase:
             except sqlite3.Error as error:
                 raise translate(error, self.path) from error
 
+    def purge(self) -> None:
+        """Move everything from the log into the file, where what was deleted is overwritten, and empty the log."""
+        with self._writing, self._translated():
+            self._check_process()
+            busy, *_ = self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        if busy:  # somebody reads an older state, for longer than BUSY_SECONDS
+            raise Unavailable(
+                "what was deleted is still in the store's log",
+                code="erasure_pending",
+                field=str(self.path),
+                hint="it cannot be used any more; destroy it again, so that its bytes go too",
+            )
+
     def close(self) -> None:
         """Close both connections; SQLite tidies its log away if nobody else has the file open."""
         with self._reading, self._writing, self._translated():
@@ -179,6 +192,7 @@ def _connect(path: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute("PRAGMA foreign_keys=ON")
         connection.execute("PRAGMA trusted_schema=OFF")
+        connection.execute("PRAGMA secure_delete=ON")  # what is deleted is overwritten: keys are erased so
         connection.execute("PRAGMA cell_size_check=ON")
     except BaseException:
         connection.close()

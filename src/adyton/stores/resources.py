@@ -1,4 +1,8 @@
-"""Resources: secrets with the binding that says who may ever have them. Value and binding are sealed as one."""
+"""Resources: secrets with the binding that says who may ever have them. Value and binding are sealed as one.
+
+A key is a resource too: its row holds, instead of a value, what is known of it (``protocol.key_record``); the material of
+its versions lies in a table of its own (``stores.keys``).
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,8 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from adyton.errors import NotFound, TooLarge, Unavailable
+from adyton.errors import Conflict, NotFound, TooLarge, Unavailable
+from adyton.protocol.key_record import KeyRecord
 from adyton.protocol.release import Binding
 from adyton.protocol.resource import ResourcePath
 from adyton.stores import tenants
@@ -15,7 +20,8 @@ from adyton.stores.seal import Sealer
 from adyton.stores.sql import Database, Transaction
 
 MAX_VALUE = 2 * 1024 * 1024
-_KIND = "resource"
+KIND = "resource"
+_KEY = 1 << 31
 
 
 class ResourceInfo(msgspec.Struct, frozen=True):
@@ -26,11 +32,12 @@ class ResourceInfo(msgspec.Struct, frozen=True):
     version: int
     updated: datetime
     size: int
+    key: KeyRecord | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class StoredResource:
-    """A resource with its value. The value is not in its ``repr``."""
+    """A resource with its value, which is not in its ``repr``, and is empty for a key: that has versions."""
 
     info: ResourceInfo
     value: bytes = field(repr=False)
@@ -45,6 +52,11 @@ class StoredResource:
         """Who may have it."""
         return self.info.binding
 
+    @property
+    def key(self) -> KeyRecord | None:
+        """What it is if it is a key."""
+        return self.info.key
+
 
 class Resources:
     """The table of resources. Nothing here reads across tenants."""
@@ -56,45 +68,62 @@ class Resources:
     def set(
         self, tenant: str, path: ResourcePath, value: bytes, binding: Binding | None, now: datetime
     ) -> ResourceInfo:
-        """Register or replace, durable on return. ``binding`` ``None`` keeps the one that there is, or binds to nobody."""
+        """Register or replace, durable on return. ``binding`` ``None`` keeps the one that there is, or binds to nobody.
+
+        ``Conflict`` ``resource_is_key`` where a key is: its versions would be lost.
+        """
         tenants.check(tenant)
         if len(value) > MAX_VALUE:
             raise TooLarge(f"a resource has at most {MAX_VALUE} bytes", code="resource_too_large", got=len(value))
         name = str(path)
         with self._database.write() as transaction:
-            if binding is None:  # read here, so that a binding that changes meanwhile is not undone
-                binding = self._binding(transaction, tenant, name)
             version = tenants.touch(transaction, tenant)  # never used twice for one name, not even after deletion
-            sealed = self._sealer.seal(_pack(binding, value), tenant, _KIND, name, version)
-            transaction.execute(
-                "INSERT OR REPLACE INTO resources VALUES (?,?,?,?,?,?)",
-                (tenant, name, version, now.timestamp(), len(value), sealed),
-            )
+            kept = self.read(transaction, tenant, path)  # here, so that a binding that changes meanwhile is not undone
+            if kept is not None and kept.key is not None:
+                raise _is_key(path)
+            if binding is None:
+                binding = kept.binding if kept is not None else Binding()
+            self.write(transaction, tenant, name, version, now, binding, value)
         return ResourceInfo(path=path, binding=binding, version=version, updated=now, size=len(value))
 
-    def _binding(self, transaction: Transaction, tenant: str, name: str) -> Binding:
+    def read(self, transaction: Transaction, tenant: str, path: ResourcePath) -> StoredResource | None:
+        """As ``get``, inside a transaction."""
         row = transaction.execute(
-            "SELECT version, sealed FROM resources WHERE tenant=? AND path=?", (tenant, name)
+            "SELECT version, updated, sealed FROM resources WHERE tenant=? AND path=?", (tenant, str(path))
         ).fetchone()
-        return _unpack(self._sealer.open(row[1], tenant, _KIND, name, row[0]))[0] if row else Binding()
+        return self._open(tenant, path, *row) if row else None
+
+    def write(  # noqa: PLR0917 -- one value each
+        self,
+        transaction: Transaction,
+        tenant: str,
+        name: str,
+        version: int,
+        now: datetime,
+        binding: Binding,
+        value: bytes | KeyRecord,
+    ) -> None:
+        """Put a row, inside a transaction; ``version`` is ``tenants.touch``'s."""
+        size = len(value) if isinstance(value, bytes) else 0
+        sealed = self._sealer.seal(_pack(binding, value), tenant, KIND, name, version)
+        transaction.execute(
+            "INSERT INTO resources VALUES (?,?,?,?,?,?) ON CONFLICT (tenant, path) DO UPDATE SET version=excluded.version,"
+            " updated=excluded.updated, size=excluded.size, sealed=excluded.sealed",
+            (tenant, name, version, now.timestamp(), size, sealed),
+        )
 
     def bind(self, tenant: str, path: ResourcePath, binding: Binding, now: datetime) -> ResourceInfo:
         """Replace the binding and keep the value; ``NotFound`` if there is none."""
         name = str(path)
         with self._database.write() as transaction:
-            row = transaction.execute(
-                "SELECT version, sealed FROM resources WHERE tenant=? AND path=?", (tenant, name)
-            ).fetchone()
-            if row is None:
-                raise _absent(path)
-            _, value = _unpack(self._sealer.open(row[1], tenant, _KIND, name, row[0]))
             version = tenants.touch(transaction, tenant)
-            sealed = self._sealer.seal(_pack(binding, value), tenant, _KIND, name, version)
-            transaction.execute(
-                "UPDATE resources SET version=?, updated=?, sealed=? WHERE tenant=? AND path=?",
-                (version, now.timestamp(), sealed, tenant, name),
-            )
-        return ResourceInfo(path=path, binding=binding, version=version, updated=now, size=len(value))
+            kept = self.read(transaction, tenant, path)
+            if kept is None:
+                raise absent(path)
+            self.write(transaction, tenant, name, version, now, binding, kept.value if kept.key is None else kept.key)
+        return ResourceInfo(
+            path=path, binding=binding, version=version, updated=now, size=len(kept.value), key=kept.key
+        )
 
     def get(self, tenant: str, path: ResourcePath) -> StoredResource | None:
         """The resource as it was last acknowledged, or ``None``."""
@@ -116,7 +145,8 @@ class Resources:
         return int(generation), None if version is None else self._open(tenant, path, version, updated, sealed)
 
     def _open(self, tenant: str, path: ResourcePath, version: int, updated: float, sealed: bytes) -> StoredResource:
-        binding, value = _unpack(self._sealer.open(sealed, tenant, _KIND, str(path), version))
+        binding, kept = _unpack(self._sealer.open(sealed, tenant, KIND, str(path), version))
+        value = kept if isinstance(kept, bytes) else b""
         return StoredResource(
             ResourceInfo(
                 path=path,
@@ -124,6 +154,7 @@ class Resources:
                 version=version,
                 updated=datetime.fromtimestamp(updated, UTC),
                 size=len(value),
+                key=kept if isinstance(kept, KeyRecord) else None,
             ),
             value,
         )
@@ -140,26 +171,35 @@ class Resources:
         return [stored.info for stored in found if stored is not None]  # None: deleted meanwhile
 
     def delete(self, tenant: str, path: ResourcePath) -> None:
-        """Forget it, durable on return; ``NotFound`` if there is none."""
+        """Forget it, durable on return; ``NotFound`` if there is none. Of a key every version is erased."""
         with self._database.write() as transaction:
             done = transaction.execute("DELETE FROM resources WHERE tenant=? AND path=?", (tenant, str(path)))
             if not done.rowcount:
-                raise _absent(path)
+                raise absent(path)
+            material = transaction.execute("DELETE FROM key_versions WHERE tenant=? AND path=?", (tenant, str(path)))
+            erased = material.rowcount
             tenants.touch(transaction, tenant)
+        if erased:
+            self._database.purge()
 
 
-def _pack(binding: Binding, value: bytes) -> bytes:
+def _pack(binding: Binding, value: bytes | KeyRecord) -> bytes:
     encoded = msgspec.json.encode(binding)
+    if isinstance(value, KeyRecord):
+        return (len(encoded) | _KEY).to_bytes(4, "big") + encoded + msgspec.json.encode(value)
     return len(encoded).to_bytes(4, "big") + encoded + value
 
 
 _BINDING = msgspec.json.Decoder(Binding)
+_RECORD = msgspec.json.Decoder(KeyRecord)
 
 
-def _unpack(opened: bytes) -> tuple[Binding, bytes]:
-    end = 4 + int.from_bytes(opened[:4], "big")
+def _unpack(opened: bytes) -> tuple[Binding, bytes | KeyRecord]:
+    head = int.from_bytes(opened[:4], "big")
+    end = 4 + (head & ~_KEY)
     try:
-        return _BINDING.decode(opened[4:end]), opened[end:]
+        binding, rest = _BINDING.decode(opened[4:end]), opened[end:]
+        return binding, _RECORD.decode(rest) if head & _KEY else rest
     except msgspec.DecodeError as error:
         raise Unavailable(
             "a stored binding was written by another version of Adyton",
@@ -168,5 +208,16 @@ def _unpack(opened: bytes) -> tuple[Binding, bytes]:
         ) from error
 
 
-def _absent(path: ResourcePath) -> NotFound:
+def absent(path: ResourcePath) -> NotFound:
+    """The error for a path where nothing is."""
     return NotFound(f"there is no resource {path.uri}", code="resource_absent", field="resource", got=path.uri)
+
+
+def _is_key(path: ResourcePath) -> Conflict:
+    return Conflict(
+        f"{path.uri} is a key with versions; a value would take its place",
+        code="resource_is_key",
+        field="resource",
+        got=path.uri,
+        hint="rotate it (adyton key rotate), or delete it first",
+    )

@@ -62,6 +62,14 @@ class Database(Protocol):
         """One transaction: durable when the block ends, as if it had never been if it raises."""
         ...
 
+    def purge(self) -> None:
+        """Make sure that rows which were deleted can no longer be read from where the database lies.
+
+        As far as the engine can: what copies of its files hold, and what a disk keeps under them, is beyond it.
+        ``Unavailable`` ``erasure_pending`` if somebody is still in the way; call it again.
+        """
+        ...
+
     def close(self) -> None:
         """Let go of it."""
         ...

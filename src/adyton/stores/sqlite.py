@@ -14,6 +14,7 @@ from adyton.errors import ConfigError
 from adyton.stores.audit import AuditLog
 from adyton.stores.database import SqliteDatabase
 from adyton.stores.keepsakes import ClaimSets, Secrets
+from adyton.stores.keys import Keys
 from adyton.stores.lock import BrokerLock
 from adyton.stores.policies import Policies
 from adyton.stores.policy_trials import DryRuns, Recordings, Staged
@@ -34,6 +35,7 @@ class Store:
         self._database = database
         self.sealer = sealer
         self.resources = Resources(database, sealer)
+        self.keys = Keys(database, sealer, self.resources)
         self.policies = Policies(database, sealer)
         self.dry_runs, self.staged = DryRuns(database), Staged(database)
         self.recordings = Recordings(database, sealer)

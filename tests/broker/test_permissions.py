@@ -133,7 +133,7 @@ def _argument(kind: Any) -> Any:
 def routes_of_the_client() -> Iterator[tuple[str, str, str]]:
     """Every request that the client can make: method's name, HTTP method, path."""
     for name, method in inspect.getmembers(Admin, inspect.isfunction):
-        if name.startswith("_") or name == "close":
+        if name.startswith("_") or name in {"close", "ask", "send"}:  # the latter two are what other modules ask with
             continue
         recorder = Recorder()
         client = Admin.__new__(Admin)

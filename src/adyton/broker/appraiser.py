@@ -24,6 +24,7 @@ from adyton.broker.rego import Absent, Memory, RegoEngine
 from adyton.errors import BindingMismatch
 from adyton.protocol import annotated
 from adyton.protocol.initdata import InitData
+from adyton.protocol.revoked import Revoked
 from adyton.rats import binding
 from adyton.rats.result import Appraisal, AttestationResult, Mismatch, TrustVector
 from adyton.rats.types import JsonValue, VerifiedEvidence
@@ -82,6 +83,10 @@ class Appraiser:
             reference_generation=view.references.generation,
             expires=min(item.expires for item in verified),
         )
+
+    def revoked(self, tenant: str, result: AttestationResult, now: datetime) -> Revoked:
+        """What was revoked at the generation that ``result`` was made at, or since."""
+        return self._book.view(tenant, now, result.generation).revoked
 
     async def _appraise_one(  # noqa: PLR0917 -- what is needed, each by its own name
         self,

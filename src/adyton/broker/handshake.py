@@ -6,6 +6,7 @@ serves either. A replayed cookie and body gives at most a token for the TEE key 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -19,7 +20,7 @@ from adyton.broker.appraiser import Appraiser
 from adyton.broker.audit import Auditor
 from adyton.broker.endorsements import Endorsements
 from adyton.broker.fetching import Fetching
-from adyton.broker.holders import Holder, Holders
+from adyton.broker.holders import Holder, Holders, handle_of
 from adyton.broker.keys import BrokerKeys
 from adyton.broker.session import Attested, Challenged
 from adyton.crypto.aead import random_bytes
@@ -36,7 +37,9 @@ from adyton.errors import (
 )
 from adyton.protocol import ear, initdata, rcar
 from adyton.protocol.initdata import InitData
+from adyton.protocol.revoked import Revoked, names_of_evidence
 from adyton.rats import binding
+from adyton.rats.result import AttestationResult
 from adyton.rats.types import Nonce, Revocation, TrustAnchors, VerifiedEvidence
 from adyton.stores.sqlite import Store
 from adyton.tee import composite
@@ -46,6 +49,7 @@ from adyton.wire import b64
 # What may stand beside the CPU's evidence, and never in its place; and what is verified only by who asked for it.
 _NO_PRIMARY = frozenset({"nvidia", "sampledevice", "se"})
 _SAMPLE = "sample"
+TOKEN_ID = 22  # characters of the challenge, 132 bits
 PRIMARIES = frozenset(rcar.TEES & tee.ROOMS.keys() - _NO_PRIMARY - {_SAMPLE})
 _ENCODER = msgspec.json.Encoder()
 
@@ -141,10 +145,13 @@ class Handshake:
         document = _init_data(request)
         verified = await self._verified(opened, request, document, at)
         result = await self._appraiser.appraise(tenant, verified, request.runtime_data_claims, document, at)
+        if revoked := self._appraiser.revoked(tenant, result, at):
+            _refuse_revoked(revoked, keys, request, verified, result)
         ends = int(min(now + self._token_seconds, result.expires.timestamp()))
         brief = bool(request.additional)  # which the token need not carry once more
         payload = ear.claims(result, issued=at, expires=datetime.fromtimestamp(ends, UTC), verbose=not brief)
         payload["adyton"] = {"tenant": tenant, "generation": result.generation}
+        payload["jti"] = opened.nonce[:TOKEN_ID]  # a replay of this very request gets the same id
         claims = _ENCODER.encode(payload)
         expires = min(opened.expires, ends)
         value, digest, shelve = session.attested(
@@ -219,6 +226,12 @@ class Handshake:
 
     def _again(self, keys: BrokerKeys, tenant: str, opened: Attested, body: bytes, now: float) -> Answer:
         """A session that is attested already: the same claims signed again, for the same key only (kbs-protocol 1.4)."""
+        if opened.generation != self._store.generation(tenant):
+            raise SessionInvalid(
+                "policies, reference values or revocations changed since this attestation",
+                code="session_outdated",
+                hint="attest again",
+            )
         request = _read(body, opened.version, "")
         if dict(request.key.members) != opened.key:
             raise BindingMismatch(
@@ -234,6 +247,30 @@ class Handshake:
         if opened.claims:
             return None
         return self._store.claims.get(tenant, opened.digest, datetime.fromtimestamp(now, UTC))
+
+
+def _refuse_revoked(
+    revoked: Revoked,
+    keys: BrokerKeys,
+    request: rcar.Attestation,
+    verified: Sequence[VerifiedEvidence],
+    result: AttestationResult,
+) -> None:
+    if ("key", keys.signer.kid) in revoked.entries:
+        raise SessionInvalid("the key that signs tokens here was revoked", code="signing_key_revoked")
+    named = [("session", handle_of(request.key))]
+    for item, appraisal in zip(verified, result.appraisals, strict=True):
+        named += names_of_evidence(item.claims, appraisal.measurement, appraisal.host_data)
+    found = revoked.first(named)
+    if found is not None:
+        raise NotPermitted(
+            f"this {found[0]} was revoked",
+            code="revoked",
+            tee=result.primary.tee,
+            field=found[0],
+            got=found[1],
+            hint="its owner or the broker's operator said so: adyton broker revoke list has the reason, lift takes it back",
+        )
 
 
 def _read(body: bytes, version: str, nonce: str) -> rcar.Attestation:

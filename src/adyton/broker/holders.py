@@ -32,8 +32,13 @@ class Holder(msgspec.Struct, frozen=True):
     @classmethod
     def of(cls, key: TeeKey, claims: TokenClaims, generation: int) -> Holder:
         """With its handle."""
-        number = key.members.get("x") or key.members["n"]
-        return cls(key, claims, generation, hashlib.sha256(number.encode("ascii")).hexdigest()[:16])
+        return cls(key, claims, generation, handle_of(key))
+
+
+def handle_of(key: TeeKey) -> str:
+    """What the audit log and revocations call the sessions of a TEE's key: 16 hex digits."""
+    number = key.members.get("x") or key.members["n"]
+    return hashlib.sha256(number.encode("ascii")).hexdigest()[:16]
 
 
 class Holders:

@@ -29,12 +29,14 @@ from adyton.broker.page import Page
 from adyton.broker.paths import Route, route
 from adyton.broker.people import Gate
 from adyton.broker.refusals import Stage
+from adyton.broker.revoked_api import PublishedLists
 from adyton.errors import AdytonError, MalformedRequest, SessionInvalid, Unavailable
 from adyton.protocol.kbs_errors import Variant
 from adyton.protocol.resource import ResourcePath
 from adyton.stores.sqlite import Store
 
 _LOG = logging.getLogger(__name__)
+_STALE_KEYS = frozenset({"seal_key_unknown", "signing_key_revoked"})
 _METHODS = frozenset({"GET", "POST", "PUT", "DELETE", "HEAD"})
 
 
@@ -82,6 +84,7 @@ class Front:
         self._journal = journal
         self._coco = CocoAdmin(handlers.admin)
         self._page = page
+        self._lists = PublishedLists(handlers.store)
         self._in_flight = 0
 
     def __call__(self, request: HttpRequest) -> Answer | Awaitable[Answer]:
@@ -143,6 +146,11 @@ class Front:
             return Answer(200) if method in {"GET", "HEAD"} else refusals.NO_METHOD
         if where.parts == (".well-known", "jwks.json") and method in {"GET", "HEAD"}:
             return Answer(200, self._current.keys.jwks)
+        if where.parts == (".well-known", "revocations.jwt") and method in {"GET", "HEAD"}:
+            try:
+                return self._lists.answer(where.tenant, self._current.keys, self._clock())
+            except AdytonError as error:
+                return refusals.answer(error, Stage.RESOURCE)
         return refusals.NO_PATH
 
     def _auth(self, tenant: str, request: HttpRequest) -> Answer:
@@ -200,7 +208,7 @@ class Front:
 
     def _know(self, error: SessionInvalid) -> None:
         """Another worker may have turned the keys: look again once, else the error stands."""
-        if error.code != "seal_key_unknown":
+        if error.code not in _STALE_KEYS:
             raise error
         known = self._current.keys
         self._reload()

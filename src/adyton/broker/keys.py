@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from adyton.crypto.aead import ID_SIZE, KeyRing, random_bytes
 from adyton.crypto.jwt import Signer, jwks
-from adyton.errors import Unavailable
+from adyton.errors import NotFound, Unavailable
 from adyton.stores.keepsakes import Secrets
 
 NAME = "broker keys"
@@ -86,6 +86,18 @@ def rotate(secrets: Secrets, now: float) -> bool:
         return False
     secrets.set(NAME, msgspec.json.encode(turned))
     return True
+
+
+def revoke(secrets: Secrets, kid: str, now: float) -> None:
+    """Forget a signing key now, with a new one in its place if it was the last; ``NotFound``. Whoever signed with it is not believed."""
+    raw = secrets.get(NAME)
+    stored = _read(raw) if raw is not None else _Stored([], [])
+    kept = [key for key in stored.tokens if key.id != kid.encode()]
+    if len(kept) == len(stored.tokens):
+        raise NotFound("no signing key of this broker has this id", code="kid_unknown", field="value", got=kid[:80])
+    if all(key.begins > now for key in kept):
+        kept.append(_token_key(now))
+    secrets.set(NAME, msgspec.json.encode(_Stored(stored.cookies, kept)))
 
 
 def _turn(keys: list[_Key], now: float, seconds: float, make: _Make) -> list[_Key]:

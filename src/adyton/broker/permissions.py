@@ -63,6 +63,13 @@ api GET    providers/*                     auditor   -
 api PUT    providers/*                     owner     provider.set
 api DELETE providers/*                     owner     provider.delete
 
+api GET    revoked                         auditor   -
+api POST   revoked                         owner     revoke
+api POST   revoked/lift                    owner     lift
+api GET    broker-revoked                  watcher   -
+api POST   broker-revoked                  operator  revoke
+api POST   broker-revoked/lift             operator  lift
+
 api GET    audit                           auditor   -
 api GET    audit/head                      auditor   -
 api GET    audit/rows                      auditor   -

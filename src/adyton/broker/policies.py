@@ -22,6 +22,7 @@ from adyton.appraisal.requirements import SnpRequirements
 from adyton.broker.rego import Memory, RegoEngine
 from adyton.errors import MalformedRequest, PolicyInvalid
 from adyton.protocol.resource import ResourcePath
+from adyton.protocol.revoked import NOTHING, Revoked
 from adyton.rats.types import JsonValue
 from adyton.stores.policy_types import PolicyKind, StoredPolicy
 from adyton.stores.references import Snapshot
@@ -55,6 +56,7 @@ class TenantView:
     snp: SnpRequirements
     data: Mapping[str, JsonValue]
     data_key: str
+    revoked: Revoked = NOTHING
 
     def holds(self, generation: int, now: datetime) -> bool:
         """Whether it may still be used: nothing changed, nothing expired."""
@@ -140,7 +142,9 @@ class PolicyBook:
         if generation is None:
             generation = self._store.generation(tenant)
         known = self._views.get(tenant)
-        if known is not None and known.holds(generation, now):
+        # The generation of a tenant that nothing was set for does not grow when the operator revokes something.
+        same = generation or (known is not None and known.revoked == self._store.revoked.current(tenant))
+        if known is not None and same and known.holds(generation, now):
             return known
         # Read after the generation: what is newer than it is read again at the next decision, never the other way round.
         references = self._store.references.snapshot(tenant, now)
@@ -156,6 +160,7 @@ class PolicyBook:
             snp=requirements.parse(snp.text) if snp else requirements.DEFAULT,
             data={"reference": dict(references.values)},
             data_key=hashlib.sha256(_SORTED.encode(references.values)).hexdigest(),
+            revoked=self._store.revoked.current(tenant),
         )
         self._views.put(tenant, view)
         return view

@@ -25,7 +25,7 @@ import msgspec
 import uvloop
 
 from adyton import tee
-from adyton.broker import keys, refusals
+from adyton.broker import keys, refusals, revoked_api
 from adyton.broker.admin import Admin
 from adyton.broker.appraiser import Appraiser
 from adyton.broker.asked import Room
@@ -45,6 +45,7 @@ from adyton.broker.policies import PolicyBook
 from adyton.broker.process import harden
 from adyton.broker.rego import RegoEngine
 from adyton.broker.release import Releaser
+from adyton.broker.revoked_api import RevokedApi
 from adyton.broker.settings import Settings
 from adyton.config import Environment
 from adyton.errors import AdytonError, ConfigError
@@ -97,6 +98,7 @@ class Program:
         )
         chronicle = Chronicle(store, self._checkpoints)
         rooms: dict[str, Room] = {"platforms": chronicle, "receivers": chronicle}
+        rooms[revoked_api.OWN] = rooms[revoked_api.BROKER] = RevokedApi(store)
         handlers = Handlers(
             store=store,
             handshake=handshake,

@@ -12,6 +12,7 @@ from adyton.cli.administering import Noun
 from adyton.cli.explained import explain
 from adyton.cli.output import say
 from adyton.cli.places import places
+from adyton.cli.revoke import revoke
 from adyton.errors import ConfigError
 
 ENVIRONMENTS = ["development", "ci", "test", "pre-production", "production"]
@@ -166,3 +167,4 @@ def _warn(text: str) -> None:
 
 
 broker.add_command(explain)
+broker.add_command(revoke)

@@ -206,6 +206,19 @@ class Admin:
         asked = f"?{urlencode({'resource': resource})}" if resource else ""
         return self._ask("GET", f"/receivers{asked}", Receivers)
 
+    def ask(self, method: str, path: str, kind: type[_T], body: msgspec.Struct | None = None) -> _T:
+        """One request of our API below ``BASE``, its answer read as ``kind``: for the nouns that have a module of their own."""
+        return self._ask(method, path, kind, body)
+
+    def send(self, method: str, path: str, body: msgspec.Struct | None = None) -> Reply:
+        """The same, its answer as it came."""
+        return self._send(method, path, body)
+
+    @property
+    def address(self) -> BrokerAddress:
+        """Where the broker is."""
+        return self._transport.address
+
     def _ask(
         self,
         method: str,

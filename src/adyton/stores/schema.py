@@ -6,7 +6,7 @@ newer version is refused: an older program must not write what it does not under
 
 from __future__ import annotations
 
-from adyton.stores import keys_schema, policy_schema, reference_schema
+from adyton.stores import keys_schema, policy_schema, reference_schema, revoked
 from adyton.stores.custody import slots
 
 APPLICATION_ID = 0x41645974  # "AdYt"
@@ -116,6 +116,7 @@ FOURTH: tuple[str, ...] = (
     *policy_schema.STATEMENTS,
     *slots.STATEMENTS,
     *keys_schema.STATEMENTS,
+    *revoked.STATEMENTS,
 )
 """What came with version 4: each part's tables stand beside what reads and writes them."""
 STATEMENTS = (*_MADE, *reference_schema.STATEMENTS, *FOURTH, *APPEND_ONLY)

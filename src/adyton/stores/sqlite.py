@@ -21,6 +21,7 @@ from adyton.stores.policy_trials import DryRuns, Recordings, Staged
 from adyton.stores.providers import Providers
 from adyton.stores.references import References
 from adyton.stores.resources import Resources
+from adyton.stores.revoked import Revocations
 from adyton.stores.seal import Sealer
 from adyton.stores.sql import Database
 
@@ -41,6 +42,7 @@ class Store:
         self.recordings = Recordings(database, sealer)
         self.references = References(database, sealer)
         self.providers = Providers(database, sealer)
+        self.revoked = Revocations(database)
         self.audit = AuditLog(database)
         self.secrets = Secrets(database, sealer)
         self.claims = ClaimSets(database)

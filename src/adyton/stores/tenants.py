@@ -41,3 +41,8 @@ def touch(transaction: Transaction, tenant: str, *, policies: bool = False, refe
     """
     row = transaction.execute(_TOUCH, (tenant, int(policies or references), int(references))).fetchone()
     return int(row[0])
+
+
+def touch_all(transaction: Transaction) -> None:
+    """Count a change of what every tenant's appraisals depend on."""
+    transaction.execute("UPDATE tenants SET changes = changes + 1, generation = generation + 1")

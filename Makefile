@@ -36,6 +36,9 @@ format: setup-dev ## put the code into its format
 	@$(VENV)/ruff format src tests bench fuzz
 	@$(VENV)/ruff check --fix-only src tests bench fuzz
 
+dist: setup-dev ## wheel, source archive and bill of materials, the same bytes everywhere: dist/
+	@scripts/dist.sh
+
 bench: setup-dev ## every benchmark, as tables
 	@for bench in bench/*.py; do $(VENV)/python $$bench || exit 1; done
 
@@ -46,4 +49,4 @@ lock: setup-dev ## pin the dependencies anew
 	@cd requirements && for kind in run dev; do uv pip compile -q --universal --python-version 3.11 --generate-hashes \
 		--only-binary :all: --no-emit-index-url --no-header --upgrade $$kind.in -o $$kind.txt || exit 1; done
 
-.PHONY: help setup setup-dev guest demo test test-all lint check format bench fuzz lock
+.PHONY: help setup setup-dev guest demo test test-all lint check format dist bench fuzz lock

@@ -6,7 +6,7 @@ import contextlib
 import inspect
 import typing
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import pytest
@@ -16,6 +16,7 @@ from adyton.broker import permissions
 from adyton.broker.people import ROOT, Principal, Role
 from adyton.broker.permissions import TABLE, Line
 from adyton.client.admin import Admin
+from adyton.client.keys import Keys
 from adyton.client.transport import Reply
 from adyton.errors import AdytonError, NotPermitted
 from adyton.protocol.admin import BASE
@@ -112,6 +113,8 @@ class Recorder:
 
 def _argument(kind: Any) -> Any:
     kinds = typing.get_args(kind)
+    if typing.get_origin(kind) is Literal:
+        return kinds[0]
     for plain, value in (
         (str, "x"),
         (int, 1),
@@ -132,7 +135,9 @@ def _argument(kind: Any) -> Any:
 
 def routes_of_the_client() -> Iterator[tuple[str, str, str]]:
     """Every request that the client can make: method's name, HTTP method, path."""
-    for name, method in inspect.getmembers(Admin, inspect.isfunction):
+    named: list[tuple[type, str, Any]] = [(Admin, *one) for one in inspect.getmembers(Admin, inspect.isfunction)]
+    named += [(Keys, *one) for one in inspect.getmembers(Keys, inspect.isfunction)]
+    for kind, name, method in named:
         if name.startswith("_") or name in {"close", "ask", "send"}:  # the latter two are what other modules ask with
             continue
         recorder = Recorder()
@@ -149,7 +154,7 @@ def routes_of_the_client() -> Iterator[tuple[str, str, str]]:
             yield name, "GET", BASE + "/audit/verify"
             continue
         with contextlib.suppress(AdytonError, KeyError, TypeError):  # what was asked counts, and no answer
-            method(client, **given)
+            method(client if kind is Admin else Keys(client), **given)
         assert recorder.asked, f"{name} asked nothing: teach _argument its parameters"
         for asked in recorder.asked:
             yield name, *asked

@@ -151,7 +151,8 @@ class Admin:
 
 
 def _resource(info: ResourceInfo) -> ResourceView:
-    return ResourceView(info.path.uri, info.size, info.version, _stamp(info.updated), info.binding)
+    kind = info.key.kind if info.key is not None else ""
+    return ResourceView(info.path.uri, info.size, info.version, _stamp(info.updated), info.binding, kind)
 
 
 def _policy(policy: StoredPolicy, *, text: bool) -> PolicyView:

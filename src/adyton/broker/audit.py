@@ -95,9 +95,12 @@ class Auditor:
         request_id: str = "",
         peer: str = "",
         version: int | None = None,
+        action: str = "release",
     ) -> int:
-        """A resource is about to be sent, in this version; ``by`` is the part of its binding that allowed it."""
-        row = _release_row("allowed", path, claims, reasons([f"by_{by}"]), request_id, peer, version=version)
+        """A resource is about to be sent, in this version, or a key was used; ``by`` is the part of its binding that allowed it."""
+        row = _release_row(
+            "allowed", path, claims, reasons([f"by_{by}"]), request_id, peer, version=version, action=action
+        )
         return await self._log.append_async(tenant, row, now)
 
     async def release_refused(
@@ -111,6 +114,7 @@ class Auditor:
         request_id: str = "",
         peer: str = "",
         mismatches: Sequence[Mismatch] = (),
+        action: str = "release",
     ) -> int:
         """A resource is not sent. ``claims`` is ``None`` where no session or token was good enough to be read.
 
@@ -118,7 +122,7 @@ class Auditor:
         """
         told = reasons([*_error_reasons(error), *[f"{item.code}: {item.text}" for item in mismatches]])
         found = (*_error_findings(error), *findings(mismatches))[:MAX_REASONS]
-        row = _release_row("refused", path, claims, told, request_id, peer, found=found)
+        row = _release_row("refused", path, claims, told, request_id, peer, found=found, action=action)
         return await self._log.append_async(tenant, row, now)
 
     async def administered(
@@ -206,10 +210,11 @@ def _release_row(  # noqa: PLR0917 -- one value each
     *,
     found: tuple[Finding, ...] = (),
     version: int | None = None,
+    action: str = "release",
 ) -> AuditRow:
     primary = claims.primary if claims is not None else None
     return AuditRow(
-        action="release",
+        action=action,
         decision=decision,
         resource=path.uri,
         tee=primary.tee if primary else "",

@@ -6,6 +6,7 @@ end when the tenant's policies or reference values change after the appraisal: n
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import cast
 
@@ -20,11 +21,13 @@ from adyton.broker.holders import Holder
 from adyton.broker.keys import BrokerKeys
 from adyton.broker.release import Releaser
 from adyton.broker.session import Attested
-from adyton.crypto import jwe, jwk, jwt
-from adyton.errors import AdytonError, MalformedRequest, NotFound, ReleaseRefused, SessionInvalid
-from adyton.protocol import ear
+from adyton.crypto import jwe, jwk, jwt, key_kinds
+from adyton.errors import AdytonError, Conflict, MalformedRequest, NotFound, ReleaseRefused, SessionInvalid
+from adyton.protocol import ear, key_record
+from adyton.protocol.key_record import KeyRecord, KeyVersion
 from adyton.protocol.resource import ResourcePath
 from adyton.rats.result import Mismatch
+from adyton.stores.resources import StoredResource
 from adyton.stores.sqlite import Store
 
 
@@ -87,19 +90,24 @@ class Delivery:
 
     async def deliver(self, tenant: str, path: ResourcePath, holder: Holder, asked: Asking) -> Answer:
         """The encrypted value, once its audit row is on the disk; or the refusal, as an error."""
-        generation, stored = self._store.resources.with_generation(tenant, path)
-        if generation != holder.generation:
-            raise SessionInvalid(
-                "policies, reference values or requirements changed since this attestation",
-                code="session_outdated",
-                hint="attest again",
-            )
+        generation, stored = self.current(tenant, path, holder)
+        version, against = None, []
+        if stored is not None and stored.key is not None:
+            try:
+                version = key_record.usable(stored.key, key_record.RELEASE, asked_version(asked.query))
+            except (Conflict, NotFound) as error:
+                against.append(f"{error.code}: {error.message}")
         permit = await self._releaser.decide(
-            tenant, holder.claims, path, stored, asked.at, asked.query, generation=generation
+            tenant, holder.claims, path, stored, asked.at, asked.query, generation=generation, against=against
         )
         if stored is None:  # a permit for nothing: the decision and this disagree, so nothing leaves
             raise NotFound("there is no such resource", code="resource_absent")
-        body = jwe.encrypt(holder.key, stored.value)
+        value, number = stored.value, stored.info.version
+        if stored.key is not None:
+            if version is None:
+                raise NotFound("there is no such version", code="resource_absent")
+            value, number = self._key(tenant, path, stored.key, version), version.number
+        body = jwe.encrypt(holder.key, value)
         await self._auditor.released(
             tenant,
             path,
@@ -108,11 +116,35 @@ class Delivery:
             asked.at,
             request_id=holder.handle,
             peer=asked.peer,
-            version=stored.info.version,
+            version=number,
         )
         return Answer(200, body)
 
-    async def refused(self, tenant: str, path: ResourcePath, holder: Holder, error: AdytonError, asked: Asking) -> int:
+    def current(self, tenant: str, path: ResourcePath, holder: Holder) -> tuple[int, StoredResource | None]:
+        """The tenant's generation and what is at ``path``; ``SessionInvalid`` if ``holder`` attested under another one."""
+        generation, stored = self._store.resources.with_generation(tenant, path)
+        if generation != holder.generation:
+            raise SessionInvalid(
+                "policies, reference values or requirements changed since this attestation",
+                code="session_outdated",
+                hint="attest again",
+            )
+        return generation, stored
+
+    def _key(self, tenant: str, path: ResourcePath, record: KeyRecord, version: KeyVersion) -> bytes:
+        """A version of a key as it leaves."""
+        material = self._store.keys.material(tenant, path, version)
+        return key_kinds.released(key_kinds.kind(record.kind), material.secret, material.chain)
+
+    async def refused(  # noqa: PLR0917 -- one value each
+        self,
+        tenant: str,
+        path: ResourcePath,
+        holder: Holder,
+        error: AdytonError,
+        asked: Asking,
+        action: str = "release",
+    ) -> int:
         """Write down a refusal, with what about the evidence is not as the reference values say; the row's number."""
         found: tuple[Mismatch, ...] = ()
         if isinstance(error, ReleaseRefused):
@@ -128,4 +160,15 @@ class Delivery:
             request_id=holder.handle,
             peer=asked.peer,
             mismatches=found,
+            action=action,
         )
+
+
+def asked_version(query: Mapping[str, str]) -> int | None:
+    """The version of a key that a query names, or ``None``; ``NotFound`` for what is no number."""
+    text = query.get("version")
+    if text is None:
+        return None
+    if not text.isascii() or not text.isdigit() or len(text) > 9:
+        raise NotFound("the key has no such version", code="key_version_absent", field="version", got=text[:20])
+    return int(text)

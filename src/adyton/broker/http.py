@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from urllib.parse import parse_qsl
 
-from adyton.broker import permissions, refusals, session
+from adyton.broker import key_delivery, key_use, permissions, refusals, session
 from adyton.broker.admin import Admin
 from adyton.broker.answer import Answer
 from adyton.broker.asked import Asked
@@ -23,7 +23,9 @@ from adyton.broker.coco_admin import CocoAdmin
 from adyton.broker.connection import HttpRequest
 from adyton.broker.delivery import Asking, Delivery
 from adyton.broker.handshake import Handshake
+from adyton.broker.holders import Holder
 from adyton.broker.journal import Journal
+from adyton.broker.key_delivery import KeyDelivery
 from adyton.broker.keys import BrokerKeys
 from adyton.broker.page import Page
 from adyton.broker.paths import Route, route
@@ -54,6 +56,7 @@ class Handlers:
     store: Store
     handshake: Handshake
     delivery: Delivery
+    keys: KeyDelivery
     admin: Admin
     gate: Gate
     auditor: Auditor
@@ -134,6 +137,8 @@ class Front:
                     return self._attest(where.tenant, request)
                 case ("GET", "resource", *path):
                     return self._resource(where, path, request)
+                case ("POST" | "GET", "key", operation, *path):
+                    return self._key(where, operation, path, request)
         return self._administer(where, request)
 
     def _top(self, request: HttpRequest, where: Route) -> Answer:
@@ -182,22 +187,12 @@ class Front:
             return refusals.answer(error, Stage.HANDSHAKE, self._handlers.checkpoints.decision(tenant, number))
 
     async def _resource(self, where: Route, parts: list[str], request: HttpRequest) -> Answer:
-        now = self._clock()
-        delivery, tenant, headers = self._handlers.delivery, where.tenant, request.headers
-        cookie, authorization = session.value_of(headers.get(b"cookie", b"")), headers.get(b"authorization")
+        delivery, tenant = self._handlers.delivery, where.tenant
         try:
-            if len(parts) != 3:
-                raise MalformedRequest("a resource path has exactly three parts", code="resource_path_invalid")
-            path = ResourcePath(*parts)
-            try:
-                holder = delivery.holder(self._current.keys, tenant, cookie, authorization, now)
-            except SessionInvalid as error:
-                self._know(error)
-                holder = delivery.holder(self._current.keys, tenant, cookie, authorization, now)
+            path = _path(parts)
+            holder, asked = self._holder(where, request)
         except AdytonError as error:
             return refusals.answer(error, Stage.RESOURCE)
-        query = dict(parse_qsl(where.query)) if where.query else {}
-        asked = Asking(datetime.fromtimestamp(now, UTC), request.peer, query)
         try:
             return await delivery.deliver(tenant, path, holder, asked)
         except SessionInvalid as error:
@@ -205,6 +200,40 @@ class Front:
         except AdytonError as error:
             number = await delivery.refused(tenant, path, holder, error, asked)
             return refusals.answer(error, Stage.RESOURCE, self._handlers.checkpoints.decision(tenant, number))
+
+    async def _key(self, where: Route, operation: str, parts: list[str], request: HttpRequest) -> Answer:
+        used, tenant = self._handlers.keys, where.tenant
+        if (request.method == "GET") is not (operation == key_delivery.PUBLIC):
+            return refusals.NO_METHOD
+        try:
+            path = _path(parts)
+            holder, asked = self._holder(where, request)
+            given = None if request.method == "GET" else key_use.parse(operation, request.body)
+        except AdytonError as error:  # noise, as in _resource: nothing was decided
+            return refusals.answer(error, Stage.KEY)
+        try:
+            if given is None:
+                return await used.public(tenant, path, holder, asked)
+            return await used.use(tenant, path, holder, *given, asked)
+        except SessionInvalid as error:
+            return refusals.answer(error, Stage.KEY)
+        except AdytonError as error:
+            told = key_delivery.refusal(error)
+            number = await used.refused(tenant, path, holder, operation, told, asked)
+            return refusals.answer(told, Stage.KEY, self._handlers.checkpoints.decision(tenant, number))
+
+    def _holder(self, where: Route, request: HttpRequest) -> tuple[Holder, Asking]:
+        """Who asks, when and how; ``SessionInvalid`` if nobody can be made out."""
+        now, headers = self._clock(), request.headers
+        cookie, authorization = session.value_of(headers.get(b"cookie", b"")), headers.get(b"authorization")
+        holder = self._handlers.delivery.holder
+        try:
+            found = holder(self._current.keys, where.tenant, cookie, authorization, now)
+        except SessionInvalid as error:
+            self._know(error)
+            found = holder(self._current.keys, where.tenant, cookie, authorization, now)
+        query = dict(parse_qsl(where.query)) if where.query else {}
+        return found, Asking(datetime.fromtimestamp(now, UTC), request.peer, query)
 
     def _know(self, error: SessionInvalid) -> None:
         """Another worker may have turned the keys: look again once, else the error stands."""
@@ -241,3 +270,9 @@ class Front:
                 where.tenant, action, name, now, actor=asked.who, peer=request.peer
             )
         return answer
+
+
+def _path(parts: list[str]) -> ResourcePath:
+    if len(parts) != 3:
+        raise MalformedRequest("a resource path has exactly three parts", code="resource_path_invalid")
+    return ResourcePath(*parts)

@@ -32,6 +32,8 @@ _LINES = """
 kbs POST   auth                            none      -
 kbs POST   attest                          none      -
 kbs GET    resource/*/*/*                  none      -
+kbs GET    key/public/*/*/*                none      -
+kbs POST   key/*/*/*/*                     none      -
 kbs POST   resource/*/*/*                  owner     resource.set
 kbs DELETE resource/*/*/*                  owner     resource.delete
 kbs POST   attestation-policy              owner     policy.set
@@ -46,6 +48,28 @@ api GET    resources/*/*/*                 owner     -
 api PUT    resources/*/*/*                 owner     resource.set
 api PUT    resources/*/*/*/binding         owner     resource.bind
 api DELETE resources/*/*/*                 owner     resource.delete
+
+api GET    keys                            owner     -
+api GET    keys/*/*/*                      owner     -
+api PUT    keys/*/*/*                      owner     key.set
+api DELETE keys/*/*/*                      owner     key.delete
+api GET    keys/*/*/*/public               auditor   -
+api GET    keys/*/*/*/value                owner     -
+api POST   keys/*/*/*/rotate               owner     key.rotate
+api POST   keys/*/*/*/destroy              owner     key.destroy
+api POST   keys/*/*/*/versions/*/disable   owner     key.disable
+api POST   keys/*/*/*/versions/*/enable    owner     key.enable
+api POST   keys/*/*/*/versions/*/destroy   owner     key.destroy
+api POST   keys/*/*/*/use/encrypt          owner     key.encrypt
+api POST   keys/*/*/*/use/decrypt          owner     key.decrypt
+api POST   keys/*/*/*/use/rewrap           owner     key.rewrap
+api POST   keys/*/*/*/use/sign             owner     key.sign
+api POST   keys/*/*/*/use/verify           owner     key.verify
+api POST   keys/*/*/*/use/mac              owner     key.mac
+api POST   keys/*/*/*/use/wrap             owner     key.wrap
+api POST   keys/*/*/*/use/unwrap           owner     key.unwrap
+api POST   keys/*/*/*/use/datakey          owner     key.datakey
+api GET    authority                       any       -
 
 api GET    policies                        auditor   -
 api GET    policies/*/*                    auditor   -

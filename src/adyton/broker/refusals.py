@@ -33,6 +33,7 @@ class Stage(Enum):
 
     HANDSHAKE = "handshake"
     RESOURCE = "resource"
+    KEY = "key"
     ADMIN = "admin"
     OWN_API = "own API"
 
@@ -66,6 +67,7 @@ _TABLE: dict[Stage, tuple[_Row, ...]] = {
         (Conflict, 409, Variant.PLUGIN_INTERNAL_ERROR),
     ),
 }
+_TABLE[Stage.KEY] = (*_TABLE[Stage.RESOURCE][:-1], (MalformedRequest, 400, Variant.SERDE_ERROR))
 _TABLE[Stage.OWN_API] = _TABLE[Stage.ADMIN]
 _ANYWHERE: tuple[_Row, ...] = (
     (TooLarge, 413, Variant.HTTP_FAILED),
@@ -111,7 +113,7 @@ def _detail(error: AdytonError, stage: Stage) -> str:
         facts = error.as_dict()
         told = (f"{name} {facts[name]}" for name in ("field", "expected", "got", "hint") if facts[name] is not None)
         return "; ".join([error.message, *told]) + f" [{error.code}]"
-    if isinstance(error, ReleaseRefused | NotPermitted | PolicyInvalid) and stage is Stage.RESOURCE:
+    if isinstance(error, ReleaseRefused | NotPermitted | PolicyInvalid) and stage in {Stage.RESOURCE, Stage.KEY}:
         return "access is denied by the resource's binding or policy"
     if isinstance(error, EvidenceError | EndorsementError):
         return f"the evidence was refused [{error.code}]"

@@ -8,6 +8,7 @@ Three conditions, all of them, and every reason why not is collected:
 2. **Binding.** The resource names the attester by document, image, signer or policy, or says that any accepted workload
    may have it. Document and image count only if the tenant's reference values list what runs, the measurement and, where the
    TEE has them, the registers of what was booted: what says which document it runs must itself be known. No binding, no release.
+   A binding may limit the operations: a key can be used without being released.
 3. **Resource policy**, where the tenant has set one (kbs-protocol 1.12). It narrows, it never widens.
 
 Reasons are written ``code: text``; they go into the audit log, for the owner's eyes.
@@ -15,7 +16,7 @@ Reasons are written ``code: text``; they go into the audit log, for the owner's 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
@@ -25,7 +26,8 @@ from adyton.appraisal.rego_check import RESOURCE_DATA
 from adyton.broker.policies import RESOURCE_RULES, PolicyBook, TenantView
 from adyton.broker.rego import RegoEngine
 from adyton.config import Environment
-from adyton.errors import AdytonError, NotFound, OperatorError, ReleaseRefused, Unavailable
+from adyton.errors import AdytonError, Conflict, NotFound, OperatorError, ReleaseRefused, Unavailable
+from adyton.protocol import key_record, keys, rules
 from adyton.protocol.ear import Submodule, TokenClaims
 from adyton.protocol.release import Binding, WorkloadIdentity
 from adyton.protocol.resource import ResourcePath
@@ -71,10 +73,13 @@ class Releaser:
         query: Mapping[str, str] | None = None,
         *,
         generation: int | None = None,
+        operation: str = key_record.RELEASE,
+        against: Sequence[str] = (),
     ) -> Permit:
         """The permit, or ``ReleaseRefused`` with every reason. ``resource`` ``None``: there is none at ``path``.
 
-        ``generation`` is the tenant's if it was read together with the resource; else it is read here.
+        ``generation`` is the tenant's if it was read together with the resource; else it is read here. ``operation`` is
+        what is to be done with it, ``release`` or a key's operation; ``against`` are reasons that the caller has already.
 
         That it is absent (``NotFound``) is told to an attester whose status is accepted here and whom the tenant's
         resource policy, if there is one, allows the path. Anybody else is refused as for an unbound resource.
@@ -86,11 +91,17 @@ class Releaser:
             reasons.append(_CHANGED)
         if claims.expires <= now.timestamp():
             reasons.append("token_expired: the attestation result has expired")
+        reasons += against
+        if resource is not None:
+            reasons += _operation_reasons(resource, operation)
         asked = view.resource is not None or (resource is not None and resource.binding.policy is not None)
         data: dict[str, JsonValue] = {}
         if asked:
             parts: list[JsonValue] = [path.repository, path.type, path.tag]
-            data = {"plugin": "resource", "resource-path": parts, "query": dict(query or {})}
+            plugin = "resource"
+            if operation != key_record.RELEASE:  # as the path under /kbs/v0 has it (kbs-protocol 1.12)
+                plugin, parts = keys.PLUGIN, [operation, *parts]
+            data = {"plugin": plugin, "resource-path": parts, "query": dict(query or {})}
         by = ""
         if resource is not None:
             by, why_not = await self._bound(view, claims, resource.binding, data)
@@ -157,6 +168,15 @@ class Releaser:
                 reasons.append(f"workload_not_bound: the resource is not bound to sha256:{primary.host_data.hex()}")
             if known and binding.images:
                 reasons.append(f"image_not_bound: the resource is not bound to image {primary.image}")
+        if binding.rules:
+            matching = [rule for rule in binding.rules if rules.matches(rule, primary)]
+            if any(known or not rule.believes_what_runs for rule in matching):
+                return "rule", []
+            reasons.append(
+                "measurement_unknown: a rule matches, but reference values do not list what says so"
+                if matching
+                else "rule_not_matched: none of the resource's release rules matches"
+            )
         if binding.signers:
             # Workload documents carry no signatures yet, so a signer never matches: refused, not ignored.
             reasons.append("signer_absent: the attested document carries no signature")
@@ -169,7 +189,11 @@ class Releaser:
     async def _allows(self, text: str, view: TenantView, claims: TokenClaims, data: Mapping[str, JsonValue]) -> bool:
         """``data.policy.allow`` is exactly ``true``; a policy that cannot be evaluated allows nothing."""
         path, query = data["resource-path"], data["query"]
-        key = (view.data_key, repr(path), repr(sorted(query.items())) if isinstance(query, dict) else "")
+        key = (
+            view.data_key,
+            repr((data["plugin"], path)),
+            repr(sorted(query.items())) if isinstance(query, dict) else "",
+        )
         try:
             policy = self._book.accept(text, RESOURCE_DATA)
             results = await self._engine.evaluate_async(policy, RESOURCE_RULES, claims.raw, {**view.data, **data}, key)
@@ -183,6 +207,22 @@ class Releaser:
                 hint=error.hint,
             ) from error
         return results["allow"] is True
+
+
+def _operation_reasons(resource: StoredResource, operation: str) -> list[str]:
+    """Why this may not be done with it, whoever asks: by its binding's limit, or by the key's own settings."""
+    reasons = []
+    limit = resource.binding.operations
+    if limit is not None and operation not in limit:
+        reasons.append(f"operation_not_bound: the binding does not let anybody {operation}")
+    if resource.key is not None:
+        try:
+            key_record.allowed(resource.key, operation)
+        except Conflict as error:
+            reasons.append(f"{error.code}: {error.message}")
+    elif operation != key_record.RELEASE:
+        reasons.append("not_a_key: what is there is no key that can be used")
+    return reasons
 
 
 def _names(entry: str, primary: Submodule) -> bool:

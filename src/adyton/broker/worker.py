@@ -39,6 +39,8 @@ from adyton.broker.fetching import Fetching, sources
 from adyton.broker.handshake import Handshake, Verifying
 from adyton.broker.http import Current, Front, Handlers
 from adyton.broker.journal import Journal
+from adyton.broker.key_api import KeyApi
+from adyton.broker.key_delivery import KeyDelivery
 from adyton.broker.page import Page
 from adyton.broker.people import Gate
 from adyton.broker.policies import PolicyBook
@@ -99,10 +101,14 @@ class Program:
         chronicle = Chronicle(store, self._checkpoints)
         rooms: dict[str, Room] = {"platforms": chronicle, "receivers": chronicle}
         rooms[revoked_api.OWN] = rooms[revoked_api.BROKER] = RevokedApi(store)
+        key_api = KeyApi(store, book)
+        rooms.update(keys=key_api, authority=key_api)
+        delivery = Delivery(store, releaser, auditor, handshake)
         handlers = Handlers(
             store=store,
             handshake=handshake,
-            delivery=Delivery(store, releaser, auditor, handshake),
+            delivery=delivery,
+            keys=KeyDelivery(store, releaser, auditor, delivery),
             admin=Admin(store, book, settings.environment, settings.development_roots, self._checkpoints, rooms=rooms),
             gate=Gate(read_token(settings)),
             auditor=auditor,

@@ -9,22 +9,34 @@ from __future__ import annotations
 import re
 import time
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
+import msgspec
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from adyton.client.address import BrokerAddress
 from adyton.client.transport import TIMEOUT, Reply, Transport
 from adyton.crypto import jwe, jwk
-from adyton.errors import AdytonError, DecryptionFailed, NotFound, ReleaseRefused, TooMany, Unavailable
+from adyton.errors import (
+    AdytonError,
+    DecryptionFailed,
+    MalformedRequest,
+    NotFound,
+    ReleaseRefused,
+    TooMany,
+    Unavailable,
+)
 from adyton.protocol import rcar
+from adyton.protocol.keys import Operation, PublicView, TransitAnswer, TransitBody
 from adyton.protocol.resource import ResourcePath
 from adyton.rats import binding
 from adyton.rats.ports import Attester
+from adyton.wire import strict_json
 
 _DECISION = re.compile(r"\(decision ([a-z2-7]{26})\)")
 _COOKIE = "kbs-session-id"
 _BUSY_TRIES = 3
+_T = TypeVar("_T")
 
 
 class Session:
@@ -66,22 +78,59 @@ class Session:
         """The attestation result as the broker signed it; attests if that has not been done."""
         return self._token or self.attest()
 
-    def resource(self, path: ResourcePath) -> bytes:
-        """The value behind ``path``.
+    def resource(self, path: ResourcePath, version: int | None = None) -> bytes:
+        """The value behind ``path``; of a key the newest version, or the one that is asked for.
 
         ``ReleaseRefused`` if it is not for us, ``NotFound`` if we may know that it is absent, ``Unavailable`` if the
         broker does not answer or is too busy.
         """
-        fresh = self._cookie is None
-        if fresh:
-            self.attest()
-        reply = self._ask("GET", f"/kbs/v0/resource/{path}")
-        if reply.status == 401 and not fresh:
-            self.attest()
-            reply = self._ask("GET", f"/kbs/v0/resource/{path}")
+        query = "" if version is None else f"?version={version}"
+        reply = self._attested("GET", f"/kbs/v0/resource/{path}{query}")
         if reply.status != 200:
             raise self._error(reply, f"the broker did not release {path.uri}")
         return jwe.decrypt(self._key, reply.body)
+
+    def configuration(self, path: ResourcePath, version: int | None = None) -> object:
+        """A configuration value with the types that its owner wrote; errors as ``resource``."""
+        return self._decoded(self.resource(path, version), object, path)
+
+    def use(self, operation: Operation, path: ResourcePath, given: TransitBody) -> TransitAnswer:
+        """Let the broker use a key that need not leave it (``protocol.keys``).
+
+        ``ReleaseRefused`` if it is not for us, ``MalformedRequest`` if the key cannot do that with this input.
+        """
+        reply = self._attested("POST", f"/kbs/v0/key/{operation}/{path}", msgspec.json.encode(given))
+        if reply.status == 400:
+            raise MalformedRequest(f"the broker did not {operation}: {reply.detail}", code="transit_refused")
+        if reply.status != 200:
+            raise self._error(reply, f"the broker did not {operation} with {path.uri}")
+        return self._decoded(jwe.decrypt(self._key, reply.body), TransitAnswer, path)
+
+    def public(self, path: ResourcePath, version: int | None = None) -> PublicView:
+        """The public half of a key, and its certificate chain; errors as ``resource``."""
+        query = "" if version is None else f"?version={version}"
+        reply = self._attested("GET", f"/kbs/v0/key/public/{path}{query}")
+        if reply.status != 200:
+            raise self._error(reply, f"the broker did not show the public half of {path.uri}")
+        return self._decoded(jwe.decrypt(self._key, reply.body), PublicView, path)
+
+    def _attested(self, method: str, path: str, body: bytes | None = None) -> Reply:
+        """Ask with a session; a broker that no longer knows it is attested to anew, once."""
+        fresh = self._cookie is None
+        if fresh:
+            self.attest()
+        reply = self._ask(method, path, body)
+        if reply.status == 401 and not fresh:
+            self.attest()
+            reply = self._ask(method, path, body)
+        return reply
+
+    @staticmethod
+    def _decoded(text: bytes, kind: type[_T], path: ResourcePath) -> _T:
+        try:
+            return msgspec.json.decode(text, type=kind)
+        except strict_json.UNREADABLE as error:
+            raise Unavailable(f"the broker's answer about {path.uri} cannot be read", code="broker_answer") from error
 
     def _ask(self, method: str, path: str, body: bytes | None = None) -> Reply:
         for attempt in range(_BUSY_TRIES):

@@ -84,9 +84,10 @@ def issue(  # noqa: PLR0917 -- one value each
     return certificate.public_bytes(Encoding.DER)
 
 
-def ends(certificate: bytes) -> datetime:
-    """When a certificate (DER) ends to be valid."""
-    return x509.load_der_x509_certificate(certificate).not_valid_after_utc
+def validity(certificate: bytes) -> tuple[datetime, datetime]:
+    """When a certificate (DER) begins and ends to be valid."""
+    read = x509.load_der_x509_certificate(certificate)
+    return read.not_valid_before_utc, read.not_valid_after_utc
 
 
 def _builder(subject: x509.Name, issuer: x509.Name, now: datetime, until: datetime) -> x509.CertificateBuilder:

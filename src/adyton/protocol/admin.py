@@ -24,13 +24,14 @@ class ResourceBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ResourceView(msgspec.Struct, frozen=True):
-    """A resource without its value. ``size`` in bytes, ``updated`` RFC 3339."""
+    """A resource without its value. ``size`` in bytes, ``updated`` RFC 3339; ``key`` is the kind of key that it is, if it is one."""
 
     uri: str
     size: int
     version: int
     updated: str
     binding: Binding
+    key: str = ""
 
 
 class PolicyBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -55,6 +55,14 @@ class KeyVersion(msgspec.Struct, frozen=True):
     handle: str = ""
 
 
+class CertificateRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A certificate from the tenant's authority for a pair: ``names`` are DNS names, IP addresses and URIs."""
+
+    subject: str
+    names: list[str]
+    days: int = 365
+
+
 class KeyRecord(msgspec.Struct, frozen=True):
     """A key without its material. ``operations`` are allowed to whom a binding names; ``owner_operations`` to its owner."""
 
@@ -66,6 +74,7 @@ class KeyRecord(msgspec.Struct, frozen=True):
     size: int = 0
     secret: bool = True
     backend: str = ""
+    certificate: CertificateRequest | None = None
 
     @property
     def newest(self) -> KeyVersion:
@@ -83,6 +92,7 @@ def make(
     size: int = 0,
     secret: bool = True,
     backend: str = "",
+    certificate: CertificateRequest | None = None,
 ) -> KeyRecord:
     """A new key with its first version. ``operations`` ``None``: all that its kind knows, and release unless it never leaves.
 
@@ -94,7 +104,11 @@ def make(
     owners = _checked(owner_operations, known, "owner_operations")
     if first.number != 1 or first.state is not State.ENABLED:
         raise ValueError("the first version is number 1, enabled")
-    return KeyRecord(which, never_export, given, owners, (first,), size, secret, backend)
+    if never_export and not known - {"public"}:
+        raise MalformedRequest(
+            "what can neither leave nor be used is of no use", code="key_useless", field="never_export", got=which
+        )
+    return KeyRecord(which, never_export, given, owners, (first,), size, secret, backend, certificate)
 
 
 def rotate(record: KeyRecord, version: KeyVersion) -> KeyRecord:

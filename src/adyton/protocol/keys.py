@@ -9,6 +9,7 @@ from typing import Literal
 
 import msgspec
 
+from adyton.protocol.key_record import CertificateRequest
 from adyton.protocol.release import Binding
 
 Operation = Literal["encrypt", "decrypt", "rewrap", "sign", "verify", "mac", "wrap", "unwrap", "datakey"]
@@ -25,14 +26,6 @@ OPERATIONS: tuple[Operation, ...] = (
 )
 PLUGIN = "key"
 """First part of the path under ``/kbs/v0``, and ``data.plugin`` for resource policies."""
-
-
-class CertificateBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A certificate from the tenant's authority for a pair: ``names`` are DNS names, IP addresses and URIs."""
-
-    subject: str
-    names: list[str]
-    days: int = 365
 
 
 class ValueBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -55,7 +48,7 @@ class KeyBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     never_export: bool = False
     operations: list[str] | None = None
     owner_operations: list[str] = []
-    certificate: CertificateBody | None = None
+    certificate: CertificateRequest | None = None
     secret: bool = True
     backend: str = ""
 
@@ -64,7 +57,7 @@ class RotateBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A new version: made anew without ``value``. ``certificate`` as in ``KeyBody``."""
 
     value: ValueBody | None = None
-    certificate: CertificateBody | None = None
+    certificate: CertificateRequest | None = None
 
 
 class VersionView(msgspec.Struct, frozen=True):

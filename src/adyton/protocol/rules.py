@@ -56,9 +56,10 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
         return self == _EMPTY
 
     @property
-    def names_what_runs(self) -> bool:
-        """Whether the rule itself says by measurement what runs, so that no reference value has to."""
-        return bool(self.measurements)
+    def believes_what_runs(self) -> bool:
+        """Whether it takes the guest's word on what it was started with, without saying by measurement which guest."""
+        said = self.init_data or any(path.startswith("init_data") for path in self.claims)
+        return bool(said) and not self.measurements
 
 
 _EMPTY = Rule()

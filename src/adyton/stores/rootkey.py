@@ -26,12 +26,24 @@ def load_or_create(path: Path) -> tuple[bytes, bool]:
             return _load(path), True
         return _load(path), False
     except OSError as error:
-        raise ConfigError(
-            f"cannot use the root key's file: {error.strerror}",
-            code="root_key_unreadable",
-            field=str(path),
-            hint="the file must belong to the broker's user, with mode 0600",
-        ) from error
+        raise _unreadable(path, error) from error
+
+
+def load(path: Path) -> bytes:
+    """The key in ``path``, which must be there; errors as ``load_or_create``."""
+    try:
+        return _load(path)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: OSError) -> ConfigError:
+    return ConfigError(
+        f"cannot use the root key's file: {error.strerror}",
+        code="root_key_unreadable",
+        field=str(path),
+        hint="the file must belong to the broker's user, with mode 0600",
+    )
 
 
 def _create(path: Path) -> None:

@@ -26,6 +26,7 @@ from threading import Event
 import msgspec
 
 from adyton.broker import certificate
+from adyton.broker.custody import RootKeyFinder
 from adyton.broker.policies import PolicyBook
 from adyton.broker.process import harden
 from adyton.broker.rego import RegoEngine
@@ -45,12 +46,13 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Listening:
-    """What a broker says when it serves. ``pin`` is ``None`` without TLS."""
+    """What a broker says when it serves. ``pin`` is ``None`` without TLS; ``root_key_by``: who gave the root key."""
 
     url: str
     pin: str | None
     settings: Settings
     description: Path
+    root_key_by: str
 
 
 def prepare(settings: Settings, *, tls: bool) -> Settings:
@@ -99,20 +101,23 @@ def _names(settings: Settings) -> list[str]:
     return names if settings.host in _EVERYWHERE else [*names, settings.host]
 
 
-def serve(settings: Settings, announce: Callable[[Listening], None]) -> None:
+def serve(
+    settings: Settings, announce: Callable[[Listening], None], find_root_key: RootKeyFinder | None = None
+) -> None:
     """Run until SIGTERM or SIGINT. ``announce`` is called once connections are answered."""
     harden(settings.max_connections)
-    store = open_store(settings)
+    finder = find_root_key or RootKeyFinder(settings)
+    store = open_store(settings, root_key=finder)
     try:
         _check_policies(settings, store)
         listener = _listen(settings)
         with listener:
-            listening = _describe(settings, listener)
+            listening = _describe(settings, listener, finder.by)
             if settings.workers == 1:
                 program = Program(settings, store)
                 run(program, listener, lambda _: announce(listening))
             else:
-                _supervise(settings, store, listener, lambda: announce(listening))
+                _supervise(settings, store, listener, finder.root_key, lambda: announce(listening))
     finally:
         (settings.directory / DESCRIPTION).unlink(missing_ok=True)
         store.close()
@@ -149,7 +154,7 @@ def _listen(settings: Settings) -> socket.socket:
     return listener
 
 
-def _describe(settings: Settings, listener: socket.socket) -> Listening:
+def _describe(settings: Settings, listener: socket.socket, root_key_by: str) -> Listening:
     """Write ``broker.json``: how administrators on this machine reach the broker. No secret in it."""
     host, port = settings.host, listener.getsockname()[1]
     if host in _EVERYWHERE:  # that includes loopback, which is how to reach it from here
@@ -167,10 +172,12 @@ def _describe(settings: Settings, listener: socket.socket) -> Listening:
         "pid": os.getpid(),
     }
     certificate.write_private(description, (json.dumps(content, indent=1) + "\n").encode())
-    return Listening(url, pin, settings, description)
+    return Listening(url, pin, settings, description, root_key_by)
 
 
-def _supervise(settings: Settings, store: Store, listener: socket.socket, ready: Callable[[], None]) -> None:
+def _supervise(
+    settings: Settings, store: Store, listener: socket.socket, root_key: bytes, ready: Callable[[], None]
+) -> None:
     stopping = Event()
     workers: dict[int, subprocess.Popen[bytes]] = {}
     deaths: list[float] = []
@@ -184,7 +191,7 @@ def _supervise(settings: Settings, store: Store, listener: socket.socket, ready:
     handlers[signal.SIGHUP] = signal.signal(signal.SIGHUP, pass_on)
     try:
         for number in range(settings.workers):
-            workers[number] = _start(settings, store, listener, number)
+            workers[number] = _start(settings, store, listener, root_key, number)
         for worker in workers.values():
             _wait_ready(worker)
         ready()
@@ -202,7 +209,7 @@ def _supervise(settings: Settings, store: Store, listener: socket.socket, ready:
                         got=worker.returncode,
                         hint="the log above has their errors",
                     )
-                workers[number] = _start(settings, store, listener, number)
+                workers[number] = _start(settings, store, listener, root_key, number)
                 with suppress(PlatformError):  # then it has ended, and counts as dead above
                     _wait_ready(workers[number])
     finally:
@@ -211,7 +218,9 @@ def _supervise(settings: Settings, store: Store, listener: socket.socket, ready:
         _end(workers)
 
 
-def _start(settings: Settings, store: Store, listener: socket.socket, number: int) -> subprocess.Popen[bytes]:
+def _start(
+    settings: Settings, store: Store, listener: socket.socket, root_key: bytes, number: int
+) -> subprocess.Popen[bytes]:
     worker = subprocess.Popen(
         [sys.executable, "-P", "-m", "adyton.broker.worker"],
         stdin=subprocess.PIPE,
@@ -220,7 +229,7 @@ def _start(settings: Settings, store: Store, listener: socket.socket, number: in
         start_new_session=True,  # the terminal's Ctrl-C is for the first process, which tells the others
     )
     assert worker.stdin is not None  # noqa: S101 -- asked for above
-    start = Start(settings, store.instance, listener.fileno(), number)
+    start = Start(settings, store.instance, listener.fileno(), number, root_key)
     worker.stdin.write(msgspec.json.encode(start) + b"\n")
     worker.stdin.flush()
     return worker

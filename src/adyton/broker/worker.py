@@ -33,6 +33,7 @@ from adyton.broker.audit import Auditor
 from adyton.broker.checkpoints import Checkpoints
 from adyton.broker.chronicle import Chronicle
 from adyton.broker.connection import Limits, Worker
+from adyton.broker.custody import RootKeyFinder
 from adyton.broker.delivery import Delivery
 from adyton.broker.endorsements import Endorsements
 from adyton.broker.fetching import Fetching, sources
@@ -52,8 +53,8 @@ from adyton.broker.settings import Settings
 from adyton.config import Environment
 from adyton.errors import AdytonError, ConfigError
 from adyton.rats.types import TrustAnchors
-from adyton.stores import rootkey
-from adyton.stores.sqlite import FILE, Store
+from adyton.stores.sql import Database
+from adyton.stores.sqlite import Store
 
 DRAIN_SECONDS = 10.0
 MAINTENANCE_SECONDS = 5.0
@@ -62,12 +63,13 @@ _LOG = logging.getLogger(__name__)
 
 
 class Start(msgspec.Struct, frozen=True):
-    """What a parent tells a worker. ``number`` 0 is the one that turns keys."""
+    """What a parent tells a worker, over a pipe that nobody else has. ``number`` 0 is the one that turns keys."""
 
     settings: Settings
     instance: str
     descriptor: int
     number: int
+    root_key: bytes
 
 
 class Program:
@@ -225,18 +227,18 @@ def run(program: Program, listener: socket.socket, ready: Callable[[asyncio.Even
     uvloop.run(main())
 
 
-def open_store(settings: Settings, instance: str | None = None) -> Store:
-    """The store of the data directory; the first to open it becomes its broker."""
-    if (settings.directory / FILE).exists() and not settings.root_key.exists():
-        raise ConfigError(  # a new key would open nothing, and hide that the right one is missing
-            "the root key of this store is not there",
-            code="root_key_missing",
-            field=str(settings.root_key),
-            hint="restore the file from a backup, or name it: --root-key-file; without it the values cannot be had back",
-        )
-    root_key, _ = rootkey.load_or_create(settings.root_key)
+def open_store(
+    settings: Settings, instance: str | None = None, root_key: bytes | Callable[[Database], bytes] | None = None
+) -> Store:
+    """The store of the data directory; the first to open it becomes its broker.
+
+    ``root_key``: as the first process found it, or how it finds it; by default in the plain file.
+    """
     return Store.open(
-        settings.directory, root_key=root_key, now=datetime.fromtimestamp(time.time(), UTC), instance=instance
+        settings.directory,
+        root_key=root_key or RootKeyFinder(settings),
+        now=datetime.fromtimestamp(time.time(), UTC),
+        instance=instance,
     )
 
 
@@ -296,7 +298,7 @@ def main() -> None:
     logging.basicConfig(format="%(levelname)s %(name)s %(message)s")
     start = msgspec.json.decode(sys.stdin.buffer.readline(), type=Start)
     harden(start.settings.max_connections)
-    store = open_store(start.settings, start.instance)
+    store = open_store(start.settings, start.instance, start.root_key)
     try:
         program = Program(start.settings, store, number=start.number)
         listener = socket.socket(fileno=start.descriptor)

@@ -148,7 +148,9 @@ def _announce(listening: object) -> None:
     if settings.page:
         say(f"page       {listening.url}/ui")
     say(f"JWK set    {listening.url}/.well-known/jwks.json")
-    if not settings.root_key_file:
+    if listening.root_key_by != "plain":
+        say(f"root key   from slot {listening.root_key_by!r}")
+    elif not settings.root_key_file:
         _warn(f"the root key lies in a plain file, {settings.root_key}: whoever reads it reads every secret here.")
     if not settings.tls and not is_loopback(settings.host):
         _warn("no TLS on an address that others reach: the admin token and what owners send can be read on the way.")

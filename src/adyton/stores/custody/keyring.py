@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -30,15 +29,6 @@ from adyton.stores.sql import Database, Transaction
 
 _ORDER = (tpm.KIND, device.KIND, shared.KIND, passphrase.KIND)
 """A person is asked last."""
-
-
-@runtime_checkable
-class Scrubbing(Protocol):
-    """A database that can forget what it has overwritten."""
-
-    def scrub(self) -> None:
-        """Leave nothing of deleted rows in the file."""
-        ...
 
 
 @dataclass(slots=True)
@@ -217,7 +207,7 @@ def remove(database: Database, opened: Opened, name: str, plain: Path) -> None:
     with database.write() as transaction:
         _still(transaction, opened.root_key, database.where)
         slots.remove(transaction, name)
-    scrub(database)
+    database.purge()
 
 
 def rotate(
@@ -253,13 +243,13 @@ def rotate(
         _still(transaction, opened.root_key, database.where)
         _rewrap(transaction, opened.root_key, root_key, store, now)
         slots.replace_all(transaction, after)
-    scrub(database)
     if keep_plain:
         next_to(plain).replace(plain)
     else:
         plain.unlink(missing_ok=True)
         next_to(plain).unlink(missing_ok=True)
     private_file.sync(plain.parent)
+    database.purge()  # what the old root key opened is no longer in the file
     return Opened(root_key, "plain" if keep_plain else after[-1].name)
 
 
@@ -284,9 +274,3 @@ def _still(transaction: Transaction, root_key: bytes, where: str) -> None:
     found = transaction.execute("SELECT value FROM meta WHERE name='root'").fetchone()
     if found is not None and not hmac.compare_digest(bytes(found[0]), slots.root_id(root_key)):
         raise seal.wrong_root(where)
-
-
-def scrub(database: Database) -> None:
-    """What was overwritten is no longer in the file, where the database can see to that."""
-    if isinstance(database, Scrubbing):
-        database.scrub()

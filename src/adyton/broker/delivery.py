@@ -71,7 +71,7 @@ class Delivery:
         known = holders.get(opened.digest)
         if known is None:
             body = session.claims(opened, self._handshake.shelved(tenant, opened, now))
-            known = Holder.of(jwk.parse(opened.key), ear.parse(body), opened.generation)
+            known = Holder.of(self._handshake.tee_key(opened.key, opened.version), ear.parse(body), opened.generation)
             holders.put(opened.digest, known)
         return known
 

@@ -6,6 +6,8 @@ serves either. A replayed cookie and body gives at most a token for the TEE key 
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,7 +16,7 @@ from functools import lru_cache
 import msgspec
 
 from adyton import tee
-from adyton.broker import platforms, session
+from adyton.broker import platforms, secure_execution, session
 from adyton.broker.answer import Answer
 from adyton.broker.appraiser import Appraiser
 from adyton.broker.audit import Auditor
@@ -22,8 +24,10 @@ from adyton.broker.endorsements import Endorsements
 from adyton.broker.fetching import Fetching
 from adyton.broker.holders import Holder, Holders, handle_of
 from adyton.broker.keys import BrokerKeys
+from adyton.broker.secure_execution import SecureExecution
 from adyton.broker.session import Attested, Challenged
 from adyton.crypto.aead import random_bytes
+from adyton.crypto.jwk import TeeKey
 from adyton.crypto.x509 import EndorsementSet
 from adyton.errors import (
     AdytonError,
@@ -31,6 +35,7 @@ from adyton.errors import (
     DocumentInvalid,
     EndorsementError,
     FreshnessFailed,
+    MalformedRequest,
     NotPermitted,
     SessionInvalid,
     UnsupportedEvidence,
@@ -56,17 +61,23 @@ _ENCODER = msgspec.json.Encoder()
 
 @dataclass(frozen=True, slots=True)
 class Verifying:
-    """What verification needs: the roots, the endorsements, the memory of this worker."""
+    """What verification needs: the roots, the endorsements, the memory of this worker; what else the operator allows.
+
+    ``rsa1_5``: whether guests that know no other encryption may come (kbs-protocol 1.15).
+    """
 
     anchors: TrustAnchors
     endorsements: Endorsements
     remembered: tee.Remembered
     fetching: Fetching | None = None
+    secure_execution: SecureExecution | None = None
+    rsa1_5: bool = False
 
     @property
     def primaries(self) -> frozenset[str]:
         """The TEEs whose evidence may come; sample evidence only where anybody is believed."""
-        return PRIMARIES | {_SAMPLE} if ANYBODY in self.anchors.custom else PRIMARIES
+        found = PRIMARIES | {secure_execution.TEE} if self.secure_execution is not None else PRIMARIES
+        return found | {_SAMPLE} if ANYBODY in self.anchors.custom else found
 
 
 class Handshake:
@@ -111,17 +122,40 @@ class Handshake:
                 expected=sorted(self._primaries),
                 got=request.tee[:40],
             )
+        if request.version == rcar.OLDEST and not self._verifying.rsa1_5:
+            raise NotPermitted(
+                f"protocol {rcar.OLDEST} knows no encryption but RSA1_5, and that is off here",
+                code="rsa1_5_off",
+                hint="bring the guest up to date, or start the broker with --allow-rsa1-5",
+            )
         try:
-            algorithm = rcar.choose_hash(bytes(request.extra_params))
+            algorithm = rcar.choose_hash(bytes(request.extra_params), name)
         except (AdytonError, ValueError) as error:
             raise NotPermitted("no hash algorithm in common", code="hash_unsupported") from error
-        nonce = Nonce(random_bytes(32))
         expires = int(now) + self._session_seconds
-        challenged = Challenged(expires, name, b64.encode(nonce.value), algorithm, request.version)
+        nonce: Nonce | str = Nonce(random_bytes(32))
+        if name == secure_execution.TEE:
+            nonce = self._request(keys, tenant, request.version, now)
+        challenged = Challenged(expires, name, _marked(name, nonce), algorithm, request.version)
         value = session.seal(keys.cookies, tenant, challenged)
         return Answer(
             200, rcar.challenge(nonce, algorithm), cookie=session.set_cookie(value, expires, secure=self._secure)
         )
+
+    def _request(self, keys: BrokerKeys, tenant: str, version: str, now: float) -> str:
+        """What stands in the place of the nonce for Secure Execution."""
+        verifying = self._verifying
+        if verifying.secure_execution is None or version != rcar.VERSION:
+            raise UnsupportedEvidence(
+                "Secure Execution is served from protocol 0.4.0 on: before that the body does not say which request it answers",
+                code="tee_unsupported",
+                tee=secure_execution.TEE,
+                field="version",
+                expected=rcar.VERSION,
+                got=version[:20],
+            )
+        at = datetime.fromtimestamp(now, UTC)
+        return verifying.secure_execution.challenge(keys.cookies, tenant, verifying.endorsements.current, at)
 
     async def attest(
         self, keys: BrokerKeys, tenant: str, cookie: bytes | None, body: bytes, now: float, *, peer: str
@@ -132,9 +166,9 @@ class Handshake:
         opened = session.open_(keys.cookies, tenant, cookie, now)
         if isinstance(opened, Attested):
             return self._again(keys, tenant, opened, body, now)
-        request = _read(body, opened.version, opened.nonce)
+        request = self._read(body, opened.version, opened.nonce)
         at = datetime.fromtimestamp(now, UTC)
-        if request.nonce != opened.nonce:
+        if not hmac.compare_digest(_marked(opened.tee, request.nonce).encode(), opened.nonce.encode()):
             raise FreshnessFailed(
                 "the nonce is not the one of this session",
                 code="nonce_mismatch",
@@ -143,7 +177,7 @@ class Handshake:
                 spec="kbs-protocol 1.4",
             )
         document = _init_data(request)
-        verified = await self._verified(opened, request, document, at)
+        verified = await self._verified(keys, tenant, opened, request, document, at)
         result = await self._appraiser.appraise(tenant, verified, request.runtime_data_claims, document, at)
         if revoked := self._appraiser.revoked(tenant, result, at):
             _refuse_revoked(revoked, keys, request, verified, result)
@@ -180,10 +214,18 @@ class Handshake:
         self.holders.put(digest, holder)
         return Answer(200, body, cookie=session.set_cookie(value, expires, secure=self._secure))
 
-    async def _verified(
-        self, opened: Challenged, request: rcar.Attestation, document: InitData | None, now: datetime
+    async def _verified(  # noqa: PLR0917 -- whose, what, when
+        self,
+        keys: BrokerKeys,
+        tenant: str,
+        opened: Challenged,
+        request: rcar.Attestation,
+        document: InitData | None,
+        now: datetime,
     ) -> tuple[VerifiedEvidence, ...]:
         """Verify with the endorsements at hand; where they do not do, with what can be fetched, if that was asked for."""
+        if opened.tee == secure_execution.TEE:
+            return (self._answered(keys, tenant, opened, request, document, now),)
         laid_out, fetching = self._verifying.endorsements.current, self._verifying.fetching
         if fetching is None:
             return self._verify(opened, request, document, now, laid_out)
@@ -195,6 +237,32 @@ class Handshake:
             if found is None:
                 raise
         return self._verify(opened, request, document, now, found)
+
+    def _answered(  # noqa: PLR0917 -- as _verified
+        self,
+        keys: BrokerKeys,
+        tenant: str,
+        opened: Challenged,
+        request: rcar.Attestation,
+        document: InitData | None,
+        now: datetime,
+    ) -> VerifiedEvidence:
+        """Verify the answer to a request for Secure Execution, which no device and no init data can stand beside."""
+        verifying = self._verifying
+        if verifying.secure_execution is None or request.additional:
+            raise UnsupportedEvidence(
+                "no device's evidence beside Secure Execution", code="device_class", tee=opened.tee, field="additional"
+            )
+        if document is not None:
+            binding.expected_init_data(opened.tee, document.raw, document.algorithm)  # says that there is no such field
+        return verifying.secure_execution.verify(
+            request.primary,
+            keys.cookies,
+            tenant,
+            verifying.endorsements.current,
+            now,
+            binding.expected(opened.tee, request.bound, opened.algorithm),
+        )
 
     def _verify(
         self,
@@ -232,7 +300,7 @@ class Handshake:
                 code="session_outdated",
                 hint="attest again",
             )
-        request = _read(body, opened.version, "")
+        request = self._read(body, opened.version, "")
         if dict(request.key.members) != opened.key:
             raise BindingMismatch(
                 "this session was attested with another key",
@@ -241,6 +309,20 @@ class Handshake:
             )
         claims = session.claims(opened, self.shelved(tenant, opened, now))
         return Answer(200, rcar.token_body(keys.signer.sign(claims)))
+
+    def _read(self, body: bytes, version: str, nonce: str) -> rcar.Attestation:
+        if version == rcar.VERSION:
+            return rcar.parse_attestation(body)
+        return rcar.parse_older(body, version, nonce, rsa1_5=self._verifying.rsa1_5)
+
+    def tee_key(self, members: object, version: str) -> TeeKey:
+        """The key behind a session of this version; ``SessionInvalid`` if such a key is no longer taken."""
+        try:
+            return rcar.parse_key(members, version, rsa1_5=self._verifying.rsa1_5)
+        except MalformedRequest as error:
+            raise SessionInvalid(
+                "the session's key cannot be encrypted to here", code="session_key_refused", hint="attest again"
+            ) from error
 
     def shelved(self, tenant: str, opened: Attested, now: float) -> bytes | None:
         """The claims that the cookie was too small for, or ``None``."""
@@ -273,8 +355,11 @@ def _refuse_revoked(
         )
 
 
-def _read(body: bytes, version: str, nonce: str) -> rcar.Attestation:
-    return rcar.parse_attestation(body) if version == rcar.VERSION else rcar.parse_older(body, version, nonce)
+def _marked(name: str, nonce: Nonce | str) -> str:
+    """What a session remembers of its nonce: the text as it is sent, the digest of one that is a whole request."""
+    if isinstance(nonce, Nonce):
+        return b64.encode(nonce.value)
+    return hashlib.sha256(nonce.encode()).hexdigest() if name == secure_execution.TEE else nonce
 
 
 def _init_data(request: rcar.Attestation) -> InitData | None:

@@ -37,8 +37,7 @@ class Holder(msgspec.Struct, frozen=True):
 
 def handle_of(key: TeeKey) -> str:
     """What the audit log and revocations call the sessions of a TEE's key: 16 hex digits."""
-    number = key.members.get("x") or key.members["n"]
-    return hashlib.sha256(number.encode("ascii")).hexdigest()[:16]
+    return hashlib.sha256(key.number.encode("ascii")).hexdigest()[:16]
 
 
 class Holders:

@@ -3,7 +3,12 @@
 CoCo's client decodes the protected header and serialises it anew to get the additional data, so a header must be
 compact JSON with the members ``alg``, ``enc``, ``epk`` in this order, those of ``epk`` in alphabetical order, and no
 other (kbs-protocol 1.7). Content is A256GCM with a fresh 32-byte key, a 12-byte IV and a 16-byte tag. For EC: ECDH
-with an ephemeral key, Concat KDF over SHA-256 (RFC 7518 section 4.6.2) and AES key wrap (RFC 3394).
+with an ephemeral key, Concat KDF over SHA-256 (RFC 7518 section 4.6.2) and AES key wrap (RFC 3394). For ML-KEM:
+``crypto.kem``, the encapsulated key as ``ek`` in the place of ``epk``.
+
+A key whose algorithm is ``RSA1_5`` gets the form that its protocol had, before 0.2.0 (kbs-protocol 1.15): ``protected`` is
+JSON as it stands, the tag follows the ciphertext, and nothing authenticates the header. Only encryption is here, which
+has no padding to check; opening it is the old guest's, and whether that tells a stranger more than it should.
 """
 
 from __future__ import annotations
@@ -15,15 +20,18 @@ import msgspec
 from cryptography.exceptions import InvalidTag, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, keywrap
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey, MLKEM768PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from adyton.crypto.jwk import CURVES, EC_ALGORITHM, RSA_ALGORITHM, TeeKey, ec_members
+from adyton.crypto import kem
+from adyton.crypto.jwk import CURVES, EC_ALGORITHM, OLD_RSA_ALGORITHM, RSA_ALGORITHM, TeeKey, ec_members
 from adyton.errors import MalformedRequest
 from adyton.wire import b64, strict_json
 
-PrivateKey: TypeAlias = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
+PrivateKey: TypeAlias = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | MLKEM768PrivateKey
 
 _RSA_HEADER = b64.encode_url(f'{{"alg":"{RSA_ALGORITHM}","enc":"A256GCM"}}'.encode())
+_OLD_HEADER = f'{{"alg":"{OLD_RSA_ALGORITHM}","enc":"A256GCM"}}'
 _OAEP = padding.OAEP(mgf=padding.MGF1(hashes.SHA256()), algorithm=hashes.SHA256(), label=None)
 # Concat KDF, one round: counter 1 ‖ Z ‖ AlgorithmID ‖ PartyUInfo "" ‖ PartyVInfo "" ‖ SuppPubInfo 256 bits
 _ROUND = (1).to_bytes(4)
@@ -51,6 +59,7 @@ class _Header(msgspec.Struct, frozen=True):
     alg: str
     enc: str
     epk: _Epk | None = None
+    ek: str = ""
 
 
 _ENCODER = msgspec.json.Encoder()
@@ -62,7 +71,13 @@ def encrypt(key: TeeKey, plaintext: bytes) -> bytes:
     """The JSON text of a JWE that only ``key`` opens."""
     content_key = AESGCM.generate_key(256)
     if isinstance(key.public, rsa.RSAPublicKey):
+        if key.algorithm == OLD_RSA_ALGORITHM:
+            return _encrypt_old(key.public, content_key, plaintext)
         protected, wrapped = _RSA_HEADER, key.public.encrypt(content_key, _OAEP)
+    elif isinstance(key.public, MLKEM768PublicKey):
+        encapsulated, wrapped = kem.wrap(key.public, content_key)
+        header = f'{{"alg":"{kem.ALGORITHM}","enc":"A256GCM","ek":"{b64.encode_url(encapsulated)}"}}'
+        protected = b64.encode_url(header.encode())
     else:
         ephemeral = ec.generate_private_key(key.public.curve)
         epk = ec_members(ephemeral.public_key())
@@ -82,6 +97,14 @@ def encrypt(key: TeeKey, plaintext: bytes) -> bytes:
             b64.encode_url(sealed[-16:]),
         )
     )
+
+
+def _encrypt_old(public: rsa.RSAPublicKey, content_key: bytes, plaintext: bytes) -> bytes:
+    wrapped = public.encrypt(content_key, padding.PKCS1v15())
+    iv = AESGCM.generate_key(128)[:12]
+    sealed = AESGCM(content_key).encrypt(iv, plaintext, None)
+    encode = b64.encode_url
+    return _ENCODER.encode(Jwe(_OLD_HEADER, encode(wrapped), encode(iv), encode(sealed), ""))
 
 
 def decrypt(key: PrivateKey, jwe: bytes) -> bytes:
@@ -110,6 +133,10 @@ def _unwrap(key: PrivateKey, header: _Header, message: Jwe) -> bytes:
         if header.alg != RSA_ALGORITHM:
             raise ValueError
         return key.decrypt(wrapped, _OAEP)
+    if isinstance(key, MLKEM768PrivateKey):
+        if header.alg != kem.ALGORITHM:
+            raise ValueError
+        return kem.unwrap(key, b64.decode_url(header.ek), wrapped)
     epk = header.epk
     if header.alg != EC_ALGORITHM or epk is None or epk.kty != "EC" or epk.crv not in CURVES or len(wrapped) != 40:
         raise ValueError

@@ -1,28 +1,37 @@
 """The public key of a TEE, as a JSON Web Key (RFC 7517, kbs-protocol 1.6).
 
 Accepted, and nothing else: EC on P-256 or P-521 with ``ECDH-ES+A256KW``; RSA of 2048 to 8192 bits with
-``RSA-OAEP-256``. ``RSA1_5`` is refused: its padding gives whoever may ask a decryption oracle. Members that the
-protocol does not know are dropped before anything is hashed; private members are an error, since a private key that
-has been on the wire is nobody's secret.
+``RSA-OAEP-256``; ML-KEM-768 with ``ML-KEM-768+A192KW``. ``RSA1_5`` only for a caller that names it, as guests of protocol
+0.1 know nothing else: a guest that tells by its answers whether such a padding is right decrypts for whoever asks it.
+Members that the protocol does not know are dropped before anything is hashed; private members are an error, since a
+private key that has been on the wire is nobody's secret.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PublicKey
 
+from adyton.crypto import kem
 from adyton.errors import MalformedRequest
 from adyton.wire import b64
 
 CURVES: dict[str, tuple[ec.EllipticCurve, int]] = {"P-256": (ec.SECP256R1(), 32), "P-521": (ec.SECP521R1(), 66)}
 EC_ALGORITHM = "ECDH-ES+A256KW"
 RSA_ALGORITHM = "RSA-OAEP-256"
+OLD_RSA_ALGORITHM = "RSA1_5"
+MODERN = frozenset({EC_ALGORITHM, RSA_ALGORITHM, kem.ALGORITHM})
+"""What is accepted where the caller says nothing else."""
 RSA_BITS = range(2048, 8193)
 _PRIVATE = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k", "priv"})
-_MEMBERS = {"EC": ("alg", "crv", "kty", "x", "y"), "RSA": ("alg", "e", "kty", "n")}
+_MEMBERS = {"AKP": ("alg", "kty", "pub"), "EC": ("alg", "crv", "kty", "x", "y"), "RSA": ("alg", "e", "kty", "n")}
+_OLDEST = ("alg", "k-exp", "k-mod")  # of 2023, RSA only
+PublicKey: TypeAlias = ec.EllipticCurvePublicKey | rsa.RSAPublicKey | MLKEM768PublicKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,31 +39,67 @@ class TeeKey:
     """A checked public key. ``members`` are the known JWK members, all of them strings, in alphabetical order."""
 
     members: Mapping[str, str]
-    public: ec.EllipticCurvePublicKey | rsa.RSAPublicKey
+    public: PublicKey
+
+    @property
+    def algorithm(self) -> str:
+        """What ``alg`` says: how a content key travels to its holder."""
+        return self.members["alg"]
+
+    @property
+    def number(self) -> str:
+        """The member that tells this key from others of its kind, base64url."""
+        members = self.members
+        return next(members[name] for name in ("x", "n", "pub", "k-mod") if name in members)
 
 
-def parse(jwk: object) -> TeeKey:
-    """Read a decoded JSON object; ``MalformedRequest`` for every key that nothing may be encrypted to."""
+def parse(jwk: object, algorithms: frozenset[str] = MODERN, *, oldest: bool = False) -> TeeKey:
+    """Read a decoded JSON object; ``MalformedRequest`` for every key that nothing may be encrypted to.
+
+    ``algorithms``: values of ``alg`` that may come. ``oldest``: also the form of 2023, ``alg``, ``k-mod`` and ``k-exp``.
+    """
     if not isinstance(jwk, dict):
         raise _malformed("a JSON object", type(jwk).__name__)
     if private := sorted(_PRIVATE.intersection(jwk)):
         raise _malformed("public members only", private)
     kind = jwk.get("kty")
     names = _MEMBERS.get(kind) if isinstance(kind, str) else None
+    if names is None and kind is None and oldest and "k-mod" in jwk:
+        names = _OLDEST
     if names is None:
-        raise _malformed("EC or RSA", kind, "kty")
+        raise _malformed("AKP, EC or RSA", kind, "kty")
     members = {}
     for name in names:
         value = jwk.get(name)
         if not isinstance(value, str):
             raise _malformed("a string", type(value).__name__, name)
         members[name] = value
-    return TeeKey(members, _ec(members) if kind == "EC" else _rsa(members))
+    known = algorithms & _BY_KIND.get(kind, _RSA_ALGORITHMS)
+    if members["alg"] not in known:
+        raise _malformed(sorted(known), members["alg"], "alg")
+    if kind == "EC":
+        return TeeKey(members, _ec(members))
+    if kind == "AKP":
+        return TeeKey(members, _akp(members))
+    if names is _OLDEST and members["k-exp"] != "AQAB":
+        # Evidence binds both texts one after the other: a digit moved from one to the other would be another key.
+        raise _malformed("AQAB", members["k-exp"], "k-exp")
+    return TeeKey(members, _rsa(members, *(("k-mod", "k-exp") if names is _OLDEST else ("n", "e"))))
+
+
+_RSA_ALGORITHMS = frozenset({RSA_ALGORITHM, OLD_RSA_ALGORITHM})
+_BY_KIND: dict[object, frozenset[str]] = {"EC": frozenset({EC_ALGORITHM}), "AKP": frozenset({kem.ALGORITHM})}
+
+
+def _akp(members: Mapping[str, str]) -> MLKEM768PublicKey:
+    raw = _number(members, "pub", kem.PUBLIC_SIZE)
+    try:
+        return kem.load(raw)
+    except ValueError as error:
+        raise _malformed("an ML-KEM-768 key", str(error), "pub") from error
 
 
 def _ec(members: Mapping[str, str]) -> ec.EllipticCurvePublicKey:
-    if members["alg"] != EC_ALGORITHM:
-        raise _malformed(EC_ALGORITHM, members["alg"], "alg")
     if members["crv"] not in CURVES:
         raise _malformed(sorted(CURVES), members["crv"], "crv")
     curve, size = CURVES[members["crv"]]
@@ -65,21 +110,19 @@ def _ec(members: Mapping[str, str]) -> ec.EllipticCurvePublicKey:
         raise _malformed("a point on the curve", "one off it", "x") from error
 
 
-def _rsa(members: Mapping[str, str]) -> rsa.RSAPublicKey:
-    if members["alg"] != RSA_ALGORITHM:
-        raise _malformed(RSA_ALGORITHM, members["alg"], "alg")
-    if len(members["n"]) > 1400 or len(members["e"]) > 8:
-        raise _malformed(f"{RSA_BITS[0]} to {RSA_BITS[-1]} bits and an exponent below 2^32", "more", "n")
-    modulus = int.from_bytes(_number(members, "n"))
+def _rsa(members: Mapping[str, str], n: str, e: str) -> rsa.RSAPublicKey:
+    if len(members[n]) > 1400 or len(members[e]) > 8:
+        raise _malformed(f"{RSA_BITS[0]} to {RSA_BITS[-1]} bits and an exponent below 2^32", "more", n)
+    modulus = int.from_bytes(_number(members, n))
     if modulus.bit_length() not in RSA_BITS:
-        raise _malformed(f"{RSA_BITS[0]} to {RSA_BITS[-1]} bits", modulus.bit_length(), "n")
-    exponent = int.from_bytes(_number(members, "e"))
+        raise _malformed(f"{RSA_BITS[0]} to {RSA_BITS[-1]} bits", modulus.bit_length(), n)
+    exponent = int.from_bytes(_number(members, e))
     if exponent < 65537 or exponent % 2 == 0 or modulus % 2 == 0:
-        raise _malformed("an odd exponent of at least 65537 and an odd modulus", "other", "e")
+        raise _malformed("an odd exponent of at least 65537 and an odd modulus", "other", e)
     try:
         return rsa.RSAPublicNumbers(exponent, modulus).public_key()
     except (ValueError, UnsupportedAlgorithm) as error:
-        raise _malformed("an RSA key", "one that cannot be used", "n") from error
+        raise _malformed("an RSA key", "one that cannot be used", n) from error
 
 
 def _number(members: Mapping[str, str], name: str, size: int | None = None) -> bytes:
@@ -94,9 +137,11 @@ def _number(members: Mapping[str, str], name: str, size: int | None = None) -> b
     return value
 
 
-def from_public(key: ec.EllipticCurvePublicKey | rsa.RSAPublicKey) -> TeeKey:
+def from_public(key: PublicKey) -> TeeKey:
     """The same as a JWK, for whoever made the key; ``ValueError`` for a kind that ``parse`` would refuse."""
-    if isinstance(key, rsa.RSAPublicKey):
+    if isinstance(key, MLKEM768PublicKey):
+        members = {"alg": kem.ALGORITHM, "kty": "AKP", "pub": b64.encode_url(key.public_bytes_raw())}
+    elif isinstance(key, rsa.RSAPublicKey):
         numbers = key.public_numbers()
         members = {"alg": RSA_ALGORITHM, "e": _uint(numbers.e), "kty": "RSA", "n": _uint(numbers.n)}
     else:

@@ -1,4 +1,4 @@
-"""Request, challenge, attestation, response: the bodies of CoCo's KBS protocol 0.4.0 (kbs-protocol 1.3 to 1.5).
+"""Request, challenge, attestation, response: bodies of CoCo's KBS protocol, 0.1.0 to 0.4.0 (kbs-protocol 1.3 to 1.5, 1.15).
 
 Parsing only. A body that cannot be read is ``MalformedRequest``; whether its evidence is authentic is not asked here.
 Objects with two members of the same name are refused everywhere outside ``primary_evidence``, whose bytes are kept as
@@ -21,10 +21,14 @@ from adyton.rats.types import JsonValue, Nonce, ReportData
 from adyton.wire import b64, strict_json
 
 VERSION = "0.4.0"
-VERSIONS = ("0.2.0", "0.3.0", VERSION)
-"""Spoken here. What 0.3.0 and 0.2.0 say otherwise (kbs-protocol 1.15) is in ``parse_older`` and ``Attestation.bound``."""
+OLDEST = "0.1.0"
+VERSIONS = (OLDEST, "0.1.1", "0.2.0", "0.3.0", VERSION)
+"""Spoken here. What the older ones say otherwise (kbs-protocol 1.15) is in ``parse_older`` and ``Attestation.bound``."""
+BEFORE_JWE = frozenset({OLDEST, "0.1.1"})
+"""Whose guests open no real JWE: they know RSA1_5, in a form of their own (``crypto.jwe``)."""
+_BEFORE_COMPOSITE = BEFORE_JWE | {"0.2.0"}
 MAX_BODY = 2 * 1000 * 1000
-MAX_NONCE = 256
+MAX_NONCE = 32 * 1024  # characters: for Secure Execution it is a whole request
 TEES = frozenset(
     [
         "az-snp-vtpm",
@@ -96,7 +100,7 @@ class AttestationBody(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class OlderBody(msgspec.Struct, frozen=True, kw_only=True):
-    """``POST /attest`` before 0.4.0: the key at the top, no nonce, no init data. 0.2.0: evidence alone, of any shape."""
+    """``POST /attest`` before 0.4.0: the key at the top, no nonce, no init data. Before 0.3.0: evidence alone, any JSON."""
 
     tee_pubkey: dict[str, object] = msgspec.field(name="tee-pubkey")
     tee_evidence: msgspec.Raw = msgspec.field(name="tee-evidence")
@@ -121,8 +125,14 @@ class Attestation(msgspec.Struct, frozen=True):
 
     @property
     def bound(self) -> bytes:
-        """Canonical bytes that the primary evidence binds: nonce, key and, from 0.3.0 on, additional evidence (1.5)."""
-        if self.version == VERSIONS[0]:
+        """What the primary evidence binds: nonce, key and, from 0.3.0 on, additional evidence, canonical (1.5).
+
+        The key's form of 2023 came with another binding: nonce, modulus and exponent as texts, one after the other.
+        """
+        if self.version in _BEFORE_COMPOSITE:
+            members = self.key.members
+            if "k-mod" in members:
+                return (self.nonce + members["k-mod"] + members["k-exp"]).encode()
             return binding.device_object(self.nonce, self.key.members)
         return binding.primary_object(self.nonce, self.key.members, self.additional)
 
@@ -133,7 +143,7 @@ class Attestation(msgspec.Struct, frozen=True):
     @property
     def runtime_data_claims(self) -> dict[str, JsonValue]:
         """The bound object as policies and tokens show it (kbs-protocol 2.5)."""
-        if self.version == VERSIONS[0]:
+        if self.version in _BEFORE_COMPOSITE:
             return {"nonce": self.nonce, "tee-pubkey": dict(self.key.members)}
         return {
             "additional-evidence": self.additional,
@@ -148,6 +158,7 @@ _ATTESTATION = msgspec.json.Decoder(AttestationBody)
 _OLDER = msgspec.json.Decoder(OlderBody)
 _EVIDENCE = msgspec.json.Decoder(TeeEvidence)
 _TOKEN = msgspec.json.Decoder(TokenBody)
+_STRING = msgspec.json.Decoder(str)
 _ENCODER = msgspec.json.Encoder()
 
 
@@ -168,21 +179,24 @@ def _parse_request(body: bytes) -> Request:
 _short_request = lru_cache(maxsize=256)(_parse_request)
 
 
-def choose_hash(extra_params: bytes) -> str:
+def choose_hash(extra_params: bytes, tee: str = "") -> str:
     """The binding hash for a client that offers ``supported-hash-algorithms``; without an offer SHA-384 (1.3).
+
+    Secure Execution has SHA-512 where the client offers it.
 
     ``MalformedRequest`` (``hash_unsupported``) when it offers only others.
     """
-    return _short_offer(extra_params) if len(extra_params) <= _SHORT else _choose_hash(extra_params)
+    first = binding.default_hash(tee)
+    return _short_offer(extra_params, first) if len(extra_params) <= _SHORT else _choose_hash(extra_params, first)
 
 
-def _choose_hash(extra_params: bytes) -> str:
+def _choose_hash(extra_params: bytes, first: str) -> str:
     offered = strict_json.parse(extra_params, max_size=MAX_BODY)
     names = offered.get("supported-hash-algorithms") if isinstance(offered, dict) else None
     if not isinstance(names, list) or not names:
         return binding.DEFAULT_HASH
     known = {name.lower() for name in names if isinstance(name, str)}
-    for name in _HASHES:
+    for name in (first, *_HASHES):
         if name in known:
             return name
     raise MalformedRequest(
@@ -197,10 +211,13 @@ def _choose_hash(extra_params: bytes) -> str:
 _short_offer = lru_cache(maxsize=256)(_choose_hash)
 
 
-def challenge(nonce: Nonce, algorithm: str) -> bytes:
-    """The answer to ``/auth``; a hash is named only when it is not the one that clients assume."""
+def challenge(nonce: Nonce | str, algorithm: str) -> bytes:
+    """The answer to ``/auth``; a hash is named only when it is not the one that clients assume.
+
+    ``nonce`` as text: a TEE's own kind of request, which stands in its place (Secure Execution, 1.3).
+    """
     extra: JsonValue = "" if algorithm == binding.DEFAULT_HASH else {"selected-hash-algorithm": algorithm}
-    return _ENCODER.encode(Challenge(b64.encode(nonce.value), extra))
+    return _ENCODER.encode(Challenge(nonce if isinstance(nonce, str) else b64.encode(nonce.value), extra))
 
 
 def _read(body: bytes) -> tuple[AttestationBody, bytes, bool]:
@@ -238,10 +255,39 @@ def parse_attestation(body: bytes) -> Attestation:
     )
 
 
-def parse_older(body: bytes, version: str, nonce: str) -> Attestation:
-    """Read ``/attest`` of 0.3.0 or 0.2.0 (kbs-protocol 1.15). ``nonce``: the session's, since the body has none.
+def key_algorithms(version: str, *, rsa1_5: bool = False) -> frozenset[str]:
+    """What a TEE's key may be for in this version; RSA1_5 only where ``rsa1_5`` allows it and nothing else is known.
 
-    Nothing is lost by that: the evidence binds it.
+    0.1.1 knew EC keys, though CoCo's broker had no answer for them; ours is the form that came with 0.2.0.
+    """
+    if version not in BEFORE_JWE:
+        return jwk.MODERN
+    found = {jwk.OLD_RSA_ALGORITHM} if rsa1_5 else set()
+    return frozenset(found if version == OLDEST else found | {jwk.EC_ALGORITHM})
+
+
+def parse_key(members: object, version: str, *, rsa1_5: bool = False) -> TeeKey:
+    """A TEE's key as this version has it; ``MalformedRequest``, with the code ``rsa1_5_off`` where a setting is why."""
+    try:
+        return jwk.parse(members, key_algorithms(version, rsa1_5=rsa1_5), oldest=version == OLDEST)
+    except MalformedRequest as error:
+        old = isinstance(members, dict) and members.get("alg") == jwk.OLD_RSA_ALGORITHM
+        if old and version in BEFORE_JWE and not rsa1_5:
+            raise MalformedRequest(
+                "keys for RSA1_5 are not taken here",
+                code="rsa1_5_off",
+                field="tee-pubkey.alg",
+                got=jwk.OLD_RSA_ALGORITHM,
+                spec="kbs-protocol 1.15",
+                hint="bring the guest up to date, or start the broker with --allow-rsa1-5",
+            ) from error
+        raise
+
+
+def parse_older(body: bytes, version: str, nonce: str, *, rsa1_5: bool = False) -> Attestation:
+    """Read ``/attest`` of a version before 0.4.0 (kbs-protocol 1.15). ``nonce``: the session's, since the body has none.
+
+    Nothing is lost by that: the evidence binds it. ``rsa1_5``: as for ``parse_key``.
     """
     if version not in VERSIONS[:-1]:
         raise ValueError("not an older version")
@@ -249,13 +295,23 @@ def parse_older(body: bytes, version: str, nonce: str) -> Attestation:
         read = _OLDER.decode(body)
         evidence = bytes(read.tee_evidence)
         additional = ""
-        if version != VERSIONS[0]:
+        if version not in _BEFORE_COMPOSITE:
             both = _EVIDENCE.decode(evidence)
             evidence, additional = bytes(both.primary_evidence), both.additional_evidence
     except strict_json.UNREADABLE as error:
         raise _malformed(error) from error
     _unambiguous(_without(body, evidence))
-    return Attestation(nonce, jwk.parse(read.tee_pubkey), evidence, additional, None, "", version)
+    key = parse_key(read.tee_pubkey, version, rsa1_5=rsa1_5)
+    if version == OLDEST and evidence.startswith(b'"'):  # at first the evidence was its own JSON in a string
+        evidence = _text_in(evidence)
+    return Attestation(nonce, key, evidence, additional, None, "", version)
+
+
+def _text_in(evidence: bytes) -> bytes:
+    try:
+        return _STRING.decode(evidence).encode("utf-8")
+    except strict_json.UNREADABLE as error:
+        raise _malformed(error) from error
 
 
 def token_body(token: str) -> bytes:

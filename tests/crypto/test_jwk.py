@@ -33,7 +33,7 @@ def rsa_key() -> dict[str, str]:
     ("change", "field"),
     [
         ({"kty": "oct"}, "tee-pubkey.kty"),
-        ({"kty": "AKP"}, "tee-pubkey.kty"),
+        ({"kty": "AKP"}, "tee-pubkey.pub"),
         ({"kty": ["EC"]}, "tee-pubkey.kty"),
         ({"kty": None}, "tee-pubkey.kty"),
         ({"crv": "P-384"}, "tee-pubkey.crv"),

@@ -79,7 +79,7 @@ def test_auth_wrong_types(name: str, value: object) -> None:
     [
         attest(**{"runtime-data": None}),
         attest(**{"runtime-data": {"nonce": 5, "tee-pubkey": KEY}}),
-        attest(**{"runtime-data": {"nonce": "x" * 300, "tee-pubkey": KEY}}),
+        attest(**{"runtime-data": {"nonce": "x" * 40_000, "tee-pubkey": KEY}}),
         attest(**{"runtime-data": {"nonce": NONCE, "tee-pubkey": {**KEY, "y": KEY["x"]}}}),
         attest(**{"runtime-data": {"nonce": NONCE, "tee-pubkey": []}}),
         attest(**{"tee-evidence": {"primary_evidence": {}}}),

@@ -17,7 +17,8 @@ from adyton.broker import session
 from adyton.broker.answer import Answer
 from adyton.broker.audit import Auditor
 from adyton.broker.handshake import Handshake
-from adyton.broker.holders import Holder
+from adyton.broker.holders import FOREIGN, Holder
+from adyton.broker.issuers import Issuers
 from adyton.broker.keys import BrokerKeys
 from adyton.broker.release import Releaser
 from adyton.broker.session import Attested
@@ -42,11 +43,19 @@ class Asking(msgspec.Struct, frozen=True):
 class Delivery:
     """``GET resource`` of one worker."""
 
-    def __init__(self, store: Store, releaser: Releaser, auditor: Auditor, handshake: Handshake) -> None:
+    def __init__(
+        self,
+        store: Store,
+        releaser: Releaser,
+        auditor: Auditor,
+        handshake: Handshake,
+        issuers: Issuers | None = None,
+    ) -> None:
         self._store = store
         self._releaser = releaser
         self._auditor = auditor
         self._handshake = handshake
+        self._issuers = issuers or Issuers()
 
     def holder(
         self, keys: BrokerKeys, tenant: str, cookie: bytes | None, authorization: bytes | None, now: float
@@ -79,14 +88,27 @@ class Delivery:
         scheme, _, token = authorization.partition(b" ")
         if scheme.lower() != b"bearer":
             raise SessionInvalid("the Authorization header is not a bearer token", code="token_invalid")
-        claims = ear.read(jwt.verify(token.strip().decode("latin-1"), keys.verifiers, now=now))
+        text = token.strip().decode("latin-1")
+        if self._issuers.trusted and jwt.unverified_kid(text) not in keys.verifiers:
+            return self._foreign(tenant, text, now)
+        claims = ear.read(jwt.verify(text, keys.verifiers, now=now))
         own = claims.raw.get("adyton")
         if not isinstance(own, dict) or own.get("tenant") != tenant or not isinstance(own.get("generation"), int):
             raise SessionInvalid("the token is of another tenant", code="token_invalid")
         try:
-            return Holder.of(jwk.parse(claims.tee_public_key), claims, cast("int", own["generation"]))
+            key = jwk.parse(claims.tee_public_key, self._handshake.token_algorithms, oldest=True)
+            return Holder.of(key, claims, cast("int", own["generation"]))
         except MalformedRequest as error:
             raise SessionInvalid("the token's key cannot be used", code="token_invalid") from error
+
+    def _foreign(self, tenant: str, token: str, now: float) -> Holder:
+        """Who holds a token of another's (passport): appraised over there, so nothing here was when it was made."""
+        claims = self._issuers.verify(tenant, token, now)
+        try:
+            key = jwk.parse(claims.tee_public_key)
+        except MalformedRequest as error:
+            raise SessionInvalid("the token's key cannot be used", code="token_invalid") from error
+        return Holder.of(key, claims, FOREIGN)
 
     async def deliver(self, tenant: str, path: ResourcePath, holder: Holder, asked: Asking) -> Answer:
         """The encrypted value, once its audit row is on the disk; or the refusal, as an error."""
@@ -123,7 +145,7 @@ class Delivery:
     def current(self, tenant: str, path: ResourcePath, holder: Holder) -> tuple[int, StoredResource | None]:
         """The tenant's generation and what is at ``path``; ``SessionInvalid`` if ``holder`` attested under another one."""
         generation, stored = self._store.resources.with_generation(tenant, path)
-        if generation != holder.generation:
+        if holder.generation not in {generation, FOREIGN}:
             raise SessionInvalid(
                 "policies, reference values or requirements changed since this attestation",
                 code="session_outdated",

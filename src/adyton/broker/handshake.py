@@ -26,6 +26,7 @@ from adyton.broker.holders import Holder, Holders, handle_of
 from adyton.broker.keys import BrokerKeys
 from adyton.broker.secure_execution import SecureExecution
 from adyton.broker.session import Attested, Challenged
+from adyton.crypto import jwk
 from adyton.crypto.aead import random_bytes
 from adyton.crypto.jwk import TeeKey
 from adyton.crypto.x509 import EndorsementSet
@@ -323,6 +324,16 @@ class Handshake:
             raise SessionInvalid(
                 "the session's key cannot be encrypted to here", code="session_key_refused", hint="attest again"
             ) from error
+
+    @property
+    def serves_oldest(self) -> bool:
+        """Whether guests of protocol 0.1.0 may come."""
+        return self._verifying.rsa1_5
+
+    @property
+    def token_algorithms(self) -> frozenset[str]:
+        """What the key in a token of this broker may be for."""
+        return jwk.MODERN | {jwk.OLD_RSA_ALGORITHM} if self._verifying.rsa1_5 else jwk.MODERN
 
     def shelved(self, tenant: str, opened: Attested, now: float) -> bytes | None:
         """The claims that the cookie was too small for, or ``None``."""

@@ -16,6 +16,8 @@ from adyton.crypto.jwk import TeeKey
 from adyton.protocol.ear import TokenClaims
 
 MAX_KNOWN = 2048
+FOREIGN = -1
+"""The generation of a holder whose evidence was appraised elsewhere: no change here makes that old."""
 
 
 class Holder(msgspec.Struct, frozen=True):

@@ -189,6 +189,8 @@ class Front:
     async def _resource(self, where: Route, parts: list[str], request: HttpRequest) -> Answer:
         delivery, tenant = self._handlers.delivery, where.tenant
         try:
+            if len(parts) == 2 and self._handlers.handshake.serves_oldest:
+                parts = ["default", *parts]  # protocol 0.1.0 may leave the repository out
             path = _path(parts)
             holder, asked = self._holder(where, request)
         except AdytonError as error:

@@ -26,6 +26,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ``keep_broken_policies``: start although a tenant's policy no longer compiles; that tenant then gets nothing.
     ``page``: serve the web page at ``/ui``; without, only the API that it uses.
     ``tenant_hosts`` maps a configured host name to its tenant; everything else goes by the URL's path.
+    ``allow_rsa1_5``: serve guests of protocol 0.1, which know no other encryption. ``trusted_token_issuers``: TOML files
+    that say whose tokens a tenant believes (``broker.issuers``). ``se_*``: host key documents, the image's header and
+    the root's fingerprints for IBM Secure Execution (``broker.secure_execution``).
     Seconds and bytes throughout; ``max_in_flight`` and ``max_connections`` count per worker.
     """
 
@@ -47,6 +50,11 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     fetch_from: list[str] = []
     keep_broken_policies: bool = False
     page: bool = True
+    allow_rsa1_5: bool = False
+    trusted_token_issuers: list[str] = []
+    se_host_key_documents: list[str] = []
+    se_image_header: str = ""
+    se_roots: list[str] = []
     workers: int = 1
     session_seconds: int = 300
     token_seconds: int = 300
@@ -125,6 +133,11 @@ def check(settings: Settings) -> Settings:
         )
     if (settings.fetch_endorsements or settings.fetch_from) and not settings.collateral_cache:
         raise _wrong("collateral-cache", "a directory, where endorsements are fetched", "none")
+    if bool(settings.se_host_key_documents) != bool(settings.se_image_header):
+        raise _wrong("se-image-header", "host key documents and the header of one image", "one of them")
+    for fingerprint in settings.se_roots:
+        if not _FINGERPRINT.match(fingerprint):
+            raise _wrong("se-root", "64 hex digits: SHA-256 of the root key's SPKI", fingerprint[:80])
     if not 1 <= settings.workers <= 256:
         raise _wrong("workers", "1 to 256", settings.workers)
     if not 0 <= settings.port < 65536:

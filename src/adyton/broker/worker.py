@@ -25,7 +25,7 @@ import msgspec
 import uvloop
 
 from adyton import tee
-from adyton.broker import keys, refusals, revoked_api
+from adyton.broker import issuers, keys, refusals, revoked_api, secure_execution
 from adyton.broker.admin import Admin
 from adyton.broker.appraiser import Appraiser
 from adyton.broker.asked import Room
@@ -90,7 +90,14 @@ class Program:
         self._checkpoints = Checkpoints(store)
         releaser = Releaser(book, self._engine, environment=environment, development_roots=roots)
         self._fetching = _fetching(settings)
-        verifying = Verifying(anchors, self._endorsements, tee.Remembered(), self._fetching)
+        remembered = tee.Remembered()
+        secure = secure_execution.load(
+            settings.se_host_key_documents, settings.se_image_header, settings.se_roots, anchors.custom, remembered
+        )
+        self._issuers = issuers.load(settings.trusted_token_issuers, time.time())
+        verifying = Verifying(
+            anchors, self._endorsements, remembered, self._fetching, secure, rsa1_5=settings.allow_rsa1_5
+        )
         handshake = Handshake(
             store,
             Appraiser(book, self._engine),
@@ -105,7 +112,7 @@ class Program:
         rooms[revoked_api.OWN] = rooms[revoked_api.BROKER] = RevokedApi(store)
         key_api = KeyApi(store, book)
         rooms.update(keys=key_api, authority=key_api)
-        delivery = Delivery(store, releaser, auditor, handshake)
+        delivery = Delivery(store, releaser, auditor, handshake, self._issuers)
         handlers = Handlers(
             store=store,
             handshake=handshake,
@@ -180,6 +187,8 @@ class Program:
             await asyncio.sleep(MAINTENANCE_SECONDS)
             try:
                 self._endorsements.refresh()
+                if self._issuers.trusted:
+                    await asyncio.to_thread(self._issuers.refresh, time.time())
                 if self._number == 0:
                     keys.rotate(self._store.secrets, time.time())
                     self._store.claims.forget_expired(datetime.fromtimestamp(time.time(), UTC))

@@ -64,6 +64,29 @@ def broker() -> None:
     help="Ask this source instead (as --from of adyton collateral). Repeatable.",
 )
 @click.option("--page/--no-page", default=True, show_default=True, help="The web page at /ui.")
+@click.option(
+    "--trusted-token-issuer",
+    multiple=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Believe tokens of another attestation service: a TOML file that says whose, for which tenant.",
+)
+@click.option(
+    "--se-host-key-document",
+    multiple=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A machine that IBM Secure Execution guests may run on. Repeatable.",
+)
+@click.option(
+    "--se-image-header",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="The Secure Execution image, or its header, that may attest.",
+)
+@click.option("--se-root", multiple=True, metavar="FINGERPRINT", help="The root of IBM's host key documents.")
+@click.option(
+    "--allow-rsa1-5",
+    is_flag=True,
+    help="Serve guests of protocol 0.1, which know no encryption but RSA1_5: a padding that leaks where a guest errs.",
+)
 @click.option("--workers", type=int, default=1, show_default=True, help="Worker processes.")
 @click.option("--tenant-host", multiple=True, metavar="HOST=TENANT", help="A host name that is a tenant's.")
 @click.option("--root-key-file", type=click.Path(dir_okay=False, path_type=Path), help="32 bytes that seal the data.")
@@ -106,6 +129,11 @@ def serve(data: Path | None, listen: str, tls: bool | None, **options: Any) -> N
         page=options["page"],
         root_key_file=_absolute(options["root_key_file"]),
         keep_broken_policies=options["keep_broken_policies"],
+        allow_rsa1_5=options["allow_rsa1_5"],
+        trusted_token_issuers=[_absolute(path) for path in options["trusted_token_issuer"]],
+        se_host_key_documents=[_absolute(path) for path in options["se_host_key_document"]],
+        se_image_header=_absolute(options["se_image_header"]),
+        se_roots=[root.lower().removeprefix("sha256:") for root in options["se_root"]],
         workers=options["workers"],
         session_seconds=options["session_seconds"],
         token_seconds=options["token_seconds"],

@@ -112,3 +112,95 @@ def _verified(token: str, keys: Mapping[str, ec.EllipticCurvePublicKey]) -> dict
     pair = encode_dss_signature(int.from_bytes(raw[:32]), int.from_bytes(raw[32:]))
     keys[header.kid].verify(pair, signed.encode("ascii"), _ES256)
     return _PAYLOAD.decode(b64.decode_url(payload))
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyingKeys:
+    """Keys that somebody else signs with: by ``kid`` where they have one, and the others."""
+
+    by_kid: Mapping[str, ec.EllipticCurvePublicKey]
+    nameless: tuple[ec.EllipticCurvePublicKey, ...]
+
+
+class _Jwk(msgspec.Struct, frozen=True):
+    kty: str
+    crv: str = ""
+    x: str = ""
+    y: str = ""
+    alg: str = "ES256"
+    kid: str = ""
+    use: str = "sig"
+
+
+class _JwkSet(msgspec.Struct, frozen=True):
+    keys: list[_Jwk]
+
+
+class _Issued(msgspec.Struct, frozen=True):
+    iss: str = ""
+
+
+_JWKS = msgspec.json.Decoder(_JwkSet)
+_ISSUED = msgspec.json.Decoder(_Issued)
+MAX_KEYS = 32
+
+
+def verifying_keys(jwk_set: bytes) -> VerifyingKeys:
+    """The ES256 keys of a JWK set; ``SessionInvalid`` ``jwks_malformed`` if it cannot be read or has none."""
+    try:
+        strict_json.parse(jwk_set, max_size=MAX_TOKEN)
+        found = [one for one in _JWKS.decode(jwk_set).keys if (one.kty, one.crv, one.alg) == ("EC", "P-256", "ES256")]
+        signing = [(one.kid, _point(one)) for one in found if one.use == "sig"]
+        if not 0 < len(signing) <= MAX_KEYS:
+            raise ValueError("no key, or too many")
+    except strict_json.UNREADABLE as error:
+        raise SessionInvalid(
+            "not a JWK set with ES256 keys", code="jwks_malformed", expected=f"1 to {MAX_KEYS} keys on P-256"
+        ) from error
+    return VerifyingKeys({kid: key for kid, key in signing if kid}, tuple(key for kid, key in signing if not kid))
+
+
+def _point(one: _Jwk) -> ec.EllipticCurvePublicKey:
+    x, y = b64.decode_url(one.x), b64.decode_url(one.y)
+    if len(x) != 32 or len(y) != 32:
+        raise ValueError("coordinates have 32 bytes")
+    return ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), b"\x04" + x + y)
+
+
+def unverified_kid(token: str) -> str:
+    """Which key a token names; an empty text if it names none or cannot be read. Proves nothing."""
+    try:
+        return _HEADER.decode(b64.decode_url(token.partition(".")[0])).kid
+    except strict_json.UNREADABLE:
+        return ""
+
+
+def unverified_issuer(token: str) -> str:
+    """What a token says of its issuer, to look up whose keys to ask. Proves nothing. ``SessionInvalid`` if unreadable."""
+    try:
+        if len(token) > MAX_TOKEN:
+            raise ValueError("too long")
+        _, payload, _ = token.split(".")
+        return _ISSUED.decode(b64.decode_url(payload)).iss
+    except strict_json.UNREADABLE as error:
+        raise SessionInvalid("not a token", code="token_invalid") from error
+
+
+def verify_any(token: str, keys: VerifyingKeys, *, now: float) -> dict[str, object]:
+    """As ``verify``, for tokens of others: one without ``kid`` (CoCo's) may be of any key that has none."""
+    try:
+        header = _HEADER.decode(b64.decode_url(token.partition(".")[0]))
+    except strict_json.UNREADABLE as error:
+        raise SessionInvalid("not a token", code="token_invalid") from error
+    if header.kid in keys.by_kid:
+        return verify(token, keys.by_kid, now=now)
+    failure = SessionInvalid("the token is signed by none of the issuer's keys", code="token_invalid")
+    candidates = keys.nameless if header.kid else (*keys.nameless, *keys.by_kid.values())
+    for key in candidates:
+        try:
+            return verify(token, {header.kid: key}, now=now)
+        except SessionInvalid as error:
+            if error.code != "token_invalid":
+                raise
+            failure = error
+    raise failure

@@ -18,6 +18,7 @@ from tests.broker import rig
 from tests.broker.conftest import KEY
 
 from adyton.broker import issuers
+from adyton.client.revocation import Revoking
 from adyton.crypto import jwe
 from adyton.crypto.jwt import Signer, jwks, verify_any, verifying_keys
 from adyton.devtee.root import DevelopmentRoot
@@ -80,6 +81,16 @@ def test_a_token_opens_what_it_should(world: World) -> None:
     assert jwe.decrypt(world.key, read) == rig.SECRET
     with world.relying.admin() as admin:
         admin.set_reference("snp_smt_enabled", [True])  # a change here does not age a decision made elsewhere
+    assert world.ask(world.token)[0] == 200
+
+
+def test_what_is_revoked_here_gets_nothing_by_a_token_from_elsewhere(world: World) -> None:
+    chip = world.claims["submods"]["cpu0"]["ear.veraison.annotated-evidence"]["snp"]["chip_id"]
+    with world.relying.admin() as admin:
+        revocations = Revoking(admin)
+        revocations.revoke("chip", [chip], "stolen")
+        assert world.ask(world.token)[0] == 401
+        revocations.lift("chip", chip, "found")
     assert world.ask(world.token)[0] == 200
 
 

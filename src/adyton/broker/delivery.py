@@ -27,6 +27,7 @@ from adyton.errors import AdytonError, Conflict, MalformedRequest, NotFound, Rel
 from adyton.protocol import ear, key_record
 from adyton.protocol.key_record import KeyRecord, KeyVersion
 from adyton.protocol.resource import ResourcePath
+from adyton.protocol.revoked import names_of_token
 from adyton.rats.result import Mismatch
 from adyton.stores.resources import StoredResource
 from adyton.stores.sqlite import Store
@@ -108,7 +109,12 @@ class Delivery:
             key = jwk.parse(claims.tee_public_key)
         except MalformedRequest as error:
             raise SessionInvalid("the token's key cannot be used", code="token_invalid") from error
-        return Holder.of(key, claims, FOREIGN)
+        holder = Holder.of(key, claims, FOREIGN)
+        # No generation of ours ends such a token, so what was revoked is asked each time.
+        names = names_of_token(claims, jwt.payload_of(token), holder.handle, jwt.unverified_kid(token))
+        if self._store.revoked.current(tenant).first(names) is not None:
+            raise SessionInvalid("what this token speaks of was revoked", code="token_revoked")
+        return holder
 
     async def deliver(self, tenant: str, path: ResourcePath, holder: Holder, asked: Asking) -> Answer:
         """The encrypted value, once its audit row is on the disk; or the refusal, as an error."""

@@ -155,7 +155,7 @@ def _sealed(sealed: bytes) -> SealedShare:
         raise DocumentInvalid("this is no sealed share", code="share_malformed", field="share") from error
 
 
-def fingerprint(key: ec.EllipticCurvePublicKey | rsa.RSAPublicKey) -> str:
+def fingerprint(key: jwk.PublicKey) -> str:
     """SHA-256 of a key's SubjectPublicKeyInfo, in hex."""
     return hashlib.sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).hexdigest()
 

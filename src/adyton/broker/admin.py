@@ -13,7 +13,7 @@ from typing import cast
 from urllib.parse import unquote
 
 from adyton import __version__
-from adyton.broker import refusals
+from adyton.broker import openapi, refusals
 from adyton.broker.answer import Answer
 from adyton.broker.api_bodies import answer as _json
 from adyton.broker.api_bodies import read as _read
@@ -70,6 +70,8 @@ class Admin:
             case ("GET", "about"):
                 generation = self.store.generation(tenant)
                 return _json(About(__version__, self._environment, tenant, generation, self._development_roots))
+            case ("GET", "openapi.json"):
+                return Answer(200, openapi.document())
             case ("GET", "resources"):
                 return _json([_resource(info) for info in self.store.resources.list(tenant)])
             case (_, "resources", *path) if len(path) in {3, 4}:

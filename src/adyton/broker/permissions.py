@@ -43,6 +43,7 @@ kbs POST   reference-value                 owner     reference.set
 kbs GET    reference-value/*/**            auditor   -
 
 api GET    about                           any       -
+api GET    openapi.json                    any       -
 api GET    resources                       owner     -
 api GET    resources/*/*/*                 owner     -
 api PUT    resources/*/*/*                 owner     resource.set

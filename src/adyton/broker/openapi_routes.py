@@ -1,0 +1,103 @@
+"""What each route of the administrative API takes and gives, for its OpenAPI document.
+
+By method and path as they stand in ``permissions``; ``parameters`` name the path's stars.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from adyton.protocol.admin import (
+    About,
+    Decision,
+    Explanation,
+    KeptCheckpoint,
+    LogEdge,
+    LogHead,
+    LogKeyView,
+    LogReport,
+    PolicyBody,
+    PolicyView,
+    ReferenceBody,
+    ReferenceView,
+    ResourceBody,
+    ResourceView,
+)
+from adyton.protocol.audit_proof import ConsistencyProof, InclusionProof
+from adyton.protocol.providers import ProviderSettings, ProviderView, PublicationView, PublishBody, RevocationBody
+from adyton.protocol.release import Binding
+from adyton.protocol.revoked import Entry, LiftBody, RevokeBody
+from adyton.protocol.seen import Platforms, Receivers
+
+_NUMBER = {"type": "integer", "minimum": 0, "maximum": 2**53 - 1}
+_TIME = {"type": "string", "format": "date-time"}
+_URI = ("repository", "type", "tag")
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """One route. ``answer`` ``None`` is 204; ``content`` is of what is no JSON."""
+
+    summary: str
+    parameters: tuple[str, ...] = ()
+    body: Any = None
+    answer: Any = None
+    query: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    content: str = "application/json"
+    gives: str = "as asked"
+
+
+ROUTES: Mapping[str, Given] = {
+    "GET about": Given("What this broker is", answer=About),
+    "GET resources": Given("All resources, without their values", answer=list[ResourceView]),
+    "GET resources/*/*/*": Given("One resource, without its value", _URI, answer=ResourceView),
+    "PUT resources/*/*/*": Given("Register or replace a resource", _URI, ResourceBody, ResourceView),
+    "PUT resources/*/*/*/binding": Given("Who may have it, without its value", _URI, Binding, ResourceView),
+    "DELETE resources/*/*/*": Given("Forget a resource", _URI),
+    "GET policies": Given("The policies that are set, without their texts", answer=list[PolicyView]),
+    "GET policies/*/*": Given("A policy with its text", ("kind", "id"), answer=PolicyView),
+    "PUT policies/*/*": Given("Set a policy", ("kind", "id"), PolicyBody, PolicyView),
+    "DELETE policies/*/*": Given("Withdraw a policy", ("kind", "id")),
+    "GET references": Given("All reference values with their provenance", answer=list[ReferenceView]),
+    "GET references/*": Given("One reference value", ("name",), answer=ReferenceView),
+    "PUT references/*": Given("Set a reference value by hand", ("name",), ReferenceBody, ReferenceView),
+    "DELETE references/*": Given("Withdraw a reference value", ("name",)),
+    "POST publications": Given("Publish what a provider signed", body=PublishBody, answer=PublicationView),
+    "POST revocations": Given("Revoke reference values", body=RevocationBody, answer=list[ReferenceView]),
+    "GET providers": Given("All providers of reference values", answer=list[ProviderView]),
+    "GET providers/*": Given("One provider", ("name",), answer=ProviderView),
+    "PUT providers/*": Given("Set a provider", ("name",), ProviderSettings, ProviderView),
+    "DELETE providers/*": Given("Forget a provider", ("name",), answer=dict[str, Any]),
+    "GET revoked": Given("What is revoked for this tenant", answer=list[Entry]),
+    "POST revoked": Given("Revoke what runs", body=RevokeBody, answer=list[Entry]),
+    "POST revoked/lift": Given("Take a revocation back", body=LiftBody),
+    "GET broker-revoked": Given("What is revoked for every tenant", answer=list[Entry]),
+    "POST broker-revoked": Given("Revoke what runs, for every tenant", body=RevokeBody, answer=list[Entry]),
+    "POST broker-revoked/lift": Given("Take such a revocation back", body=LiftBody),
+    "GET audit": Given(
+        "Decisions, the newest or those after a row",
+        answer=list[Decision],
+        query={"since": _TIME, "limit": _NUMBER, "after": _NUMBER},
+    ),
+    "GET audit/head": Given("Length and root of the log", answer=LogHead),
+    "GET audit/rows": Given(
+        "Rows, byte for byte", query={"after": _NUMBER, "limit": _NUMBER}, content="application/x-ndjson"
+    ),
+    "GET audit/key": Given("The key that signs this log's checkpoints", answer=LogKeyView),
+    "GET audit/checkpoint": Given("A signed checkpoint of now", content="text/plain; charset=utf-8"),
+    "GET audit/checkpoints": Given("Those signed so far", answer=list[KeptCheckpoint], query={"after": _NUMBER}),
+    "GET audit/verify": Given("What the broker finds when it recomputes its log", answer=LogReport),
+    "GET audit/frontier": Given("The right edge of the log's tree", answer=LogEdge, query={"size": _NUMBER}),
+    "GET audit/inclusion/*": Given(
+        "A proof that a row is in it", ("row",), answer=InclusionProof, query={"size": _NUMBER}
+    ),
+    "GET audit/consistency": Given(
+        "A proof that it continues an older log", answer=ConsistencyProof, query={"old": _NUMBER, "size": _NUMBER}
+    ),
+    "GET audit/decisions/*": Given("A decision, explained", ("id",), answer=Explanation),
+    "GET platforms": Given("Machines that attested", answer=Platforms),
+    "GET receivers": Given("Who asked for resources", answer=Receivers, query={"resource": {"type": "string"}}),
+    "GET openapi.json": Given("This document", answer=dict[str, Any]),
+}

@@ -69,7 +69,9 @@ class Admin:
         match (asked.method, *parts):
             case ("GET", "about"):
                 generation = self.store.generation(tenant)
-                return _json(About(__version__, self._environment, tenant, generation, self._development_roots))
+                found = self.store.registry.find(tenant)
+                environment = (found.settings.environment if found else "") or self._environment
+                return _json(About(__version__, environment, tenant, generation, self._development_roots))
             case ("GET", "openapi.json"):
                 return Answer(200, openapi.document())
             case ("GET", "resources"):

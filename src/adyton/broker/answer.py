@@ -14,6 +14,7 @@ JSON = b"application/json"
 _REASONS = {
     200: b"OK",
     201: b"Created",
+    202: b"Accepted",
     204: b"No Content",
     400: b"Bad Request",
     401: b"Unauthorized",

@@ -7,20 +7,20 @@ from datetime import datetime
 from typing import Protocol
 
 from adyton.broker.answer import Answer
-from adyton.broker.people import ROOT, Principal
+from adyton.broker.people import NOBODY, Principal
 from adyton.errors import DocumentInvalid
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One request that has passed the gate: who owns what it speaks of, what it says, and who says it (for the record)."""
+    """A request of the administration: who owns what it speaks of, what it says, and who says it (for the record)."""
 
     method: str
     tenant: str
     body: bytes
     now: datetime
     query: str = ""
-    principal: Principal = ROOT
+    principal: Principal = NOBODY
     peer: str = ""
 
     @property

@@ -13,13 +13,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from urllib.parse import parse_qsl
 
-from adyton.broker import key_delivery, key_use, permissions, refusals, session
-from adyton.broker.admin import Admin
+from adyton.broker import key_delivery, key_use, refusals, session
+from adyton.broker.administration import Administration
 from adyton.broker.answer import Answer
 from adyton.broker.asked import Asked
 from adyton.broker.audit import Auditor
 from adyton.broker.checkpoints import Checkpoints
-from adyton.broker.coco_admin import CocoAdmin
 from adyton.broker.connection import HttpRequest
 from adyton.broker.delivery import Asking, Delivery
 from adyton.broker.handshake import Handshake
@@ -29,7 +28,7 @@ from adyton.broker.key_delivery import KeyDelivery
 from adyton.broker.keys import BrokerKeys
 from adyton.broker.page import Page
 from adyton.broker.paths import Route, route
-from adyton.broker.people import Gate
+from adyton.broker.people import NOBODY
 from adyton.broker.refusals import Stage
 from adyton.broker.revoked_api import PublishedLists
 from adyton.errors import AdytonError, MalformedRequest, SessionInvalid, Unavailable
@@ -57,8 +56,7 @@ class Handlers:
     handshake: Handshake
     delivery: Delivery
     keys: KeyDelivery
-    admin: Admin
-    gate: Gate
+    administration: Administration
     auditor: Auditor
     checkpoints: Checkpoints
 
@@ -85,7 +83,6 @@ class Front:
         self._tenant_hosts = tenant_hosts
         self._max_in_flight = max_in_flight
         self._journal = journal
-        self._coco = CocoAdmin(handlers.admin)
         self._page = page
         self._lists = PublishedLists(handlers.store)
         self._in_flight = 0
@@ -182,6 +179,8 @@ class Front:
         except (MalformedRequest, SessionInvalid) as error:  # noise of strangers, not a decision
             return refusals.answer(error, Stage.HANDSHAKE)
         except AdytonError as error:
+            if error.code == "tenant_absent":  # a log for every name that somebody makes up would fill the disk
+                return refusals.answer(error, Stage.HANDSHAKE)
             at = datetime.fromtimestamp(now, UTC)
             number = await self._handlers.auditor.attest_refused(tenant, error.tee or "", error, at, peer=peer)
             return refusals.answer(error, Stage.HANDSHAKE, self._handlers.checkpoints.decision(tenant, number))
@@ -200,6 +199,8 @@ class Front:
         except SessionInvalid as error:
             return refusals.answer(error, Stage.RESOURCE)
         except AdytonError as error:
+            if error.code == "tenant_absent":
+                return refusals.answer(error, Stage.RESOURCE)
             number = await delivery.refused(tenant, path, holder, error, asked)
             return refusals.answer(error, Stage.RESOURCE, self._handlers.checkpoints.decision(tenant, number))
 
@@ -247,31 +248,19 @@ class Front:
             raise error
 
     async def _administer(self, where: Route, request: HttpRequest) -> Answer:
-        ours = where.area == "api"
-        stage = Stage.OWN_API if ours else Stage.ADMIN
-        line = permissions.line(where.area, request.method, where.parts)
-        if line is None and not ours:
-            return refusals.NO_PLUGIN
         now = datetime.fromtimestamp(self._clock(), UTC)
-        try:
-            who = self._handlers.gate.check(request.headers.get(b"authorization"), where.tenant, now)
-            if line is None:
-                return refusals.NO_METHOD if permissions.known("api", where.parts) else refusals.NO_PATH
-            permissions.check(line, who, where.tenant, "")
-        except AdytonError as error:
-            return refusals.answer(error, stage)
-        asked = Asked(request.method, where.tenant, request.body, now, where.query, who, request.peer)
-        handler = self._handlers.admin if ours else self._coco
-        try:
-            # In a thread: checking a long audit log or compiling a policy must not hold up everybody else.
-            answer = await asyncio.to_thread(handler.handle, asked, where.parts)
-        except AdytonError as error:
-            return refusals.answer(error, stage)
-        for action, name in answer.changes:
-            await self._handlers.auditor.administered(
-                where.tenant, action, name, now, actor=asked.who, peer=request.peer
-            )
-        return answer
+        asked = Asked(request.method, where.tenant, request.body, now, where.query, NOBODY, request.peer)
+        # In a thread: checking a long audit log or compiling a policy must not hold up everybody else.
+        done = await asyncio.to_thread(
+            self._handlers.administration.answer, where.area, where.parts, asked, request.headers.get(b"authorization")
+        )
+        auditor = self._handlers.auditor
+        if done.refused is not None:
+            action, name, error = done.refused
+            await auditor.administered(done.log, action, name, now, actor=done.who, error=error, peer=request.peer)
+        for action, name in done.answer.changes:
+            await auditor.administered(done.log, action, name, now, actor=done.who, peer=request.peer)
+        return done.answer
 
 
 def _path(parts: list[str]) -> ResourcePath:

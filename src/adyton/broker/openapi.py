@@ -22,6 +22,8 @@ _WHO = {
     "auditor": "Auditors and owners of the tenant.",
     "owner": "Owners of the tenant.",
     "whole": "Owners of all tenants of the organisation.",
+    "keeper": "Owners of the whole broker, about this tenant.",
+    "runner": "Operators, and owners of the whole broker, about this tenant.",
     "watcher": "Operators, and owners and auditors of the whole broker.",
     "operator": "Operators, and owners of the whole broker.",
     "broker": "Owners of the whole broker.",

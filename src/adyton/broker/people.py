@@ -1,4 +1,4 @@
-"""Who administers: a principal with a role over some tenants, and the gate that finds out which one asks.
+"""Who administers: a principal with a role over some tenants. Which one asks, ``gate.py`` finds out.
 
 Roles do not contain one another. An **owner** does everything with what is its tenants'; an **operator** runs the
 broker and sees none of it; an **auditor** reads what was decided and by which rules. Workloads have no role: they are
@@ -9,15 +9,13 @@ The admin token (a file that only the broker's user can read) is a principal too
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 from dataclasses import dataclass
-from datetime import datetime
 from enum import Enum
 
-from adyton.errors import NotPermitted
+from adyton.stores.people import Person
 
 ROOT_NAME = "admin"
+ROOT_BY = "admin token"
 
 
 class Role(Enum):
@@ -33,9 +31,9 @@ class Principal:
     """Who asks. ``name`` goes into the audit log.
 
     ``organisation`` is empty for people of the broker itself. ``tenants`` are theirs, or ``None`` for all of the
-    organisation (of the broker, if that is empty). ``by`` says how they showed who they are. ``registered`` is false for
-    who is known only by what an identity provider says: such a one may ask for what needs approval, and never counts
-    among those who approve.
+    organisation (of the broker, if that is empty). ``by`` says how they showed who they are. ``person`` is who they are
+    registered as; empty for the admin token, and for who is known only by what an identity provider says: such a one
+    may ask for what needs approval, and never counts among those who approve.
     """
 
     name: str
@@ -43,7 +41,17 @@ class Principal:
     organisation: str = ""
     tenants: frozenset[str] | None = None
     by: str = ""
-    registered: bool = True
+    person: str = ""
+
+    @property
+    def registered(self) -> bool:
+        """Whether they count among those who approve."""
+        return bool(self.person) or self.is_root
+
+    @property
+    def is_root(self) -> bool:
+        """Whether this is the admin token."""
+        return self.by == ROOT_BY
 
     @property
     def of_the_broker(self) -> bool:
@@ -62,27 +70,25 @@ class Principal:
         return self.tenants is None or tenant in self.tenants
 
 
-ROOT = Principal(ROOT_NAME, Role.OWNER, by="admin token")
+ROOT = Principal(ROOT_NAME, Role.OWNER, by=ROOT_BY)
+"""The admin token's. It is one principal, however many hold it."""
+
+NOBODY = Principal("", Role.AUDITOR, "", frozenset())
+"""Who has not been asked yet: covers nothing."""
 
 
-class Gate:
-    """Says who asks. Of the admin token only its digest is kept in memory."""
-
-    def __init__(self, token: str) -> None:
-        if len(token) < 32:
-            raise ValueError("an admin token has at least 32 characters")
-        self._digest = hashlib.sha256(token.encode()).digest()
-
-    def check(self, authorization: bytes | None, tenant: str, now: datetime) -> Principal:
-        """Who the header's bearer token makes known to ``tenant``; ``NotPermitted``. Secrets compare in constant time."""
-        del tenant, now
-        scheme, _, token = (authorization or b"").partition(b" ")
-        digest = hashlib.sha256(token.strip()).digest()
-        if scheme.lower() != b"bearer" or not hmac.compare_digest(digest, self._digest):
-            raise refused()
-        return ROOT
+def full_name(organisation: str, name: str) -> str:
+    """How the record calls somebody of an organisation."""
+    return f"{organisation}/{name}" if organisation else name
 
 
-def refused() -> NotPermitted:
-    """The one answer to everybody who is nobody here: it does not say what was wrong."""
-    return NotPermitted("administration needs the admin token", code="admin_token_refused")
+def principal(organisation: str, name: str, person: Person, by: str) -> Principal:
+    """Somebody who is registered, shown by ``by``."""
+    return Principal(
+        name=full_name(organisation, name),
+        role=Role(person.role),
+        organisation=organisation,
+        tenants=None if person.tenants is None else frozenset(person.tenants),
+        by=by,
+        person=name,
+    )

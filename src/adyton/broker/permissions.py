@@ -12,6 +12,8 @@ who           may call it
 ``auditor``   auditors and owners of the tenant
 ``owner``     owners of the tenant
 ``whole``     owners of all tenants of the tenant's organisation, also of those to come
+``keeper``    owners of the whole broker, about this tenant
+``runner``    operators, and owners of the whole broker, about this tenant
 ``watcher``   operators, and owners and auditors of the whole broker
 ``operator``  operators, and owners of the whole broker
 ``broker``    owners of the whole broker
@@ -108,10 +110,45 @@ api GET    audit/consistency               auditor   -
 api GET    audit/decisions/*               auditor   -
 api GET    platforms                       auditor   -
 api GET    receivers                       auditor   -
+
+api GET    whoami                          any       -
+api POST   own-tokens                      any       token.own
+api DELETE own-tokens/*                    any       token.own
+api GET    people                          auditor   -
+api GET    people/*                        auditor   -
+api PUT    people/*                        whole     person.set
+api DELETE people/*                        whole     person.delete
+api POST   people/*/keys                   whole     person.key
+api DELETE people/*/keys/*                 whole     person.key.delete
+api POST   people/*/tokens                 whole     person.token
+api DELETE people/*/tokens/*               whole     person.token.delete
+api GET    identity-providers              watcher   -
+api PUT    identity-providers/*            broker    identity.set
+api DELETE identity-providers/*            broker    identity.delete
+api PUT    admin-token                     broker    admin-token
+
+api GET    tenants                         any       -
+api GET    tenant                          auditor   -
+api PUT    tenant                          keeper    tenant.create
+api DELETE tenant                          whole     tenant.delete
+api PUT    tenant/environment              keeper    tenant.environment
+api PUT    tenant/organisation             keeper    tenant.organisation
+api PUT    tenant/quotas                   runner    tenant.quotas
+api PUT    tenant/approvals                whole     tenant.approvals
+api POST   promotions/plan                 owner     -
+api POST   promotions                      owner     promotion
+api GET    organisations                   watcher   -
+api PUT    organisations/*                 broker    organisation.create
+api DELETE organisations/*                 broker    organisation.delete
+
+api GET    approvals                       auditor   -
+api GET    approvals/*                     auditor   -
+api POST   approvals/*/votes               owner     approval.vote
 """
 
 OPEN = "none"
 OF_THE_BROKER = frozenset({"watcher", "operator", "broker"})
+_BY_THE_BROKER = OF_THE_BROKER | {"keeper", "runner"}
 _OWNER, _OPERATOR, _AUDITOR = frozenset({Role.OWNER}), frozenset({Role.OPERATOR}), frozenset({Role.AUDITOR})
 _ROLES = {
     "none": frozenset(Role),
@@ -119,6 +156,8 @@ _ROLES = {
     "auditor": _AUDITOR | _OWNER,
     "owner": _OWNER,
     "whole": _OWNER,
+    "keeper": _OWNER,
+    "runner": _OPERATOR | _OWNER,
     "watcher": frozenset(Role),
     "operator": _OPERATOR | _OWNER,
     "broker": _OWNER,
@@ -181,7 +220,7 @@ def check(asked: Line, who: Principal, tenant: str, organisation: str) -> None:
 
     ``tenant_not_permitted`` says the same of tenants that exist and of those that do not.
     """
-    if asked.of_the_broker:
+    if asked.who in _BY_THE_BROKER and (asked.of_the_broker or who.covers(tenant, organisation)):
         fits = who.role in _ROLES[asked.who] and who.of_the_broker
     elif not who.covers(tenant, organisation):
         raise NotPermitted("there is no such tenant, or it is not yours", code="tenant_not_permitted", field="tenant")
@@ -199,5 +238,5 @@ def check(asked: Line, who: Principal, tenant: str, organisation: str) -> None:
 
 def _expected(who: str) -> str:
     roles = ", ".join(sorted(role.value for role in _ROLES[who]))
-    whole = " of the whole broker" if who in OF_THE_BROKER else " of the whole organisation" if who == "whole" else ""
+    whole = " of the whole broker" if who in _BY_THE_BROKER else " of the whole organisation" if who == "whole" else ""
     return roles + whole

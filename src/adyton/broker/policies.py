@@ -20,7 +20,7 @@ from adyton.appraisal import requirements
 from adyton.appraisal.rego_check import ATTESTATION_DATA, RESOURCE_DATA, AcceptedPolicy, check
 from adyton.appraisal.requirements import SnpRequirements
 from adyton.broker.rego import Memory, RegoEngine
-from adyton.errors import MalformedRequest, PolicyInvalid
+from adyton.errors import MalformedRequest, NotPermitted, PolicyInvalid
 from adyton.protocol.resource import ResourcePath
 from adyton.protocol.revoked import NOTHING, Revoked
 from adyton.rats.types import JsonValue
@@ -46,7 +46,8 @@ class TenantView:
     """What decides for one tenant at one generation.
 
     Policies are texts by id; they are accepted when used. ``data_key`` stands for the content of ``data``: it is the digest of the reference values that hold, which changes
-    with their generation and with each that expires.
+    with their generation and with each that expires. ``environment`` is the tenant's, empty for the broker's; ``made`` is
+    false for a tenant that exists by use alone.
     """
 
     generation: int
@@ -57,6 +58,8 @@ class TenantView:
     data: Mapping[str, JsonValue]
     data_key: str
     revoked: Revoked = NOTHING
+    environment: str = ""
+    made: bool = True
 
     def holds(self, generation: int, now: datetime) -> bool:
         """Whether it may still be used: nothing changed, nothing expired."""
@@ -142,8 +145,13 @@ class PolicyBook:
         if generation is None:
             generation = self._store.generation(tenant)
         known = self._views.get(tenant)
-        # The generation of a tenant that nothing was set for does not grow when the operator revokes something.
+        # A tenant that nothing was set for has no generation that grows: it may have been revoked or deleted since.
         same = generation or (known is not None and known.revoked == self._store.revoked.current(tenant))
+        if known is not None and same and known.holds(generation, now) and (known.made or generation):
+            return known
+        found = self._store.registry.find(tenant)
+        if found is None:
+            raise NotPermitted("there is no such tenant", code="tenant_absent", field="tenant")
         if known is not None and same and known.holds(generation, now):
             return known
         # Read after the generation: what is newer than it is read again at the next decision, never the other way round.
@@ -161,6 +169,8 @@ class PolicyBook:
             data={"reference": dict(references.values)},
             data_key=hashlib.sha256(_SORTED.encode(references.values)).hexdigest(),
             revoked=self._store.revoked.current(tenant),
+            environment=found.settings.environment,
+            made=found.made,
         )
         self._views.put(tenant, view)
         return view

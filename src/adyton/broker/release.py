@@ -85,7 +85,7 @@ class Releaser:
         resource policy, if there is one, allows the path. Anybody else is refused as for an unbound resource.
         """
         view = self._book.view(tenant, now, generation)
-        reasons = self.status_reasons(claims)
+        reasons = self.status_reasons(claims, view.environment)
         own = claims.raw.get("adyton")
         if isinstance(own, dict) and own.get("generation") != view.generation:  # changed since the caller looked
             reasons.append(_CHANGED)
@@ -122,17 +122,24 @@ class Releaser:
             )
         return Permit(by=by)
 
-    def status_reasons(self, claims: TokenClaims) -> list[str]:
-        """Why the attestation status is not accepted here; empty if it is."""
-        return [reason for submodule in claims.submodules for reason in self._submodule_reasons(submodule)]
+    def status_reasons(self, claims: TokenClaims, environment: str = "") -> list[str]:
+        """Why the attestation status is not accepted in a tenant's environment; empty if it is.
 
-    def _submodule_reasons(self, submodule: Submodule) -> list[str]:
+        An empty one is the broker's. None is looser than that: development roots are the broker's to trust.
+        """
+        roots = self._roots
+        if roots and environment and not Environment(environment).may_trust_development_roots:
+            roots = frozenset()
+        return [reason for submodule in claims.submodules for reason in self._submodule_reasons(submodule, roots)]
+
+    @staticmethod
+    def _submodule_reasons(submodule: Submodule, roots: frozenset[str]) -> list[str]:
         if submodule.status is Tier.AFFIRMING and submodule.root is RootKind.VENDOR:
             return []
         reasons = []
         limit = DEVELOPMENT_HARDWARE
         values = list(submodule.vector.items())
-        if submodule.root is RootKind.CUSTOM and submodule.root_fingerprint in self._roots:
+        if submodule.root is RootKind.CUSTOM and submodule.root_fingerprint in roots:
             values = [item for item in values if item[0] != "hardware"]
             if submodule.vector["hardware"] != limit:
                 reasons.append(_element(submodule, "hardware", f"exactly {limit} under a development root"))

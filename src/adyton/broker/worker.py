@@ -18,7 +18,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import msgspec
@@ -27,29 +27,36 @@ import uvloop
 from adyton import tee
 from adyton.broker import issuers, keys, refusals, revoked_api, secure_execution
 from adyton.broker.admin import Admin
+from adyton.broker.administration import Administration
 from adyton.broker.appraiser import Appraiser
+from adyton.broker.approvals import Approvals
 from adyton.broker.asked import Room
 from adyton.broker.audit import Auditor
 from adyton.broker.checkpoints import Checkpoints
 from adyton.broker.chronicle import Chronicle
+from adyton.broker.coco_admin import CocoAdmin
 from adyton.broker.connection import Limits, Worker
 from adyton.broker.custody import RootKeyFinder
 from adyton.broker.delivery import Delivery
 from adyton.broker.endorsements import Endorsements
 from adyton.broker.fetching import Fetching, sources
+from adyton.broker.gate import Gate
 from adyton.broker.handshake import Handshake, Verifying
 from adyton.broker.http import Current, Front, Handlers
+from adyton.broker.identity import Identities
 from adyton.broker.journal import Journal
 from adyton.broker.key_api import KeyApi
 from adyton.broker.key_delivery import KeyDelivery
 from adyton.broker.page import Page
-from adyton.broker.people import Gate
+from adyton.broker.people_api import PeopleApi
 from adyton.broker.policies import PolicyBook
 from adyton.broker.process import harden
+from adyton.broker.promotion import Promotion
 from adyton.broker.rego import RegoEngine
 from adyton.broker.release import Releaser
 from adyton.broker.revoked_api import RevokedApi
 from adyton.broker.settings import Settings
+from adyton.broker.tenant_api import TenantApi
 from adyton.config import Environment
 from adyton.errors import AdytonError, ConfigError
 from adyton.rats.types import TrustAnchors
@@ -107,19 +114,27 @@ class Program:
             token_seconds=settings.token_seconds,
             secure=settings.tls,
         )
+        gate = Gate(read_token(settings), store, Identities())
+        approvals = Approvals(store, gate)
+        tenants = TenantApi(store, approvals, settings.environment)
+        people = PeopleApi(store, gate, approvals)
         chronicle = Chronicle(store, self._checkpoints)
         rooms: dict[str, Room] = {"platforms": chronicle, "receivers": chronicle}
         rooms[revoked_api.OWN] = rooms[revoked_api.BROKER] = RevokedApi(store)
         key_api = KeyApi(store, book)
         rooms.update(keys=key_api, authority=key_api)
+        rooms["approvals"] = approvals
+        rooms["promotions"] = Promotion(store, book)
+        rooms.update(dict.fromkeys(("tenant", "tenants", "organisations"), tenants))
+        rooms.update(dict.fromkeys(("people", "whoami", "own-tokens", "identity-providers", "admin-token"), people))
+        admin = Admin(store, book, settings.environment, settings.development_roots, self._checkpoints, rooms=rooms)
         delivery = Delivery(store, releaser, auditor, handshake, self._issuers)
         handlers = Handlers(
             store=store,
             handshake=handshake,
             delivery=delivery,
             keys=KeyDelivery(store, releaser, auditor, delivery),
-            admin=Admin(store, book, settings.environment, settings.development_roots, self._checkpoints, rooms=rooms),
-            gate=Gate(read_token(settings)),
+            administration=Administration(store, gate, approvals, api=admin.handle, coco=CocoAdmin(admin).handle),
             auditor=auditor,
             checkpoints=self._checkpoints,
         )
@@ -144,6 +159,7 @@ class Program:
         self._worker = Worker(front, limits, refusals.OVERLOADED, refusals.UNREADABLE)
         self._tls = tls_context(settings)
         self._head_seconds = settings.head_seconds
+        self._tidied = datetime.fromtimestamp(0, UTC)
 
     def _reload_keys(self) -> None:
         self._current.keys = keys.load(self._store.secrets, time.time(), self._current.keys)
@@ -192,11 +208,20 @@ class Program:
                 if self._number == 0:
                     keys.rotate(self._store.secrets, time.time())
                     self._store.claims.forget_expired(datetime.fromtimestamp(time.time(), UTC))
+                    self._tidy(datetime.fromtimestamp(time.time(), UTC))
                 self._reload_keys()
             except AdytonError as error:
                 _LOG.error("maintenance failed: %s [%s]", error.message, error.code)
             except Exception:  # noqa: BLE001 -- a chore that ended would never turn a key or read a CRL again
                 _LOG.exception("maintenance failed")
+
+    def _tidy(self, now: datetime) -> None:
+        """Once an hour: tokens that have ended, proposals that were decided long ago."""
+        if now < self._tidied + timedelta(hours=1):
+            return
+        self._tidied = now
+        self._store.people.forget_expired(now)
+        self._store.proposals.forget(now - timedelta(days=90))
 
     async def _sign_checkpoints(self) -> None:
         while True:

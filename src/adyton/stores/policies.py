@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from adyton.errors import Conflict, NotFound, Unavailable
-from adyton.stores import tenants
+from adyton.stores import quotas, tenants
 from adyton.stores.policy_types import (
     Activation,
     PolicyKind,
@@ -243,6 +243,7 @@ class Policies:
             " version = excluded.version, updated = excluded.updated, sealed = excluded.sealed",
             (tenant, kind, policy_id, version, now.timestamp(), sealed),
         )
+        quotas.check(transaction, self._sealer, tenant, "policies")
         _, top = self._head(transaction, tenant, kind, policy_id)
         self._push(transaction, tenant, kind, policy_id, (top + 1, version, below, now.timestamp(), actor, action))
 

@@ -12,8 +12,8 @@ from datetime import UTC, datetime
 
 from adyton.errors import DocumentInvalid, NotFound
 from adyton.rats.types import JsonValue
+from adyton.stores import quotas, tenants
 from adyton.stores import reference_rows as rows
-from adyton.stores import tenants
 from adyton.stores.reference_rows import MAX_NAME, MAX_VALUE, Snapshot, StoredReference
 from adyton.stores.seal import Sealer
 from adyton.stores.sql import Database, Transaction
@@ -71,6 +71,7 @@ class References:
                 _remove(transaction, tenant, name)
                 rows.write(transaction, self._sealer, tenant, one, slot=0)
                 found.append(one)
+            quotas.check(transaction, self._sealer, tenant, "references")
         return found
 
     def publish(
@@ -107,6 +108,7 @@ class References:
                     "INSERT OR IGNORE INTO published VALUES (?,?,?,?,?,?,?)",
                     (tenant, provider, one.name, one.series, one.issue, one.proof, now.timestamp()),
                 )
+            quotas.check(transaction, self._sealer, tenant, "references")
         return found
 
     def revoke(

@@ -15,7 +15,7 @@ from adyton.errors import Conflict, NotFound, TooLarge, Unavailable
 from adyton.protocol.key_record import KeyRecord
 from adyton.protocol.release import Binding
 from adyton.protocol.resource import ResourcePath
-from adyton.stores import tenants
+from adyton.stores import quotas, tenants
 from adyton.stores.seal import Sealer
 from adyton.stores.sql import Database, Transaction
 
@@ -84,6 +84,7 @@ class Resources:
             if binding is None:
                 binding = kept.binding if kept is not None else Binding()
             self.write(transaction, tenant, name, version, now, binding, value)
+            quotas.check(transaction, self._sealer, tenant, "resources", "bytes")
         return ResourceInfo(path=path, binding=binding, version=version, updated=now, size=len(value))
 
     def read(self, transaction: Transaction, tenant: str, path: ResourcePath) -> StoredResource | None:

@@ -6,7 +6,7 @@ newer version is refused: an older program must not write what it does not under
 
 from __future__ import annotations
 
-from adyton.stores import keys_schema, policy_schema, reference_schema, revoked
+from adyton.stores import keys_schema, people_schema, policy_schema, reference_schema, revoked
 from adyton.stores.custody import slots
 
 APPLICATION_ID = 0x41645974  # "AdYt"
@@ -117,6 +117,7 @@ FOURTH: tuple[str, ...] = (
     *slots.STATEMENTS,
     *keys_schema.STATEMENTS,
     *revoked.STATEMENTS,
+    *people_schema.STATEMENTS,
 )
 """What came with version 4: each part's tables stand beside what reads and writes them."""
 STATEMENTS = (*_MADE, *reference_schema.STATEMENTS, *FOURTH, *APPEND_ONLY)
@@ -125,3 +126,10 @@ STATEMENTS = (*_MADE, *reference_schema.STATEMENTS, *FOURTH, *APPEND_ONLY)
 def statement(table: str) -> str:
     """The one that makes ``table``, for a migration."""
     return next(made for made in _MADE if made.strip().startswith(f"CREATE TABLE {table} ("))
+
+
+def tables_of_tenants() -> tuple[str, ...]:
+    """The names of all tables whose rows are some tenant's."""
+    made = (text.strip() for text in STATEMENTS)
+    named = (text.removeprefix("CREATE TABLE ").partition("(") for text in made if text.startswith("CREATE TABLE "))
+    return tuple(name.strip().strip('"') for name, _, columns in named if columns.strip().startswith("tenant "))

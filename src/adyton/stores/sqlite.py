@@ -11,19 +11,23 @@ from datetime import datetime
 from pathlib import Path
 
 from adyton.errors import ConfigError
+from adyton.stores import schema
 from adyton.stores.audit import AuditLog
 from adyton.stores.database import SqliteDatabase
 from adyton.stores.keepsakes import ClaimSets, Secrets
 from adyton.stores.keys import Keys
 from adyton.stores.lock import BrokerLock
+from adyton.stores.people import People
 from adyton.stores.policies import Policies
 from adyton.stores.policy_trials import DryRuns, Recordings, Staged
+from adyton.stores.proposals import Proposals
 from adyton.stores.providers import Providers
 from adyton.stores.references import References
 from adyton.stores.resources import Resources
 from adyton.stores.revoked import Revocations
 from adyton.stores.seal import Sealer
 from adyton.stores.sql import Database
+from adyton.stores.tenant_settings import TenantRegistry
 
 FILE = "broker.sqlite"
 
@@ -46,6 +50,9 @@ class Store:
         self.audit = AuditLog(database)
         self.secrets = Secrets(database, sealer)
         self.claims = ClaimSets(database)
+        self.registry = TenantRegistry(database, sealer, schema.tables_of_tenants())
+        self.people = People(database, sealer)
+        self.proposals = Proposals(database, sealer)
 
     @classmethod
     def open(

@@ -1,0 +1,153 @@
+"""Promotion: what one tenant's policies and reference values are, another's become; an explicit, recorded step.
+
+Shown first, then done only if nothing changed since (``expected`` is the digest of what was shown). Policies and
+reference values of the target that the source lacks stay: a promotion adds and replaces, it never takes away. Secrets
+go only if each is named, with no binding: to whom they are released there is decided there.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import hmac
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import msgspec
+
+from adyton.broker import api_bodies, refusals
+from adyton.broker.answer import Answer
+from adyton.broker.asked import Asked
+from adyton.broker.people import Principal, Role
+from adyton.broker.policies import PolicyBook
+from adyton.errors import Conflict, MalformedRequest, NotFound, NotPermitted
+from adyton.protocol.admin import POLICY_KINDS
+from adyton.protocol.people import PromotionBody, PromotionView, Step
+from adyton.protocol.resource import ResourcePath
+from adyton.stores.policy_types import PolicyKind, StoredPolicy
+from adyton.stores.references import StoredReference
+from adyton.stores.resources import StoredResource
+from adyton.stores.sqlite import Store
+
+_ENCODER = msgspec.json.Encoder(order="sorted")
+
+
+@dataclass(frozen=True, slots=True)
+class _Planned:
+    """A step and what it sets."""
+
+    step: Step
+    what: StoredPolicy | StoredReference | StoredResource
+    digest: str
+
+
+class Promotion:
+    """``promotions`` of one worker; the URL's tenant is the target."""
+
+    def __init__(self, store: Store, book: PolicyBook) -> None:
+        self._store = store
+        self._book = book
+
+    def handle(self, asked: Asked, parts: tuple[str, ...]) -> Answer:
+        """``GET`` would show nothing that ``POST promotions/plan`` does not: a body says what is wanted."""
+        match (asked.method, *parts[1:]):
+            case ("POST", "plan"):
+                body = self._read(asked)
+                return api_bodies.answer(_view(body, asked.tenant, self._plan(body, asked.tenant), done=False))
+            case ("POST",):
+                return self._promote(asked)
+        return refusals.NO_METHOD
+
+    def _read(self, asked: Asked) -> PromotionBody:
+        body = api_bodies.read(asked.body, PromotionBody)
+        source = self._store.registry.find(body.source)
+        organisation = source.settings.organisation if source is not None else ""
+        if source is None or not _owns(asked.principal, body.source, organisation):
+            raise NotPermitted("the source is not there, or not yours", code="tenant_not_permitted", field="source")
+        if body.source == asked.tenant:
+            raise MalformedRequest("source and target are one", code="promotion_invalid", field="source")
+        if not (body.policies or body.references or body.resources):
+            raise MalformedRequest("say what to promote", code="promotion_invalid", field="policies")
+        return body
+
+    def _promote(self, asked: Asked) -> Answer:
+        body, target, now = self._read(asked), asked.tenant, asked.now
+        planned = self._plan(body, target)
+        view = _view(body, target, planned, done=True)
+        if not body.expected or not hmac.compare_digest(body.expected, view.digest):
+            raise Conflict(
+                "this is not what was shown: source or target changed since",
+                code="promotion_changed",
+                field="expected",
+                expected=view.digest,
+                got=body.expected[:80],
+                hint="look at it again: adyton tenant promote --dry-run",
+            )
+        changes = [("promotion", f"{body.source} to {target} sha256:{view.digest}")]
+        for one in planned:
+            if one.step.change == "same":
+                continue
+            what = one.what
+            if isinstance(what, StoredPolicy):
+                self._book.set(target, what.kind, what.id, what.text, now)
+            elif isinstance(what, StoredReference):
+                self._store.references.set_all(target, {what.name: what.value}, what.expires, now)
+            else:
+                self._store.resources.set(target, what.path, what.value, None, now)
+            changes.append((f"promotion.{one.step.kind}", f"{one.step.name[:200]} sha256:{one.digest}"))
+        return api_bodies.answer(view, *changes)
+
+    def _plan(self, body: PromotionBody, target: str) -> list[_Planned]:
+        found = [*(self._policies(body.source, target) if body.policies else ())]
+        found += self._references(body.source, target) if body.references else ()
+        found += self._resources(body, target)
+        return found
+
+    def _policies(self, source: str, target: str) -> Iterator[_Planned]:
+        for kind in POLICY_KINDS:
+            which: PolicyKind = kind  # type: ignore[assignment]  # the same names
+            for policy in self._store.policies.list(source, which):
+                before = self._store.policies.get(target, which, policy.id)
+                yield _planned("policy", f"{kind}/{policy.id}", before.text if before else None, policy.text, policy)
+
+    def _references(self, source: str, target: str) -> Iterator[_Planned]:
+        theirs = {one.name: one for one in self._store.references.list(target) if not one.candidate}
+        for one in self._store.references.list(source):
+            if one.candidate or one.state not in {"stable", "deprecated"}:
+                continue
+            before = theirs.get(one.name)
+            yield _planned("reference", one.name, _text(before) if before else None, _text(one), one)
+
+    def _resources(self, body: PromotionBody, target: str) -> Iterator[_Planned]:
+        for uri in body.resources:
+            path = ResourcePath.parse(uri.removeprefix("kbs:///"))
+            found = self._store.resources.get(body.source, path)
+            if found is None:
+                raise NotFound(f"there is no resource {path.uri}", code="resource_absent", field="resources")
+            before = self._store.resources.get(target, path)
+            same = before is not None and hmac.compare_digest(before.value, found.value)
+            step = Step("resource", path.uri, "same" if same else "changed" if before else "new")
+            version = found.info.version, before.info.version if before else 0  # no digest of a secret leaves
+            yield _Planned(step, found, hashlib.sha256(_ENCODER.encode([path.uri, version])).hexdigest())
+
+
+def _planned(kind: str, name: str, before: str | None, after: str, what: StoredPolicy | StoredReference) -> _Planned:
+    change = "new" if before is None else "same" if before == after else "changed"
+    lines = difflib.unified_diff((before or "").splitlines(), after.splitlines(), "target", "source", lineterm="")
+    step = Step(kind, name, change, "" if change == "same" else "\n".join(lines))
+    return _Planned(step, what, hashlib.sha256(after.encode()).hexdigest())
+
+
+def _text(one: StoredReference) -> str:
+    expires = one.expires.isoformat() if one.expires else None
+    return _ENCODER.encode({"value": one.value, "expires": expires}).decode()
+
+
+def _owns(who: Principal, tenant: str, organisation: str) -> bool:
+    return who.role is Role.OWNER and who.covers(tenant, organisation)
+
+
+def _view(body: PromotionBody, target: str, planned: list[_Planned], *, done: bool) -> PromotionView:
+    said = [[one.step.kind, one.step.name, one.step.change, one.step.diff, one.digest] for one in planned]
+    digest = hashlib.sha256(_ENCODER.encode([body.source, target, said])).hexdigest()
+    return PromotionView(body.source, target, digest, [one.step for one in planned], done)

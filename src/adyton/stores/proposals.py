@@ -1,0 +1,188 @@
+"""Changes that wait for approval: the exact request, and who said what about it.
+
+A proposal goes pending -> executing -> done or failed, or pending -> rejected or expired; each step is one transaction
+that only one caller can take. So an approved request is carried out at most once, whoever asks in whatever worker; a
+process that dies while carrying it out leaves it ``executing``, and it must be proposed anew.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal, TypeAlias
+
+import msgspec
+
+from adyton.errors import Conflict, NotFound, TooMany
+from adyton.stores import tenants
+from adyton.stores.seal import Sealer
+from adyton.stores.sql import Database
+
+State: TypeAlias = Literal["pending", "executing", "done", "failed", "rejected", "expired"]
+MAX_PENDING = 200
+_KIND = "proposal"
+_VOTE = "vote"
+
+
+class Proposal(msgspec.Struct, frozen=True):
+    """A request that somebody has made, as it will be carried out. Unix seconds.
+
+    ``organisation`` and ``person`` are the proposer's, ``root`` when the admin token asked.
+    """
+
+    action: str
+    area: str
+    method: str
+    parts: tuple[str, ...]
+    query: str
+    body: bytes
+    digest: str
+    by: str
+    organisation: str
+    person: str
+    root: bool
+    created: float
+    expires: float
+    outcome: str = ""
+
+
+class Ballot(msgspec.Struct, frozen=True):
+    """What somebody said. ``organisation`` and ``person`` are theirs, ``root`` when the admin token said it."""
+
+    who: str
+    choice: str
+    time: float
+    organisation: str
+    person: str
+    root: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StoredProposal:
+    """A proposal, where it stands, and the votes by voter."""
+
+    id: str
+    state: State
+    value: Proposal
+    votes: tuple[Ballot, ...]
+
+
+class Proposals:
+    """The tables of proposals and votes."""
+
+    def __init__(self, database: Database, sealer: Sealer) -> None:
+        self._database = database
+        self._sealer = sealer
+
+    def make(self, tenant: str, number: str, value: Proposal, voter: str, ballot: Ballot) -> None:
+        """Write down a proposal with its proposer's vote; ``TooMany`` that wait."""
+        with self._database.write() as transaction:
+            (waiting,) = transaction.execute(
+                "SELECT count(*) FROM proposals WHERE tenant=? AND state='pending'", (tenant,)
+            ).fetchone()
+            if waiting >= MAX_PENDING:
+                raise TooMany(f"at most {MAX_PENDING} proposals wait at a time", code="too_many_proposals")
+            version = tenants.touch(transaction, tenant)
+            transaction.execute(
+                "INSERT INTO proposals VALUES (?,?,?,'pending',?,?)",
+                (tenant, number, value.created, version, self._seal(tenant, number, "pending", version, value)),
+            )
+            sealed = self._sealer.seal(msgspec.json.encode(ballot), tenant, _VOTE, f"{number} {voter}", version)
+            transaction.execute("INSERT INTO votes VALUES (?,?,?,?,?)", (tenant, number, voter, version, sealed))
+
+    def vote(self, tenant: str, number: str, voter: str, ballot: Ballot) -> StoredProposal:
+        """Add a vote to a pending proposal; ``Conflict`` if the voter has voted, or nothing is pending."""
+        with self._database.write() as transaction:
+            row = transaction.execute(
+                "SELECT state FROM proposals WHERE tenant=? AND id=?", (tenant, number)
+            ).fetchone()
+            if row is None:
+                raise absent(number)
+            if row[0] != "pending":
+                raise decided(row[0])
+            version = tenants.touch(transaction, tenant)
+            sealed = self._sealer.seal(msgspec.json.encode(ballot), tenant, _VOTE, f"{number} {voter}", version)
+            done = transaction.execute(
+                "INSERT INTO votes VALUES (?,?,?,?,?) ON CONFLICT DO NOTHING", (tenant, number, voter, version, sealed)
+            )
+            if not done.rowcount:
+                raise Conflict("they have voted on this already", code="voted_already", field="proposal", got=number)
+        found = self.get(tenant, number)
+        if found is None:
+            raise absent(number)
+        return found
+
+    def move(self, tenant: str, number: str, before: State, after: State, outcome: str = "") -> bool:
+        """From one state to the next, durable on return; false if somebody else was quicker."""
+        with self._database.write() as transaction:
+            row = transaction.execute(
+                "SELECT state, version, sealed FROM proposals WHERE tenant=? AND id=?", (tenant, number)
+            ).fetchone()
+            if row is None or row[0] != before:
+                return False
+            value = self._open(tenant, number, *row)
+            value = msgspec.structs.replace(value, outcome=outcome)
+            version = tenants.touch(transaction, tenant)
+            transaction.execute(
+                "UPDATE proposals SET state=?, version=?, sealed=? WHERE tenant=? AND id=?",
+                (after, version, self._seal(tenant, number, after, version, value), tenant, number),
+            )
+        return True
+
+    def get(self, tenant: str, number: str) -> StoredProposal | None:
+        """One of them, or ``None``."""
+        rows = self._database.read(
+            "SELECT state, version, sealed FROM proposals WHERE tenant=? AND id=?", (tenant, number)
+        )
+        if not rows:
+            return None
+        votes = self._database.read(
+            "SELECT voter, version, sealed FROM votes WHERE tenant=? AND proposal=?", (tenant, number)
+        )
+        ballots = (
+            msgspec.json.decode(self._sealer.open(sealed, tenant, _VOTE, f"{number} {voter}", version), type=Ballot)
+            for voter, version, sealed in votes
+        )
+        state, version, sealed = rows[0]
+        value = self._open(tenant, number, state, version, sealed)
+        return StoredProposal(number, state, value, tuple(sorted(ballots, key=lambda one: one.time)))
+
+    def list(self, tenant: str, *, pending: bool, limit: int = 200) -> list[StoredProposal]:
+        """A tenant's proposals, the newest first."""
+        rows = self._database.read(
+            "SELECT id FROM proposals WHERE tenant=? AND (? OR state='pending') ORDER BY created DESC, id LIMIT ?",
+            (tenant, int(not pending), limit),
+        )
+        found = (self.get(tenant, row[0]) for row in rows)
+        return [one for one in found if one is not None]
+
+    def forget(self, before: datetime) -> None:
+        """Drop what was decided or ended before a time: its record is in the audit log."""
+        with self._database.write() as transaction:
+            rows = transaction.execute(
+                "SELECT tenant, id FROM proposals WHERE state<>'pending' AND created<?", (before.timestamp(),)
+            ).fetchall()
+            transaction.executemany("DELETE FROM votes WHERE tenant=? AND proposal=?", rows)
+            transaction.executemany("DELETE FROM proposals WHERE tenant=? AND id=?", rows)
+
+    def _seal(self, tenant: str, number: str, state: str, version: int, value: Proposal) -> bytes:
+        return self._sealer.seal(msgspec.json.encode(value), tenant, _KIND, f"{number} {state}", version)
+
+    def _open(self, tenant: str, number: str, state: str, version: int, sealed: bytes) -> Proposal:
+        opened = self._sealer.open(sealed, tenant, _KIND, f"{number} {state}", version)
+        return msgspec.json.decode(opened, type=Proposal)
+
+
+def moment(seconds: float) -> datetime:
+    """Unix seconds as a time."""
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+def absent(number: str) -> NotFound:
+    """There is no such proposal."""
+    return NotFound("there is no such proposal", code="proposal_absent", field="proposal", got=number[:80])
+
+
+def decided(state: str) -> Conflict:
+    """The proposal waits for nobody any more."""
+    return Conflict(f"the proposal is {state}", code="proposal_decided", field="state", expected="pending", got=state)

@@ -210,6 +210,9 @@ class Front:
             return refusals.NO_METHOD
         try:
             path = _path(parts)
+        except MalformedRequest as error:
+            return refusals.answer(error, Stage.RESOURCE)
+        try:
             holder, asked = self._holder(where, request)
             given = None if request.method == "GET" else key_use.parse(operation, request.body)
         except AdytonError as error:  # noise, as in _resource: nothing was decided

@@ -63,7 +63,8 @@ class Checkpoints:
 
         ``LogBroken`` if the log does not continue what was last signed: then nothing is signed for it any more.
         """
-        size, latest = self._log.size(tenant), self._log.latest_checkpoint(tenant)
+        latest = self._log.latest_checkpoint(tenant)
+        size = self._log.size(tenant)  # read after it: another process may append and sign in between
         root = self._log.root(tenant, size)
         if latest is not None:
             self._continues(tenant, self.read(tenant, latest), size, root)

@@ -4,6 +4,8 @@ A row's bytes are hashed as they are stored (``protocol.audit_row``), its leaf h
 in ``stores/audit_tree.py``, written in the same transaction. Rows are not secret and not sealed: an auditor checks them
 without a key. Reading them back, and checking them, is ``stores/audit_reading.py``.
 
+Brokers that share a database append one after the other, tenant by tenant: a lock held for one transaction.
+
 Group commit: rows that arrive together share one transaction, so many decisions cost one wait for the disk. While the
 loop is busy with requests whose rows come next, a commit waits for those, at most ``GATHER_SECONDS``.
 """
@@ -17,12 +19,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from adyton.errors import AdytonError, LogBroken
+from adyton.errors import AdytonError, LogBroken, Unavailable
 from adyton.protocol import audit_row
 from adyton.protocol.audit_row import VERSION, AuditEntry, AuditRow
 from adyton.stores import audit_tree
 from adyton.stores.audit_reading import AuditReading
-from adyton.stores.sql import Database
+from adyton.stores.sql import Database, Transaction
 
 SLOW_SECONDS = 0.001
 GATHER_SECONDS = 0.005
@@ -41,6 +43,7 @@ class _Pending:
 
 
 _HEAD = "SELECT sequence, leaf FROM audit WHERE tenant=? ORDER BY sequence DESC LIMIT 1"
+_LEAF = "SELECT leaf FROM audit WHERE tenant=? AND sequence=?"
 _Head = tuple[int, bytes]
 
 
@@ -82,8 +85,9 @@ class AuditLog(AuditReading):
     def _flush(self, loop: asyncio.AbstractEventLoop) -> None:
         batch, self._pending = self._pending, []
         rows = [(item.tenant, item.row, item.time) for item in batch]
-        # A quick disk is waited for here: cheaper than waking a thread. A slow one must not hold up the loop.
-        if self._commit_seconds <= SLOW_SECONDS:
+        # A quick disk is waited for here: cheaper than waking a thread. A slow one, or another machine's, must not hold
+        # up the loop.
+        if self._commit_seconds <= SLOW_SECONDS and not self._database.elsewhere:
             try:
                 self._finish(loop, batch, self._commit(rows))
             except AdytonError as error:
@@ -114,12 +118,27 @@ class AuditLog(AuditReading):
             self._flushing = None
 
     def _commit(self, rows: Sequence[tuple[str, AuditRow, datetime]]) -> list[int]:
+        try:
+            return self._write(rows)
+        except Unavailable as error:
+            if error.code != "store_lost":
+                raise
+        return self._write(rows)  # nothing of it was kept: the connection broke, and another one may hold
+
+    def _write(self, rows: Sequence[tuple[str, AuditRow, datetime]]) -> list[int]:
         started = time.perf_counter()
         numbers = []
         heads: dict[str, _Head] = {}
         before: dict[str, int] = {}
         written: list[tuple[object, ...]] = []
-        with self._database.write() as transaction:
+
+        def landed(transaction: Transaction) -> bool:
+            """Whether the last rows of this very batch are there, where the answer to the commit was lost."""
+            asked = [transaction.execute(_LEAF, (tenant, number)).fetchone() for tenant, (number, _) in heads.items()]
+            return [row and row[0] for row in asked] == [leaf for _, leaf in heads.values()]
+
+        locks = sorted({f"audit {tenant}" for tenant, _, _ in rows})
+        with self._database.write(*locks, landed=landed) as transaction:
             for tenant, row, now in rows:
                 if (head := heads.get(tenant)) is None:
                     head = transaction.execute(_HEAD, (tenant,)).fetchone() or (0, _START)

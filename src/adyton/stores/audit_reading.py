@@ -116,10 +116,11 @@ class AuditReading:
         return StoredCheckpoint(rows[0][0], datetime.fromtimestamp(rows[0][1], UTC), rows[0][2]) if rows else None
 
     def keep_checkpoint(self, tenant: str, size: int, note: str, now: datetime) -> None:
-        """Keep a signed checkpoint; the first of a size stays."""
-        with self._database.write() as transaction:
+        """Keep a signed checkpoint; the first of a size stays, and equals any other."""
+        with self._database.write(f"checkpoints {tenant}") as transaction:
             transaction.execute(
-                "INSERT OR IGNORE INTO checkpoints VALUES (?,?,?,?)", (tenant, size, now.timestamp(), note)
+                "INSERT INTO checkpoints VALUES (?,?,?,?) ON CONFLICT (tenant, size) DO NOTHING",
+                (tenant, size, now.timestamp(), note),
             )
 
     def tenants_with_rows(self) -> list[str]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,6 +23,8 @@ BUSY_SECONDS = 10.0
 
 class SqliteDatabase:
     """An open file. ``read`` sees what was last committed by any process; ``write`` is one transaction."""
+
+    elsewhere = False
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -124,8 +126,11 @@ class SqliteDatabase:
         return str(self.path)
 
     @contextmanager
-    def write(self) -> Iterator[Transaction]:
-        """One transaction: committed and on the disk when the block ends, rolled back if it raises."""
+    def write(self, *locks: str, landed: Callable[[Transaction], bool] | None = None) -> Iterator[Transaction]:
+        """One transaction: committed and on the disk when the block ends, rolled back if it raises.
+
+        There is one writer at a time, whatever locks it names; and no commit whose outcome is not known.
+        """
         with self._writing:
             self._check_process()
             connection = self._writer
@@ -155,6 +160,10 @@ class SqliteDatabase:
                 field=str(self.path),
                 hint="it cannot be used any more; destroy it again, so that its bytes go too",
             )
+
+    def time(self, own: float) -> float:
+        """``own``: nobody else has this file open."""
+        return own
 
     def close(self) -> None:
         """Close both connections; SQLite tidies its log away if nobody else has the file open."""

@@ -10,6 +10,10 @@ from adyton.stores.seal import Sealer
 from adyton.stores.sql import Database
 
 _KIND = "secret"
+_REPLACE = (
+    "INSERT INTO secrets VALUES (?,?,?,?) ON CONFLICT (tenant, name) DO UPDATE SET"
+    " version=excluded.version, sealed=excluded.sealed"
+)
 
 
 class Secrets:
@@ -32,7 +36,9 @@ class Secrets:
         value = make()
         with self._database.write() as transaction:
             sealed = self._sealer.seal(value, tenant, _KIND, name, 1)
-            transaction.execute("INSERT OR IGNORE INTO secrets VALUES (?,?,1,?)", (tenant, name, sealed))
+            transaction.execute(
+                "INSERT INTO secrets VALUES (?,?,1,?) ON CONFLICT (tenant, name) DO NOTHING", (tenant, name, sealed)
+            )
             version, kept = transaction.execute(
                 "SELECT version, sealed FROM secrets WHERE tenant=? AND name=?", (tenant, name)
             ).fetchone()
@@ -40,13 +46,25 @@ class Secrets:
 
     def set(self, name: str, value: bytes, tenant: str = "") -> None:
         """Set or replace, durable on return."""
+        self.change(name, lambda _: value, tenant)
+
+    def change(self, name: str, turn: Callable[[bytes | None], bytes | None], tenant: str = "") -> bool:
+        """Replace the secret by what ``turn`` makes of it, ``None`` to leave it; of several that ask, one at a time.
+
+        Tells whether it was replaced: then it is durable.
+        """
         with self._database.write() as transaction:
             row = transaction.execute(
-                "SELECT version FROM secrets WHERE tenant=? AND name=?", (tenant, name)
+                "SELECT version, sealed FROM secrets WHERE tenant=? AND name=?", (tenant, name)
             ).fetchone()
+            known = self._sealer.open(row[1], tenant, _KIND, name, row[0]) if row else None
+            value = turn(known)
+            if value is None:
+                return False
             version = row[0] + 1 if row else 1
             sealed = self._sealer.seal(value, tenant, _KIND, name, version)
-            transaction.execute("INSERT OR REPLACE INTO secrets VALUES (?,?,?,?)", (tenant, name, version, sealed))
+            transaction.execute(_REPLACE, (tenant, name, version, sealed))
+        return True
 
 
 class ClaimSets:
@@ -58,10 +76,11 @@ class ClaimSets:
     def put(self, tenant: str, body: bytes, expires: datetime, now: datetime) -> bytes:
         """Keep ``body`` until ``expires``; returns its SHA-256. What has expired goes on the way."""
         digest = hashlib.sha256(body).digest()
-        with self._database.write() as transaction:
+        with self._database.write("claims") as transaction:
             transaction.execute("DELETE FROM claims WHERE tenant=? AND expires<=?", (tenant, now.timestamp()))
             transaction.execute(
-                "INSERT INTO claims VALUES (?,?,?,?) ON CONFLICT DO UPDATE SET expires=max(expires, excluded.expires)",
+                "INSERT INTO claims VALUES (?,?,?,?) ON CONFLICT (tenant, digest) DO UPDATE SET expires ="
+                " CASE WHEN claims.expires < excluded.expires THEN excluded.expires ELSE claims.expires END",
                 (tenant, digest, expires.timestamp(), body),
             )
         return digest
@@ -69,7 +88,7 @@ class ClaimSets:
     def forget_expired(self, now: datetime) -> None:
         """Drop what has expired, also of tenants that nobody attests to any more."""
         if self._database.read("SELECT 1 FROM claims WHERE expires<=? LIMIT 1", (now.timestamp(),)):
-            with self._database.write() as transaction:
+            with self._database.write("claims") as transaction:
                 transaction.execute("DELETE FROM claims WHERE expires<=?", (now.timestamp(),))
 
     def get(self, tenant: str, digest: bytes, now: datetime) -> bytes | None:

@@ -52,7 +52,9 @@ class Providers:
             version = tenants.touch(transaction, tenant)
             sealed = self._sealer.seal(body, tenant, _KIND, name, version)
             transaction.execute(
-                "INSERT OR REPLACE INTO providers VALUES (?,?,?,?,?)", (tenant, name, version, now.timestamp(), sealed)
+                "INSERT INTO providers VALUES (?,?,?,?,?) ON CONFLICT (tenant, name) DO UPDATE SET"
+                " version=excluded.version, updated=excluded.updated, sealed=excluded.sealed",
+                (tenant, name, version, now.timestamp(), sealed),
             )
             gone = revoke(
                 transaction,

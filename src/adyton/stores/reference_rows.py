@@ -166,7 +166,10 @@ def write(transaction: Transaction, sealer: Sealer, tenant: str, one: StoredRefe
     )
     sealed = sealer.seal(body, tenant, _KINDS[_FORM], f"{slot} {one.name}", one.version)
     transaction.execute(
-        'INSERT OR REPLACE INTO "references" VALUES (?,?,?,?,?,?,?,?,?,?,?,?)',
+        'INSERT INTO "references" VALUES (?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT (tenant, name, candidate) DO UPDATE SET'
+        " version=excluded.version, updated=excluded.updated, not_before=excluded.not_before,"
+        " expires=excluded.expires, state=excluded.state, provider=excluded.provider, proof=excluded.proof,"
+        " form=excluded.form, sealed=excluded.sealed",
         (
             tenant,
             one.name,

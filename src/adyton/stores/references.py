@@ -105,7 +105,7 @@ class References:
                     _remove(transaction, tenant, one.name)
                 rows.write(transaction, self._sealer, tenant, one, slot=slot)
                 transaction.execute(
-                    "INSERT OR IGNORE INTO published VALUES (?,?,?,?,?,?,?)",
+                    "INSERT INTO published VALUES (?,?,?,?,?,?,?) ON CONFLICT (tenant, provider, name, proof) DO NOTHING",
                     (tenant, provider, one.name, one.series, one.issue, one.proof, now.timestamp()),
                 )
             quotas.check(transaction, self._sealer, tenant, "references")

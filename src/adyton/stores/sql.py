@@ -1,16 +1,19 @@
 """The door between the store's tables and the database under them: SQL that every engine of ours understands.
 
-Statements are written once, in what SQLite and PostgreSQL share: ``?`` for parameters, ``INSERT … ON CONFLICT``,
-``RETURNING``, and values that are ``int``, ``float``, ``str``, ``bytes`` or ``None``.
+Statements are written once, in what SQLite and PostgreSQL share: ``?`` for parameters, ``INSERT … ON CONFLICT (…)``,
+``RETURNING``, and values that are ``int``, ``float``, ``str``, ``bytes`` or ``None``. In ``DO UPDATE SET`` a column's old
+value is named with its table. A parameter's type must be plain from its place: not ``SELECT ?``, not ``? IS NULL``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeAlias
 
 Row: TypeAlias = tuple[Any, ...]
+EVERYTHING = "tables"
+"""The lock of transactions that name none."""
 
 
 class Result(Protocol):
@@ -58,8 +61,23 @@ class Database(Protocol):
         """All rows of one ``SELECT``, from one snapshot."""
         ...
 
-    def write(self) -> AbstractContextManager[Transaction]:
-        """One transaction: durable when the block ends, as if it had never been if it raises."""
+    @property
+    def elsewhere(self) -> bool:
+        """Whether it is another machine's: then a commit is not waited for on an event loop."""
+        ...
+
+    def write(
+        self, *locks: str, landed: Callable[[Transaction], bool] | None = None
+    ) -> AbstractContextManager[Transaction]:
+        """One transaction: durable when the block ends, as if it had never been if it raises.
+
+        It runs alone among those that name one of the same ``locks``; whoever names none, among all that name none.
+        ``landed`` tells, in a transaction of its own, whether this one was committed, where the answer was lost.
+        """
+        ...
+
+    def time(self, own: float) -> float:
+        """The time that all who share the database go by; ``own``, this machine's, where nobody else does."""
         ...
 
     def purge(self) -> None:

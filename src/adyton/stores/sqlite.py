@@ -1,4 +1,4 @@
-"""The broker's store: everything that must last, in one SQLite file of one directory.
+"""The broker's store: everything that must last, in one SQLite file of one directory, or in a database that is shared.
 
 ``Store.open`` without ``instance`` becomes the broker of the directory (a second one is refused, ``stores/lock.py``);
 further worker processes of that broker open it with the first one's ``instance``, each for itself, never over a fork.
@@ -62,9 +62,11 @@ class Store:
         root_key: bytes | Callable[[Database], bytes],
         now: datetime,
         instance: str | None = None,
+        database: Callable[[], Database] | None = None,
     ) -> Store:
-        """Open or make the store in ``directory``; ``root_key`` is 32 bytes that lie elsewhere, or who finds them.
+        """Open or make the store in ``directory``, or in the ``database`` that is opened under that directory's lock.
 
+        ``root_key`` is 32 bytes that lie elsewhere, or who finds them.
         ``ConfigError`` if another broker runs there, the root key is wrong, or the file is not a store;
         ``Unavailable`` if it is damaged or the disk fails.
         """
@@ -78,11 +80,11 @@ class Store:
             ) from error
         lock = BrokerLock.take(directory) if instance is None else BrokerLock.join(directory, instance)
         try:
-            database = SqliteDatabase(directory / FILE)
+            opened = SqliteDatabase(directory / FILE) if database is None else database()
             try:
-                return cls(lock, database, Sealer(database, found_key(database, root_key), now))
+                return cls(lock, opened, Sealer(opened, found_key(opened, root_key), now))
             except BaseException:
-                database.close()
+                opened.close()
                 raise
         except BaseException:
             lock.release()
@@ -92,6 +94,15 @@ class Store:
     def instance(self) -> str:
         """What this broker's other worker processes open the store with."""
         return self._lock.instance
+
+    @property
+    def shared(self) -> bool:
+        """Whether other brokers may use the same database."""
+        return self._database.elsewhere
+
+    def time(self, own: float) -> float:
+        """The time that all brokers of this store go by, in Unix seconds; ``own`` where there is one."""
+        return self._database.time(own)
 
     def generation(self, tenant: str) -> int:
         """The tenant's generation now, whoever changed it: it grows with its policies and reference values.

@@ -16,9 +16,9 @@ from adyton.stores.sql import Transaction
 DEFAULT = "default"
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\Z")
 _TOUCH = (
-    "INSERT INTO tenants VALUES (?, 1, ?, ?) ON CONFLICT (name) DO UPDATE SET changes = changes + 1,"
-    " generation = generation + excluded.generation,"
-    " reference_generation = reference_generation + excluded.reference_generation RETURNING changes"
+    "INSERT INTO tenants VALUES (?, 1, ?, ?) ON CONFLICT (name) DO UPDATE SET changes = tenants.changes + 1,"
+    " generation = tenants.generation + excluded.generation,"
+    " reference_generation = tenants.reference_generation + excluded.reference_generation RETURNING changes"
 )
 
 

@@ -21,6 +21,7 @@ from adyton.broker.holders import FOREIGN, Holder
 from adyton.broker.issuers import Issuers
 from adyton.broker.keys import BrokerKeys
 from adyton.broker.release import Releaser
+from adyton.broker.replicas import Deadline
 from adyton.broker.session import Attested
 from adyton.crypto import jwe, jwk, jwt, key_kinds
 from adyton.errors import AdytonError, Conflict, MalformedRequest, NotFound, ReleaseRefused, SessionInvalid
@@ -118,6 +119,7 @@ class Delivery:
 
     async def deliver(self, tenant: str, path: ResourcePath, holder: Holder, asked: Asking) -> Answer:
         """The encrypted value, once its audit row is on the disk; or the refusal, as an error."""
+        deadline = Deadline(self._store)
         generation, stored = self.current(tenant, path, holder)
         version, against = None, []
         if stored is not None and stored.key is not None:
@@ -135,6 +137,7 @@ class Delivery:
             if version is None:
                 raise NotFound("there is no such version", code="resource_absent")
             value, number = self._key(tenant, path, stored.key, version), version.number
+        deadline.check()
         body = jwe.encrypt(holder.key, value)
         await self._auditor.released(
             tenant,
@@ -146,6 +149,7 @@ class Delivery:
             peer=asked.peer,
             version=number,
         )
+        deadline.check()  # the record says more than was done, never less
         return Answer(200, body)
 
     def current(self, tenant: str, path: ResourcePath, holder: Holder) -> tuple[int, StoredResource | None]:

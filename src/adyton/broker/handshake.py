@@ -6,6 +6,7 @@ serves either. A replayed cookie and body gives at most a token for the TEE key 
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 from collections.abc import Sequence
@@ -200,7 +201,11 @@ class Handshake:
             opened.version,
         )
         if shelve:
-            self._store.claims.put(tenant, claims, datetime.fromtimestamp(expires, UTC), at)
+            ends_at = datetime.fromtimestamp(expires, UTC)
+            if self._store.shared:  # another machine's disk is not waited for here
+                await asyncio.to_thread(self._store.claims.put, tenant, claims, ends_at, at)
+            else:
+                self._store.claims.put(tenant, claims, ends_at, at)
         body = rcar.token_body(keys.signer.sign(claims))
         holder = Holder.of(request.key, ear.told(result, payload), result.generation)
         await self._auditor.attested(

@@ -1,7 +1,8 @@
 """The broker's own keys: those that seal cookies, and those that sign tokens. They last over a restart and rotate.
 
 They lie in the store, sealed, as one secret. A new key is written ``HEAD_START`` seconds before it is used, so that
-every worker knows it by then; an old one opens and verifies until nothing made with it can still be valid.
+every worker of every broker knows it by then, and exactly one of them writes it; an old one opens and verifies until
+nothing made with it can still be valid. Times are the store's (``Store.time``), so that brokers that share one agree.
 """
 
 from __future__ import annotations
@@ -72,41 +73,55 @@ def load(secrets: Secrets, now: float, known: BrokerKeys | None = None) -> Broke
     )
 
 
-def rotate(secrets: Secrets, now: float) -> bool:
-    """Write new keys where the newest are old enough, drop what is too old. One worker does it; tells if it did."""
-    raw = secrets.get(NAME)
-    if raw is None:
-        return False
-    stored = _read(raw)
-    turned = _Stored(
-        cookies=_turn(stored.cookies, now, COOKIE_SECONDS, _cookie_key),
-        tokens=_turn(stored.tokens, now, TOKEN_SECONDS, _token_key),
-    )
-    if turned == stored:
-        return False
-    secrets.set(NAME, msgspec.json.encode(turned))
-    return True
+def rotate(secrets: Secrets, now: float, *, drop: bool = True) -> bool:
+    """Write new keys where the newest are old enough, drop what is too old. Of several that try, one does it; tells if.
+
+    ``drop``: whether the clock can be trusted so far that an old key may be thrown away.
+    """
+
+    def turn(raw: bytes | None) -> bytes | None:
+        if raw is None:
+            return None
+        stored = _read(raw)
+        turned = _Stored(
+            cookies=_turn(stored.cookies, now, COOKIE_SECONDS, _cookie_key, drop=drop),
+            tokens=_turn(stored.tokens, now, TOKEN_SECONDS, _token_key, drop=drop),
+        )
+        return None if turned == stored else msgspec.json.encode(turned)
+
+    # Looked at before it is locked: there is seldom anything to do.
+    return turn(secrets.get(NAME)) is not None and secrets.change(NAME, turn)
 
 
 def revoke(secrets: Secrets, kid: str, now: float) -> None:
     """Forget a signing key now, with a new one in its place if it was the last; ``NotFound``. Whoever signed with it is not believed."""
-    raw = secrets.get(NAME)
-    stored = _read(raw) if raw is not None else _Stored([], [])
-    kept = [key for key in stored.tokens if key.id != kid.encode()]
-    if len(kept) == len(stored.tokens):
-        raise NotFound("no signing key of this broker has this id", code="kid_unknown", field="value", got=kid[:80])
-    if all(key.begins > now for key in kept):
-        kept.append(_token_key(now))
-    secrets.set(NAME, msgspec.json.encode(_Stored(stored.cookies, kept)))
+
+    def turn(raw: bytes | None) -> bytes:
+        stored = _read(raw) if raw is not None else _Stored([], [])
+        kept = [key for key in stored.tokens if key.id != kid.encode()]
+        if len(kept) == len(stored.tokens):
+            raise NotFound("no signing key of this broker has this id", code="kid_unknown", field="value", got=kid[:80])
+        if all(key.begins > now for key in kept):
+            kept.append(_token_key(now))
+        return msgspec.json.encode(_Stored(stored.cookies, kept))
+
+    secrets.change(NAME, turn)
 
 
-def _turn(keys: list[_Key], now: float, seconds: float, make: _Make) -> list[_Key]:
-    newest = max(keys, key=lambda key: key.begins)
-    turned = list(keys)
-    if newest.begins + seconds <= now:
-        turned.append(make(now + HEAD_START))
-    current = _current(turned, now).begins
-    return [key for key in turned if key.begins >= current or current < key.begins + seconds + KEEP_SECONDS > now]
+def _turn(keys: list[_Key], now: float, seconds: float, make: _Make, *, drop: bool) -> list[_Key]:
+    if all(key.begins > now for key in keys):
+        return keys  # the clock was set back behind all of them: nothing can be said of their age
+    # A key of a time to come was made under a clock that was ahead. It would hold up the next one, so it begins soon.
+    soon = now + HEAD_START
+    turned = [key if key.begins <= soon else _Key(soon, key.id, key.key) for key in keys]
+    if max(key.begins for key in turned) + seconds <= now:
+        turned.append(make(soon))
+    if not drop:
+        return turned
+    # In use until its successor began: whatever was made with it has ended KEEP_SECONDS later.
+    begins = sorted(key.begins for key in turned)
+    ended = [min((other for other in begins if other > key.begins), default=now) for key in turned]
+    return [key for key, end in zip(turned, ended, strict=True) if end + KEEP_SECONDS > now]
 
 
 class _Make(Protocol):

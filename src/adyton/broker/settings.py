@@ -23,6 +23,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ``trust_sample_evidence``: believe evidence that anybody can write (CoCo's ``sample``); development only.
     ``collateral_cache``: a directory of fetched endorsements; empty for none. ``fetch_endorsements``: ask the
     vendors' services for what is not there; ``fetch_from``: ask these instead (``[KIND=]URL``).
+    ``database``: the URL of a PostgreSQL database that several brokers share, without a password; empty for the file in
+    ``data``. ``database_password_file``: where the password is, if it needs one.
     ``keep_broken_policies``: start although a tenant's policy no longer compiles; that tenant then gets nothing.
     ``page``: serve the web page at ``/ui``; without, only the API that it uses.
     ``tenant_hosts`` maps a configured host name to its tenant; everything else goes by the URL's path.
@@ -42,6 +44,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     development_roots: list[str] = []
     endorsements: list[str] = []
     tenant_hosts: dict[str, str] = {}
+    database: str = ""
+    database_password_file: str = ""
     root_key_file: str = ""
     admin_token_file: str = ""
     trust_sample_evidence: bool = False
@@ -138,6 +142,8 @@ def check(settings: Settings) -> Settings:
     for fingerprint in settings.se_roots:
         if not _FINGERPRINT.match(fingerprint):
             raise _wrong("se-root", "64 hex digits: SHA-256 of the root key's SPKI", fingerprint[:80])
+    if settings.database_password_file and not settings.database:
+        raise _wrong("database", "postgresql://…, which the password is for", "none")
     if not 1 <= settings.workers <= 256:
         raise _wrong("workers", "1 to 256", settings.workers)
     if not 0 <= settings.port < 65536:

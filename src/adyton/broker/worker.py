@@ -25,7 +25,7 @@ import msgspec
 import uvloop
 
 from adyton import tee
-from adyton.broker import issuers, keys, refusals, revoked_api, secure_execution
+from adyton.broker import issuers, keys, refusals, replicas, revoked_api, secure_execution
 from adyton.broker.admin import Admin
 from adyton.broker.administration import Administration
 from adyton.broker.appraiser import Appraiser
@@ -87,7 +87,8 @@ class Program:
         self._store = store
         self._number = number
         self._endorsements = Endorsements(settings.endorsements)
-        self._current = Current(keys.load(store.secrets, time.time()))
+        self._current = Current(keys.load(store.secrets, store.time(time.time())))
+        self._clocks = replicas.Clocks()
         environment = Environment(settings.environment)
         roots = settings.trusted_fingerprints
         anchors = TrustAnchors(custom=frozenset(bytes.fromhex(root) for root in roots))
@@ -162,7 +163,17 @@ class Program:
         self._tidied = datetime.fromtimestamp(0, UTC)
 
     def _reload_keys(self) -> None:
-        self._current.keys = keys.load(self._store.secrets, time.time(), self._current.keys)
+        now = self._store.time(time.time())
+        self._current.keys = keys.load(self._store.secrets, now, self._current.keys)
+
+    def _keep_store(self) -> None:
+        """What lasts is kept in order, by one worker of each broker; in a thread, since it waits for the store."""
+        own = time.time()
+        now = self._store.time(own)
+        self._clocks.compare(own, now, time.monotonic())
+        keys.rotate(self._store.secrets, now, drop=self._clocks.steady(now, time.monotonic()))
+        self._store.claims.forget_expired(datetime.fromtimestamp(now, UTC))
+        self._tidy(datetime.fromtimestamp(now, UTC))
 
     async def serve(self, listener: socket.socket, stop: asyncio.Event, ready: Callable[[], None]) -> None:
         """Serve until ``stop`` is set, then answer what is under way."""
@@ -206,9 +217,7 @@ class Program:
                 if self._issuers.trusted:
                     await asyncio.to_thread(self._issuers.refresh, time.time())
                 if self._number == 0:
-                    keys.rotate(self._store.secrets, time.time())
-                    self._store.claims.forget_expired(datetime.fromtimestamp(time.time(), UTC))
-                    self._tidy(datetime.fromtimestamp(time.time(), UTC))
+                    await asyncio.to_thread(self._keep_store)
                 self._reload_keys()
             except AdytonError as error:
                 _LOG.error("maintenance failed: %s [%s]", error.message, error.code)
@@ -273,6 +282,7 @@ def open_store(
         root_key=root_key or RootKeyFinder(settings),
         now=datetime.fromtimestamp(time.time(), UTC),
         instance=instance,
+        database=replicas.opener(settings),
     )
 
 

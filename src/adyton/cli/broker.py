@@ -89,6 +89,17 @@ def broker() -> None:
 )
 @click.option("--workers", type=int, default=1, show_default=True, help="Worker processes.")
 @click.option("--tenant-host", multiple=True, metavar="HOST=TENANT", help="A host name that is a tenant's.")
+@click.option(
+    "--database",
+    envvar="ADYTON_DATABASE",
+    metavar="URL",
+    help="A PostgreSQL database that several brokers share, postgresql://USER@HOST/NAME, instead of a file in --data.",
+)
+@click.option(
+    "--database-password-file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Its password: a file that only you read. Never in the URL.",
+)
 @click.option("--root-key-file", type=click.Path(dir_okay=False, path_type=Path), help="32 bytes that seal the data.")
 @click.option(
     "--keep-broken-policies",
@@ -110,6 +121,13 @@ def serve(data: Path | None, listen: str, tls: bool | None, **options: Any) -> N
     certificate = options["certificate"]
     if tls is False and certificate:
         raise ConfigError("--no-tls and --certificate contradict each other", code="setting_invalid", field="tls")
+    if options["database"] and "PGPASSWORD" in os.environ:
+        raise ConfigError(
+            "a password stands in the environment, where every process of this user can read it",
+            code="database_password_shown",
+            field="PGPASSWORD",
+            hint="--database-password-file FILE (mode 0600), ~/.pgpass or a service file",
+        )
     hosts = [pair.partition("=") for pair in options["tenant_host"]]
     settings = Settings(
         data=str((data or places().broker).absolute()),
@@ -127,6 +145,8 @@ def serve(data: Path | None, listen: str, tls: bool | None, **options: Any) -> N
         fetch_from=list(options["fetch_from"]),
         tenant_hosts={name.lower(): tenant for name, _, tenant in hosts},
         page=options["page"],
+        database=options["database"] or "",
+        database_password_file=_absolute(options["database_password_file"]),
         root_key_file=_absolute(options["root_key_file"]),
         keep_broken_policies=options["keep_broken_policies"],
         allow_rsa1_5=options["allow_rsa1_5"],
@@ -169,6 +189,8 @@ def _announce(listening: object) -> None:
         f"broker     {listening.url}  (environment {settings.environment}, {settings.workers} worker(s), pid {os.getpid()})"
     )
     say(f"data       {settings.data}")
+    if settings.database:
+        say(f"store      {settings.database}  (shared: other brokers may use it too)")
     say(f"admin      {settings.admin_token}  (the token; keep it)")
     if listening.pin:
         say(f"TLS        {settings.certificate}")

@@ -7,8 +7,12 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from tests.postgresql import Server
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 VECTORS = Path(os.environ.get("ADYTON_VECTORS", REPOSITORY.parent / "shared" / "vectors"))
@@ -62,6 +66,21 @@ def manifest(vectors: Path) -> dict[str, object]:
     """``manifest.json`` of the vectors."""
     loaded: dict[str, object] = json.loads((vectors / "manifest.json").read_text())
     return loaded
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[Server]:
+    """A PostgreSQL server of this run's own. Who breaks it starts one of their own."""
+    from tests.postgresql import BIN, Server
+
+    if not (BIN / "initdb").exists():
+        pytest.skip("PostgreSQL 15 is not installed")
+    server = Server.make()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.close()
 
 
 @pytest.fixture(scope="session")

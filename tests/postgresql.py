@@ -9,9 +9,17 @@ import signal
 import socket
 import subprocess
 import tempfile
+import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import psycopg
+
+    from adyton.stores.postgres import PostgresDatabase
 
 BIN = Path("/usr/lib/postgresql/15/bin")
 USER = "postgres"
@@ -35,6 +43,8 @@ class Server:
     port: int = 0
     made: int = 0
     inside: tuple[str, ...] = ()
+    _session: psycopg.Connection | None = None
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @classmethod
     def make(cls, directory: Path | None = None, **settings: str) -> Server:
@@ -102,6 +112,27 @@ class Server:
             return f"postgresql://adyton@{self.address}:{self.port}/{name}"
         return f"postgresql://adyton@/{name}?host={self.directory}&port={self.port}"
 
+    def schema(self) -> str:
+        """How to reach an empty schema of its own, quicker to have than a database."""
+        import psycopg
+
+        with self._lock:
+            if self._session is None:
+                self.database("tests")
+                self._session = psycopg.connect(self.url("tests"), autocommit=True)
+            self.made += 1
+            name = f"s{self.made}"
+            self._session.execute(f"CREATE SCHEMA {name}")
+        return self.url("tests") + f"&options=-csearch_path%3D{name}"
+
+    def opener(self) -> Callable[[], PostgresDatabase]:
+        """What opens such a schema, each time the same."""
+        from adyton.stores.postgres import PostgresDatabase
+        from adyton.stores.postgres_address import DatabaseAddress
+
+        address = DatabaseAddress.read(self.schema())
+        return lambda: PostgresDatabase(address)
+
     def sql(self, statement: str, database: str, *, check: bool = True) -> str:
         """What ``psql`` prints."""
         ran = subprocess.run(
@@ -135,6 +166,8 @@ class Server:
 
     def close(self) -> None:
         """Stop and remove."""
+        if self._session is not None:
+            self._session.close()
         self.stop("immediate")
         shutil.rmtree(self.directory, ignore_errors=True)
 

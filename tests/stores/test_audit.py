@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import json, structs
+from tests.stores.conftest import Engine
 
 from adyton.crypto import merkle
 from adyton.errors import AdytonError, LogBroken, NotFound
@@ -29,8 +30,8 @@ ROW = AuditRow("release", "refused", resource="kbs:///a/b/c", reasons=("workload
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    store = Store.open(tmp_path, root_key=bytes(32), now=NOW)
+def store(tmp_path: Path, engine: Engine) -> Iterator[Store]:
+    store = Store.open(tmp_path, root_key=bytes(32), now=NOW, database=engine)
     yield store
     store.close()
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.stores.conftest import Engine
 
 from adyton.errors import Conflict, NotFound, Unavailable
 from adyton.stores import policies, schema
@@ -21,8 +22,8 @@ NAME = ("default", "attestation", "default_cpu")
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    store = Store.open(tmp_path, root_key=bytes(32), now=NOW)
+def store(tmp_path: Path, engine: Engine) -> Iterator[Store]:
+    store = Store.open(tmp_path, root_key=bytes(32), now=NOW, database=engine)
     yield store
     store.close()
 

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from tests.stores.conftest import Engine
 
 from adyton.errors import AdytonError, ConfigError, NotFound, TooMany, Unavailable
 from adyton.stores import reference_schema, schema
@@ -26,8 +27,8 @@ MADE = StoredReference(
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    store = Store.open(tmp_path, root_key=ROOT_KEY, now=NOW)
+def store(tmp_path: Path, engine: Engine) -> Iterator[Store]:
+    store = Store.open(tmp_path, root_key=ROOT_KEY, now=NOW, database=engine)
     yield store
     store.close()
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.stores.conftest import Engine
 
 from adyton.errors import AdytonError, ConfigError, DocumentInvalid, MalformedRequest, NotFound, TooLarge, Unavailable
 from adyton.protocol.release import Binding
@@ -26,8 +27,8 @@ BINDING = Binding(images=["sha256:" + "a" * 64])
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    store = Store.open(tmp_path, root_key=ROOT_KEY, now=NOW)
+def store(tmp_path: Path, engine: Engine) -> Iterator[Store]:
+    store = Store.open(tmp_path, root_key=ROOT_KEY, now=NOW, database=engine)
     yield store
     store.close()
 

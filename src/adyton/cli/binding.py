@@ -1,0 +1,125 @@
+"""Options that say who may have or use a secret or key, and how a binding is shown."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from adyton.errors import ConfigError, DocumentInvalid
+
+if TYPE_CHECKING:
+    from adyton.protocol.release import Binding
+    from adyton.protocol.rules import Rule
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+_BINDING = (
+    click.option(
+        "--workload",
+        "workloads",
+        multiple=True,
+        metavar="DIGEST",
+        help="A workload document's digest (adyton measure workload), or MEASUREMENT/DIGEST.",
+    ),
+    click.option("--image", "images", multiple=True, metavar="DIGEST", help="Any workload that runs this image."),
+    click.option("--signer", "signers", multiple=True, metavar="KEY", help="sha256:<hex> of a signer's SPKI."),
+    click.option("--policy", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Rego: policy.allow."),
+    click.option(
+        "--rules",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        help="Release rules (JSON), any of which may match; also AECS's, unified attestation's and Verdictd's.",
+    ),
+    click.option("--any-workload-i-accept", is_flag=True, help="Whatever the attestation policy accepts."),
+    click.option(
+        "--allow",
+        "operations",
+        multiple=True,
+        metavar="OPERATION",
+        help="Limit what may be done with it: release, encrypt, decrypt, sign … [default: no limit].",
+    ),
+)
+
+
+def binding_options(command: _F) -> _F:
+    """``--workload``, ``--image``, ``--signer``, ``--policy``, ``--rules``, ``--any-workload-i-accept``, ``--allow``."""
+    for option in reversed(_BINDING):
+        command = option(command)
+    return command
+
+
+def binding_of(options: dict[str, Any]) -> Binding:
+    """The binding that these options say; takes them out of ``options``."""
+    from adyton.protocol import release
+
+    policy, rules, operations = options.pop("policy"), options.pop("rules"), options.pop("operations")
+    return release.written(
+        workloads=options.pop("workloads"),
+        images=options.pop("images"),
+        signers=options.pop("signers"),
+        policy=read_text(policy) if policy else None,
+        any_workload_i_accept=options.pop("any_workload_i_accept"),
+        rules=_rules(rules) if rules else (),
+        operations=operations or None,
+    )
+
+
+def _rules(path: Path) -> list[Rule]:
+    """A list is in our own form; an object is somebody else's."""
+    import msgspec
+
+    from adyton.protocol import aecs
+    from adyton.protocol.rules import Rule
+    from adyton.wire import strict_json
+
+    text = read_text(path).encode()
+    if not text.lstrip().startswith(b"["):
+        return aecs.read(text)
+    try:
+        strict_json.parse(text, max_size=aecs.MAX_DOCUMENT)
+        return msgspec.json.decode(text, type=list[Rule])
+    except strict_json.UNREADABLE as error:
+        raise DocumentInvalid(
+            f"not a list of release rules: {str(error)[:120]}", code="release_rules_malformed", field=str(path)
+        ) from error
+
+
+def read_text(path: Path) -> str:
+    """A file's text; ``ConfigError``."""
+    try:
+        return path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise unreadable(str(path), error) from error
+
+
+def read_bytes(file: str, most: int) -> bytes:
+    """What is in a file or comes on standard input (``-``), up to one byte more than ``most``; ``ConfigError``."""
+    try:
+        if file == "-":
+            return sys.stdin.buffer.read(most + 1)
+        with Path(file).open("rb") as opened:
+            return opened.read(most + 1)
+    except OSError as error:
+        raise unreadable(file, error) from error
+
+
+def unreadable(name: str, error: Exception) -> ConfigError:
+    """The error for a file that cannot be read."""
+    return ConfigError(f"cannot read {name}", code="file_unreadable", field=name, got=type(error).__name__)
+
+
+def said_who(binding: Binding) -> str:
+    """Who may have it, in words."""
+    parts = [
+        *(f"workload {entry}" for entry in binding.workloads),
+        *(f"image {entry}" for entry in binding.images),
+        *(f"signer {entry}" for entry in binding.signers),
+        *(["by policy"] if binding.policy else []),
+        *([f"any of {len(binding.rules)} rule(s)"] if binding.rules else []),
+        *(["any workload that is accepted"] if binding.any_workload_i_accept else []),
+    ]
+    who = ", ".join(parts) or "nobody"
+    return who if binding.operations is None else f"{who} (only {', '.join(binding.operations) or 'nothing'})"

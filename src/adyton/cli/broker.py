@@ -9,10 +9,12 @@ from typing import Any
 import click
 
 from adyton.cli.administering import Noun
+from adyton.cli.custody_options import openers, opening_options
 from adyton.cli.explained import explain
 from adyton.cli.output import say
 from adyton.cli.places import places
 from adyton.cli.revoke import revoke
+from adyton.cli.root_key import root_key
 from adyton.errors import ConfigError
 
 ENVIRONMENTS = ["development", "ci", "test", "pre-production", "production"]
@@ -101,6 +103,7 @@ def broker() -> None:
     help="Its password: a file that only you read. Never in the URL.",
 )
 @click.option("--root-key-file", type=click.Path(dir_okay=False, path_type=Path), help="32 bytes that seal the data.")
+@opening_options
 @click.option(
     "--keep-broken-policies",
     is_flag=True,
@@ -113,6 +116,7 @@ def serve(data: Path | None, listen: str, tls: bool | None, **options: Any) -> N
     import logging
 
     from adyton.broker import server
+    from adyton.broker.custody import RootKeyFinder
     from adyton.broker.settings import Settings
     from adyton.protocol.loopback import is_loopback
 
@@ -159,7 +163,8 @@ def serve(data: Path | None, listen: str, tls: bool | None, **options: Any) -> N
         token_seconds=options["token_seconds"],
     )
     with_tls = bool(certificate) or (tls if tls is not None else not is_loopback(host))
-    server.serve(server.prepare(settings, tls=with_tls), _announce)
+    prepared = server.prepare(settings, tls=with_tls)
+    server.serve(prepared, _announce, RootKeyFinder(prepared, openers(options)))
 
 
 def _absolute(path: Path | None) -> str:
@@ -220,3 +225,4 @@ def _warn(text: str) -> None:
 
 broker.add_command(explain)
 broker.add_command(revoke)
+broker.add_command(root_key)

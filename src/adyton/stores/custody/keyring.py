@@ -183,12 +183,14 @@ def begin(database: Database, make: Callable[[bytes, bytes], Slot]) -> bytes:
     return root_key
 
 
-def add(database: Database, opened: Opened, make: Callable[[bytes, bytes], Slot]) -> Slot:
-    """Another slot for the root key that is there."""
+def add(database: Database, opened: Opened, make: Callable[[bytes, bytes], Slot], *, replace: bool = False) -> Slot:
+    """Another slot for the root key that is there; ``replace``: in the place of one of that name."""
     store, _ = identity(database)
     made = make(opened.root_key, store)
     with database.write() as transaction:
         _still(transaction, opened.root_key, database.where)
+        if replace:
+            slots.remove(transaction, made.name)
         slots.add(transaction, made)
     return made
 

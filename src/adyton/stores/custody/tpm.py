@@ -26,7 +26,7 @@ DEFAULT_PCRS = (0, 2, 4, 7)
 """Firmware, option ROMs, boot loader, secure boot state: what starts before the kernel."""
 TIMEOUT = 60.0
 _NO_MANAGER = ("swtpm", "mssim")
-_TCTI = re.compile(r"[A-Za-z0-9_-]+(?::[\x21-\x7e]{0,200})?\Z")
+_TCTI = re.compile(r"(?:device|tabrmd|swtpm|mssim)(?::[\x21-\x7e]{0,200})?\Z")  # not ``cmd``, which runs what it says
 _PCR = re.compile(rb"^\s*(\d+)\s*:\s*0x([0-9A-Fa-f]{64})\s*$", re.MULTILINE)
 
 

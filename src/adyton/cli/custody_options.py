@@ -1,0 +1,175 @@
+"""Options of those commands that open the root key, and where a passphrase is read: a descriptor, a 0600 file, a terminal.
+
+Never from an argument or the environment: both can be read by others, and stay in histories and logs.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from adyton.errors import ConfigError
+
+if TYPE_CHECKING:
+    from adyton.stores.custody.keyring import Openers
+    from adyton.stores.custody.port import Custodian
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+_FILE = click.Path(dir_okay=False, path_type=Path)
+DEFAULT_TPM = "device:/dev/tpmrm0"
+
+_OPENING = (
+    click.option("--passphrase-file", type=_FILE, help="Open a passphrase slot with what this 0600 file holds."),
+    click.option("--passphrase-fd", type=int, metavar="N", help="Open it with what this inherited descriptor gives."),
+    click.option("--tpm", "tcti", default=DEFAULT_TPM, show_default=True, metavar="TCTI", help="Where the TPM is."),
+    click.option("--kms", "kms", multiple=True, type=_FILE, help="Options of an HSM, Vault or KMS (TOML). Repeatable."),
+)
+_NEW = (
+    click.option("--custody", type=click.Choice(["file", "passphrase", "tpm", "kms"]), required=True, help="Who."),
+    click.option("--slot", help="The slot's name [default: the kind of custody]."),
+    click.option("--new-passphrase-file", type=_FILE, help="The new slot's passphrase, in a 0600 file."),
+    click.option("--new-passphrase-fd", type=int, metavar="N", help="The new slot's passphrase, from a descriptor."),
+    click.option("--pcrs", default="0,2,4,7", show_default=True, help="What the TPM seals to (SHA-256 bank)."),
+    click.option("--kms-key", metavar="HANDLE", help="The key in the device that wraps the slot."),
+)
+
+
+def opening_options(command: _F) -> _F:
+    """``--passphrase-file``, ``--passphrase-fd``, ``--tpm``, ``--kms``."""
+    for option in reversed(_OPENING):
+        command = option(command)
+    return command
+
+
+def new_options(command: _F) -> _F:
+    """``--custody`` and what each needs."""
+    for option in reversed(_NEW):
+        command = option(command)
+    return command
+
+
+def openers(options: dict[str, Any]) -> Openers:
+    """The custodians that the options name; a terminal is asked for a passphrase only when a slot needs it."""
+    from adyton.stores.custody.keyring import Openers
+
+    file, descriptor = options.pop("passphrase_file"), options.pop("passphrase_fd")
+    tcti, kms = options.pop("tcti"), options.pop("kms")
+    ask: Callable[[], bytes] | None = None
+    if file is not None or descriptor is not None:
+        read = passphrase(file, descriptor)
+
+        def ask() -> bytes:
+            return read
+
+    elif sys.stdin.isatty():
+
+        def ask() -> bytes:
+            return _prompted("passphrase of the root key", twice=False)
+
+    return Openers(passphrase=ask, tcti=tcti, holders=_holders(kms) if kms else None)
+
+
+def new_custodian(options: dict[str, Any], tcti: str, kms: tuple[Path, ...]) -> tuple[Custodian | None, str]:
+    """Who shall hold it, and the slot's name; ``None`` is the plain file."""
+    kind = options.pop("custody")
+    name = options.pop("slot") or kind
+    file, descriptor = options.pop("new_passphrase_file"), options.pop("new_passphrase_fd")
+    pcrs, handle = options.pop("pcrs"), options.pop("kms_key")
+    check_name(name)
+    match kind:
+        case "passphrase":
+            from adyton.stores.custody.passphrase import PassphraseCustodian
+
+            given = file is not None or descriptor is not None
+            if not given and not sys.stdin.isatty():
+                raise ConfigError(
+                    "a passphrase is needed, and there is no terminal to ask",
+                    code="passphrase_unreadable",
+                    field="new-passphrase-file",
+                    hint="--new-passphrase-file FILE (mode 0600) or --new-passphrase-fd N",
+                )
+            return PassphraseCustodian(
+                passphrase(file, descriptor) if given else _prompted("new passphrase", twice=True)
+            ), name
+        case "tpm":
+            from adyton.stores.custody.tpm import TpmCustodian
+
+            return TpmCustodian(tcti, _pcrs(pcrs)), name
+        case "kms":
+            from adyton.stores.custody.device import DeviceCustodian
+
+            if len(kms) != 1 or not handle:
+                raise ConfigError(
+                    "which device, and which key in it?",
+                    code="setting_invalid",
+                    field="kms",
+                    expected="--kms OPTIONS.toml --kms-key HANDLE",
+                )
+            return DeviceCustodian(_holders(kms)(kms[0].stem), handle, kms[0].stem), name
+    return None, name
+
+
+def check_name(name: str) -> str:
+    """A slot's name has 1 to 40 letters, digits, ``-`` and ``_``."""
+    if not (0 < len(name) <= 40 and name.isascii() and name.replace("-", "").replace("_", "").isalnum()):
+        raise ConfigError(
+            "a slot's name has 1 to 40 letters, digits, '-' and '_'", code="slot_name", field="slot", got=name[:60]
+        )
+    return name
+
+
+def passphrase(file: Path | None, descriptor: int | None) -> bytes:
+    """What the file or the descriptor gives."""
+    from adyton.stores.custody import private_file
+    from adyton.stores.custody.passphrase import MAX_LENGTH, cleaned
+
+    if file is not None and descriptor is not None:
+        raise ConfigError("a file and a descriptor: which one?", code="setting_invalid", field="passphrase")
+    if file is not None:
+        return cleaned(private_file.read(file, "the passphrase's file"), str(file))
+    assert descriptor is not None  # noqa: S101 -- one of them is given
+    try:
+        with os.fdopen(descriptor, "rb") as stream:
+            return cleaned(stream.read(MAX_LENGTH + 2), f"descriptor {descriptor}")
+    except OSError as error:
+        raise ConfigError(
+            "the passphrase's descriptor cannot be read", code="passphrase_unreadable", field="passphrase-fd"
+        ) from error
+
+
+def _prompted(text: str, *, twice: bool) -> bytes:
+    from adyton.stores.custody.passphrase import cleaned
+
+    said: str = click.prompt(text, hide_input=True, confirmation_prompt=twice, err=True)
+    return cleaned(said.encode())
+
+
+def _pcrs(text: str) -> tuple[int, ...]:
+    parts = text.split(",")
+    if not all(part.strip().isascii() and part.strip().isdigit() for part in parts):
+        raise ConfigError("these are no PCRs", code="tpm_pcrs", field="pcrs", expected="0,2,4,7", got=text[:60])
+    return tuple(int(part) for part in parts)
+
+
+def _holders(files: tuple[Path, ...]) -> Callable[[str], Any]:
+    """Devices by the stem of the file that holds their options: ``hsm.toml`` is ``hsm``."""
+
+    def named(name: str) -> Any:
+        from adyton.stores.custody.holders import key_holder
+
+        for file in files:
+            if file.stem == name:
+                return key_holder(file)
+        raise ConfigError(
+            f"the device {name!r} is not configured",
+            code="device_unknown",
+            field="kms",
+            hint=f"--kms {name}.toml, with its options",
+        )
+
+    return named

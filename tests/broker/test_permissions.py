@@ -15,8 +15,10 @@ from tests.broker import rig
 from adyton.broker import permissions
 from adyton.broker.people import ROOT, Principal, Role
 from adyton.broker.permissions import TABLE, Line
+from adyton.client.address import BrokerAddress
 from adyton.client.admin import Admin
 from adyton.client.keys import Keys
+from adyton.client.people import People
 from adyton.client.transport import Reply
 from adyton.errors import AdytonError, NotPermitted
 from adyton.protocol.admin import BASE
@@ -95,6 +97,8 @@ READ_BY_POST = {("promotions", "plan")}
 
 def test_what_changes_has_a_name_and_what_reads_has_none() -> None:
     for line in TABLE:
+        if line.action == "key.export":  # nothing changes, and it may need several people all the same
+            continue
         reads = line.method == "GET" or line.who == "none" or line.path in READ_BY_POST
         assert bool(line.action) != reads, line
         assert line.who != "none" or line.area == "kbs", line
@@ -103,7 +107,7 @@ def test_what_changes_has_a_name_and_what_reads_has_none() -> None:
 class Recorder:
     """Stands where a client's transport does, and writes down what would be asked."""
 
-    address = None
+    address = BrokerAddress("http://127.0.0.1:1")
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, str]] = []
@@ -142,13 +146,14 @@ def routes_of_the_client() -> Iterator[tuple[str, str, str]]:
     """Every request that the client can make: method's name, HTTP method, path."""
     named: list[tuple[type, str, Any]] = [(Admin, *one) for one in inspect.getmembers(Admin, inspect.isfunction)]
     named += [(Keys, *one) for one in inspect.getmembers(Keys, inspect.isfunction)]
+    named += [(People, *one) for one in inspect.getmembers(People, inspect.isfunction)]
     for kind, name, method in named:
         if name.startswith("_") or name in {"close", "ask", "send"}:  # the latter two are what other modules ask with
             continue
         recorder = Recorder()
         client = Admin.__new__(Admin)
         client._transport = recorder  # type: ignore[assignment]
-        client._headers = {}
+        client._headers, client._token = {}, None
         hints = typing.get_type_hints(method)
         given = {
             parameter.name: _argument(hints.get(parameter.name))
@@ -159,7 +164,7 @@ def routes_of_the_client() -> Iterator[tuple[str, str, str]]:
             yield name, "GET", BASE + "/audit/verify"
             continue
         with contextlib.suppress(AdytonError, KeyError, TypeError):  # what was asked counts, and no answer
-            method(client if kind is Admin else Keys(client), **given)
+            method(client if kind is Admin else kind(client), **given)
         assert recorder.asked, f"{name} asked nothing: teach _argument its parameters"
         for asked in recorder.asked:
             yield name, *asked

@@ -108,12 +108,12 @@ class Gate:
 
     def _by_key(self, parsed: Parsed, organisations: dict[str, None], now: datetime) -> Principal:
         """A token that somebody signed with a key of theirs; older CoCo tools name no key in it and no audience."""
-        if parsed.algorithm != "EdDSA":
+        if parsed.algorithm not in {"EdDSA", "Ed25519"}:
             raise NotPermitted("the token is of no issuer that is known", code="token_issuer")
         for organisation in organisations:
             keys = self._keys(organisation, parsed.kid)
             try:
-                key = jws.verify(parsed, [trusted for trusted, _ in keys], ("EdDSA",))
+                key = jws.verify(parsed, [trusted for trusted, _ in keys], ("EdDSA", "Ed25519"))
             except NotPermitted:
                 continue
             jws.check_times(parsed.claims, now.timestamp(), longest=LONGEST_KEY_TOKEN)

@@ -57,7 +57,7 @@ api GET    keys/*/*/*                      owner     -
 api PUT    keys/*/*/*                      owner     key.set
 api DELETE keys/*/*/*                      owner     key.delete
 api GET    keys/*/*/*/public               auditor   -
-api GET    keys/*/*/*/value                owner     -
+api GET    keys/*/*/*/value                owner     key.export
 api POST   keys/*/*/*/rotate               owner     key.rotate
 api POST   keys/*/*/*/destroy              owner     key.destroy
 api POST   keys/*/*/*/versions/*/disable   owner     key.disable

@@ -17,6 +17,7 @@ from adyton import __version__
 
 # noun -> (module, attribute, one line of help). The help stands here so that `--help` imports no noun.
 NOUNS: dict[str, tuple[str, str, str]] = {
+    "approval": ("adyton.cli.approval", "approval", "See and decide what waits for several people."),
     "audit": ("adyton.cli.audit", "audit", "Read the broker's record of decisions."),
     "broker": ("adyton.cli.broker", "broker", "Run the key broker."),
     "ca": ("adyton.cli.key", "ca", "Show the tenant's certification authority."),
@@ -26,10 +27,13 @@ NOUNS: dict[str, tuple[str, str, str]] = {
     "demo": ("adyton.cli.demo", "demo", "Play the whole story on real parts, refusals included."),
     "devtee": ("adyton.cli.devtee", "devtee", "The development TEE: genuine formats, no hardware protection."),
     "evidence": ("adyton.cli.evidence", "evidence", "Verify, show and test evidence."),
+    "identity": ("adyton.cli.person", "identity", "Identity providers that know people (OpenID)."),
     "image": ("adyton.cli.image", "image", "Encrypt, decrypt and inspect images."),
     "key": ("adyton.cli.key", "key", "Make, use, rotate and destroy keys inside the broker."),
     "logs": ("adyton.cli.instances", "logs", "Print what a workload wrote, if its document allows it."),
     "measure": ("adyton.cli.measure", "measure", "Compute the measurements that evidence must show."),
+    "organisation": ("adyton.cli.tenant", "organisation", "Organisations, which own tenants."),
+    "person": ("adyton.cli.person", "person", "People, their roles, keys and tokens."),
     "policy": ("adyton.cli.policy", "policy", "Set, list, show and delete policies."),
     "ps": ("adyton.cli.instances", "ps", "List workloads."),
     "reference": ("adyton.cli.reference", "reference", "Publish, list, show and delete reference values."),
@@ -37,6 +41,7 @@ NOUNS: dict[str, tuple[str, str, str]] = {
     "rm": ("adyton.cli.instances", "rm", "Forget ended workloads."),
     "run": ("adyton.cli.run", "run", "Run an image in the development TEE."),
     "stop": ("adyton.cli.instances", "stop", "Stop workloads."),
+    "tenant": ("adyton.cli.tenant", "tenant", "Tenants: environments, quotas, approvals, promotion."),
     "workload": ("adyton.cli.workload", "workload", "Write and read workload documents."),
 }
 

@@ -1,6 +1,6 @@
 """Options of every noun that administers a broker, and the client they open.
 
-Where they are not given: ``ADYTON_BROKER`` and ``ADYTON_ADMIN_TOKEN_FILE``, then the ``broker.json`` that a broker on
+Where they are not given: ``ADYTON_BROKER``, ``ADYTON_ADMIN_KEY`` and ``ADYTON_ADMIN_TOKEN_FILE``, then the ``broker.json`` that a broker on
 this machine writes into its data directory while it runs.
 """
 
@@ -27,7 +27,14 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 _OPTIONS = (
     click.option("--broker", metavar="URL", help="The broker's address [default: the broker of this machine]."),
     click.option(
-        "--admin-token-file", type=click.Path(dir_okay=False, path_type=Path), help="File that holds the admin token."
+        "--admin-token-file",
+        type=click.Path(dir_okay=False, path_type=Path),
+        help="File that holds the admin token, a personal token, or a JWT of your identity provider.",
+    ),
+    click.option(
+        "--admin-key",
+        type=click.Path(dir_okay=False, path_type=Path),
+        help="Your Ed25519 private key (PEM), instead of a token: each request is signed with it.",
     ),
     click.option("--broker-pin", metavar="PIN", help="sha256:<hex> of the SPKI of the broker's certificate."),
     click.option("--tenant", default="default", show_default=True, help="Whose things they are."),
@@ -58,7 +65,7 @@ class Noun(click.Group):
 
 
 def broker_options(command: _F) -> _F:
-    """``--broker``, ``--admin-token-file``, ``--broker-pin``, ``--tenant``, ``--insecure-http``."""
+    """``--broker``, ``--admin-token-file``, ``--admin-key``, ``--broker-pin``, ``--tenant``, ``--insecure-http``."""
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
@@ -92,13 +99,26 @@ def address(broker: str | None, broker_pin: str | None, tenant: str, *, insecure
     return BrokerAddress(url, pin=pin, tenant=tenant, insecure_http=insecure_http)
 
 
-def open_admin(  # the options of broker_options, in their order
-    broker: str | None, admin_token_file: Path | None, broker_pin: str | None, tenant: str, insecure_http: bool
+def open_admin(  # noqa: PLR0917 -- the options of broker_options
+    broker: str | None,
+    admin_token_file: Path | None,
+    broker_pin: str | None,
+    tenant: str,
+    insecure_http: bool,
+    admin_key: Path | None = None,
 ) -> Admin:
-    """A client with the admin's token."""
+    """A client with the admin's token, or one that signs with a key."""
     from adyton.client.admin import Admin
 
     where = address(broker, broker_pin, tenant, insecure_http=insecure_http)
+    if admin_key is None and admin_token_file is None and "ADYTON_ADMIN_KEY" in os.environ:
+        admin_key = Path(os.environ["ADYTON_ADMIN_KEY"])
+    if admin_key is not None:
+        if admin_token_file is not None:
+            raise ConfigError(
+                "--admin-key and --admin-token-file contradict each other", code="setting_invalid", field="admin-key"
+            )
+        return Admin(where, _signing(admin_key))
     named = admin_token_file or os.environ.get("ADYTON_ADMIN_TOKEN_FILE")
     local = local_broker()
     if not named and where.url.rstrip("/") == str(local.get("url", "")).rstrip("/"):
@@ -120,3 +140,34 @@ def open_admin(  # the options of broker_options, in their order
             hint="administering needs the broker owner's token; is the file yours?",
         ) from error
     return Admin(where, token)
+
+
+def _signing(file: Path) -> Callable[[], str]:
+    """What makes a token of five minutes, signed with the key in ``file``."""
+    import time
+
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    from adyton.crypto import jws
+
+    try:
+        key = load_pem_private_key(file.read_bytes(), None)
+        if not isinstance(key, Ed25519PrivateKey):
+            raise ValueError("not an Ed25519 key")  # noqa: TRY004 -- a wrong value in a file
+    except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise ConfigError(
+            "the admin key cannot be used",
+            code="admin_key_unusable",
+            field=str(file),
+            expected="an Ed25519 private key, PEM, without a passphrase",
+            hint="openssl genpkey -algorithm ed25519",
+        ) from error
+    signing = key
+
+    def made() -> str:
+        now = int(time.time())
+        return jws.sign(signing, {"aud": "adyton", "iat": now, "exp": now + 300})
+
+    return made

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import closing
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -39,6 +40,7 @@ from adyton.protocol.admin import (
     ResourceView,
 )
 from adyton.protocol.audit_proof import ConsistencyProof, InclusionProof
+from adyton.protocol.people import ProposalView
 from adyton.protocol.providers import (
     ProviderSettings,
     ProviderView,
@@ -59,12 +61,11 @@ _T = TypeVar("_T")
 class Admin:
     """A broker's tenant, administered. Every change is durable, and in force everywhere, when its method returns."""
 
-    def __init__(self, address: BrokerAddress, token: str) -> None:
-        token = token.strip()
-        if not token or not token.isascii() or not token.isprintable():
-            raise NotPermitted("there is no admin token", code="admin_token_missing", hint="give --admin-token-file")
+    def __init__(self, address: BrokerAddress, token: str | Callable[[], str]) -> None:
+        """``token``: of whatever kind the broker takes; or what makes one for each request, for those that soon end."""
         self._transport = Transport(address)
-        self._headers = {"Authorization": f"Bearer {token}"}
+        self._token = token if callable(token) else None
+        self._headers = _bearer(token() if callable(token) else token)
 
     def about(self) -> About:
         """What the broker is; also the cheapest way to see that address and token are right."""
@@ -242,9 +243,13 @@ class Admin:
         self, method: str, path: str, body: msgspec.Struct | None = None, *, over: Transport | None = None
     ) -> Reply:
         encoded = None if body is None else msgspec.json.encode(body)
+        if self._token is not None:
+            self._headers = _bearer(self._token())
         reply = (over or self._transport).request(method, BASE + path, encoded, self._headers)
         if not 200 <= reply.status < 300:
             raise _error(reply)
+        if reply.status == 202:
+            raise _pending(reply)
         return reply
 
     def close(self) -> None:
@@ -291,6 +296,28 @@ def _error(reply: Reply) -> AdytonError:
     error = kind(facts.message, code=facts.code, hint=facts.hint)
     error.field, error.expected, error.got, error.spec = facts.field, facts.expected, facts.got, facts.spec
     return error
+
+
+def _pending(reply: Reply) -> AdytonError:
+    try:
+        proposal = msgspec.json.decode(reply.body, type=ProposalView)
+    except strict_json.UNREADABLE:
+        return Unavailable("the broker's answer cannot be read", code="broker_answer")
+    return NotPermitted(
+        f"{proposal.needed} must agree to this; nothing was done yet",
+        code="approval_pending",
+        field=proposal.action,
+        expected=proposal.needed,
+        got=proposal.agreed,
+        hint=f"proposal {proposal.id}: adyton approval show {proposal.id}",
+    )
+
+
+def _bearer(token: str) -> dict[str, str]:
+    token = token.strip()
+    if not token or not token.isascii() or not token.isprintable():
+        raise NotPermitted("there is no admin token", code="admin_token_missing", hint="give --admin-token-file")
+    return {"Authorization": f"Bearer {token}"}
 
 
 def _part(text: str) -> str:

@@ -21,7 +21,8 @@ from adyton.crypto import ecdsa
 from adyton.errors import NotPermitted, SignatureInvalid
 from adyton.wire import b64, strict_json
 
-ALGORITHMS = ("EdDSA", "ES256", "RS256", "PS256")
+ALGORITHMS = ("EdDSA", "Ed25519", "ES256", "RS256", "PS256")
+_ED25519 = ("EdDSA", "Ed25519")  # the older name, and RFC 9864's
 MAX_TOKEN = 16 * 1024
 MAX_KEYS = 100
 LEEWAY = 60
@@ -168,7 +169,7 @@ def _public(jwk: Mapping[str, object]) -> tuple[PublicKey, tuple[str, ...]]:
 
     match jwk.get("kty"), jwk.get("crv"):
         case "OKP", "Ed25519":
-            return ed25519.Ed25519PublicKey.from_public_bytes(number("x")), ("EdDSA",)
+            return ed25519.Ed25519PublicKey.from_public_bytes(number("x")), _ED25519
         case "EC", "P-256":
             x, y = number("x"), number("y")
             if len(x) != 32 or len(y) != 32:
@@ -184,7 +185,7 @@ def _public(jwk: Mapping[str, object]) -> tuple[PublicKey, tuple[str, ...]]:
 
 def trusted(key: ed25519.Ed25519PublicKey) -> TrustedKey:
     """An Ed25519 key under its thumbprint."""
-    return TrustedKey(thumbprint(key), key, ("EdDSA",))
+    return TrustedKey(thumbprint(key), key, _ED25519)
 
 
 def ed25519_key(raw: bytes) -> TrustedKey:

@@ -144,7 +144,7 @@ class ProviderBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     organisation: str = ""
     role_claim: str = "role"
     roles: dict[str, Mapped] = {}
-    algorithms: tuple[str, ...] = ("RS256", "PS256", "ES256", "EdDSA")
+    algorithms: tuple[str, ...] = ("RS256", "PS256", "ES256", "EdDSA", "Ed25519")
     ca: str = ""
 
 

@@ -1,6 +1,7 @@
 """Changes that wait for approval: the exact request, and who said what about it.
 
-A proposal goes pending -> executing -> done or failed, or pending -> rejected or expired; each step is one transaction
+A proposal goes pending -> executing -> done or failed, or pending -> rejected or expired; one to read something goes
+pending -> approved -> done, when its proposer asks once more; each step is one transaction
 that only one caller can take. So an approved request is carried out at most once, whoever asks in whatever worker; a
 process that dies while carrying it out leaves it ``executing``, and it must be proposed anew.
 """
@@ -18,7 +19,7 @@ from adyton.stores import tenants
 from adyton.stores.seal import Sealer
 from adyton.stores.sql import Database
 
-State: TypeAlias = Literal["pending", "executing", "done", "failed", "rejected", "expired"]
+State: TypeAlias = Literal["pending", "approved", "executing", "done", "failed", "rejected", "expired"]
 MAX_PENDING = 200
 _KIND = "proposal"
 _VOTE = "vote"
@@ -155,6 +156,20 @@ class Proposals:
         )
         found = (self.get(tenant, row[0]) for row in rows)
         return [one for one in found if one is not None]
+
+    def approved(self, tenant: str, digest: str, by: str, now: float) -> str | None:
+        """The id of an approved proposal of somebody's to read this, or ``None``."""
+        rows = self._database.read("SELECT id FROM proposals WHERE tenant=? AND state='approved'", (tenant,))
+        for (number,) in rows:
+            found = self.get(tenant, number)
+            if (
+                found is not None
+                and found.value.digest == digest
+                and found.value.by == by
+                and now < found.value.expires
+            ):
+                return str(number)
+        return None
 
     def forget(self, before: datetime) -> None:
         """Drop what was decided or ended before a time: its record is in the audit log."""

@@ -185,7 +185,7 @@ class LogBroken(OwnerError):
 
 
 class ReleaseRefused(OwnerError):
-    """The relying party said no. ``reasons`` holds every mismatch, for the owner's eyes."""
+    """The relying party said no. ``reasons`` holds every mismatch, for the owner's eyes; ``policies`` what was asked."""
 
     default_code = "release_refused"
 
@@ -194,6 +194,7 @@ class ReleaseRefused(OwnerError):
     ) -> None:
         super().__init__(message, code=code, hint=hint)
         self.reasons = reasons
+        self.policies: tuple[object, ...] = ()
 
     def as_dict(self) -> dict[str, object]:
         """As the base, with ``reasons``."""

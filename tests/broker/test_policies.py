@@ -52,8 +52,8 @@ def test_a_view_holds_until_something_changes_or_expires(store: Store, engine: R
     third = book.view("default", NOW + timedelta(hours=1))
     assert third is not second and third.data_key == first.data_key  # the same values hold as at first
     store.policies.set("default", "attestation", "default_cpu", HEAD + "x := 1", NOW)
-    assert book.view("default", NOW + timedelta(hours=1)).attestation["default_cpu"].endswith("x := 1")
-    assert book.view("other", NOW).attestation["default_cpu"] == defaults.DEFAULT_CPU
+    assert book.attestation(book.view("default", NOW + timedelta(hours=1)), "cpu").text.endswith("x := 1")
+    assert book.attestation(book.view("other", NOW), "cpu").text == defaults.DEFAULT_CPU
 
 
 def test_the_default_policies_compile(store: Store, engine: RegoEngine) -> None:

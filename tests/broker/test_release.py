@@ -384,11 +384,11 @@ def test_a_policy_that_cannot_be_evaluated_allows_nothing(desk: Desk, body: str,
 
 
 def test_a_bindings_policy_is_judged_when_it_is_set(desk: Desk) -> None:
-    desk.book.check_binding_policy(HEAD + "allow := true")
+    desk.book.check_binding("default", Binding(policy=HEAD + "allow := true"))
     with pytest.raises(PolicyInvalid):
-        desk.book.check_binding_policy(HEAD + "allow := http.send({}).x")
+        desk.book.check_binding("default", Binding(policy=HEAD + "allow := http.send({}).x"))
     with pytest.raises(PolicyInvalid):
-        desk.book.check_binding_policy(HEAD + "allow :=")
+        desk.book.check_binding("default", Binding(policy=HEAD + "allow :="))
 
 
 # --- properties

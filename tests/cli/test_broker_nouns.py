@@ -223,8 +223,9 @@ def test_requirements_of_snp_evidence(home: Path) -> None:
     shown = json.loads(ok(home, "policy", "snp", "--vmpl", "0", "--vmpl", "1", "--json"))
     assert (shown["kind"], shown["id"]) == ("requirements", "snp")
     assert json.loads(ok(home, "policy", "show", "requirements")) == {"vmpls": [0, 1], "report_versions": [3, 4, 5]}
-    row = json.loads(ok(home, "audit", "list", "--json", "--limit", "1"))
-    assert (row["action"], row["resource"]) == ("policy.set", "requirements/snp")
+    rows = [json.loads(line) for line in ok(home, "audit", "list", "--json", "--limit", "2").splitlines()]
+    assert [row["action"] for row in rows] == ["policy.set", "policy.activate"]
+    assert all(row["resource"].startswith(f"requirements/snp@{shown['version']} sha256:") for row in rows)
     for wrong in (("--vmpl", "4"), ("--report-version", "1"), ()):
         assert adyton(home, "policy", "snp", *wrong).returncode == 3
     ok(home, "policy", "delete", "requirements")

@@ -18,16 +18,18 @@ import msgspec
 
 from adyton.appraisal import explain, requirements, vector
 from adyton.appraisal.policies import DEFAULT_ID
-from adyton.appraisal.rego_check import AcceptedPolicy
-from adyton.broker.policies import ATTESTATION_RULES, PolicyBook, TenantView
-from adyton.broker.rego import Absent, Memory, RegoEngine
+from adyton.appraisal.rego_check import ATTESTATION_DATA
+from adyton.broker.concluding import Concluder
+from adyton.broker.policies import PolicyBook, TenantView
+from adyton.broker.rego import Memory, RegoEngine
 from adyton.errors import BindingMismatch
 from adyton.protocol import annotated
 from adyton.protocol.initdata import InitData
 from adyton.protocol.revoked import Revoked
 from adyton.rats import binding
-from adyton.rats.result import Appraisal, AttestationResult, Mismatch, TrustVector
+from adyton.rats.result import Appraisal, AttestationResult, Mismatch
 from adyton.rats.types import JsonValue, VerifiedEvidence
+from adyton.stores.policy_types import StoredPolicy
 
 MAX_DOCUMENTS = 512
 MAX_DOCUMENT = 16 * 1024
@@ -41,9 +43,8 @@ class Appraiser:
 
     def __init__(self, book: PolicyBook, engine: RegoEngine) -> None:
         self._book = book
-        self._engine = engine
+        self._concluder = Concluder(engine)
         # What is found again and again in a fleet: each is a function of its key alone, so it never grows stale.
-        self._concluded = Memory[tuple[TrustVector, tuple[vector.Extension, ...]]]()
         self._explained = Memory[tuple[Mismatch, ...]]()
         self._documents = Memory[dict[str, JsonValue]](MAX_DOCUMENTS)
 
@@ -75,7 +76,7 @@ class Appraiser:
             else:
                 document, host_data = _device(item, runtime_data), b""
             appraisals.append(
-                await self._appraise_one(tenant, view, item, f"{item.tee_class}{number}", document, policy, host_data)
+                await self._appraise_one(view, item, f"{item.tee_class}{number}", document, policy, host_data)
             )
         return AttestationResult(
             appraisals=tuple(appraisals),
@@ -90,22 +91,14 @@ class Appraiser:
 
     async def _appraise_one(  # noqa: PLR0917 -- what is needed, each by its own name
         self,
-        tenant: str,
         view: TenantView,
         item: VerifiedEvidence,
         name: str,
         document: dict[str, JsonValue],
-        policy: AcceptedPolicy,
+        policy: StoredPolicy,
         host_data: bytes,
     ) -> Appraisal:
-        key, results = self._engine.remembered(policy, ATTESTATION_RULES, document, view.data_key)
-        concluded = self._concluded.get(key) if results is not None else None
-        if concluded is None:
-            results = await self._engine.evaluate_async(policy, ATTESTATION_RULES, document, view.data, view.data_key)
-            claimed, present = _value(results["trust_claims"])
-            extra, extended = _value(results["extensions"])
-            concluded = vector.from_rules(claimed, present=present), vector.extensions(extra, present=extended)
-            self._concluded.put(key, concluded)
+        concluded = await self._concluder.conclude(self._book.accept(policy.text, ATTESTATION_DATA), document, view)
         failed = requirements.unmet(item.tee, item.claims, view.snp)
         said = document["adyton"]
         measurement = said.get("measurement") if isinstance(said, dict) else None
@@ -122,6 +115,8 @@ class Appraiser:
             measurement=measurement if isinstance(measurement, str) else "",
             host_data=host_data.hex(),
             extensions=concluded[1],
+            policy_version=policy.version,
+            unmet=tuple([item.code for item in failed]),
         )
 
     def _mismatches(
@@ -154,10 +149,6 @@ class Appraiser:
             if len(init_data.raw) <= MAX_DOCUMENT:
                 self._documents.put(key, claims)
         return claims
-
-
-def _value(result: JsonValue | Absent) -> tuple[JsonValue, bool]:
-    return (None, False) if isinstance(result, Absent) else (result, True)
 
 
 def _host_data(primary: VerifiedEvidence, init_data: InitData | None) -> bytes:

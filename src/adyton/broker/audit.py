@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Literal, cast
 
 from adyton.errors import AdytonError, ReleaseRefused
-from adyton.protocol.audit_row import AuditRow, Finding, shown
+from adyton.protocol.audit_row import AuditRow, Finding, PolicyUsed, shown
 from adyton.protocol.ear import TokenClaims
 from adyton.protocol.resource import ResourcePath
 from adyton.rats.result import AttestationResult, Mismatch
@@ -66,6 +66,7 @@ class Auditor:
             peer=peer,
             platform=platform[0],
             tcb=cast("dict[str, object]", platform[1]),
+            policies=appraised(result),
         )
         return await self._log.append_async(tenant, row, now)
 
@@ -96,10 +97,12 @@ class Auditor:
         peer: str = "",
         version: int | None = None,
         action: str = "release",
+        policies: tuple[PolicyUsed, ...] = (),
     ) -> int:
         """A resource is about to be sent, in this version, or a key was used; ``by`` is the part of its binding that allowed it."""
+        told = reasons([f"by_{by}"])
         row = _release_row(
-            "allowed", path, claims, reasons([f"by_{by}"]), request_id, peer, version=version, action=action
+            "allowed", path, claims, told, request_id, peer, version=version, action=action, policies=policies
         )
         return await self._log.append_async(tenant, row, now)
 
@@ -122,7 +125,8 @@ class Auditor:
         """
         told = reasons([*_error_reasons(error), *[f"{item.code}: {item.text}" for item in mismatches]])
         found = (*_error_findings(error), *findings(mismatches))[:MAX_REASONS]
-        row = _release_row("refused", path, claims, told, request_id, peer, found=found, action=action)
+        asked = cast("tuple[PolicyUsed, ...]", error.policies) if isinstance(error, ReleaseRefused) else ()
+        row = _release_row("refused", path, claims, told, request_id, peer, found=found, action=action, policies=asked)
         return await self._log.append_async(tenant, row, now)
 
     async def administered(
@@ -149,6 +153,15 @@ class Auditor:
             actor=actor,
         )
         return await self._log.append_async(tenant, row, now)
+
+
+def appraised(result: AttestationResult) -> tuple[PolicyUsed, ...]:
+    """The policies that appraised, each once."""
+    found = [
+        PolicyUsed("attestation", f"{one.policy_id}_{one.tee_class}", one.policy_version, one.policy_digest)
+        for one in result.appraisals
+    ]
+    return tuple(found) if len(found) == 1 else tuple(dict.fromkeys(found))
 
 
 def reasons(codes: Iterable[str]) -> tuple[str, ...]:
@@ -211,6 +224,7 @@ def _release_row(  # noqa: PLR0917 -- one value each
     found: tuple[Finding, ...] = (),
     version: int | None = None,
     action: str = "release",
+    policies: tuple[PolicyUsed, ...] = (),
 ) -> AuditRow:
     primary = claims.primary if claims is not None else None
     return AuditRow(
@@ -231,4 +245,5 @@ def _release_row(  # noqa: PLR0917 -- one value each
         vector=primary.vector.values if primary else (),
         findings=found,
         version=version,
+        policies=policies,
     )

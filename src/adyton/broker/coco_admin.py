@@ -17,6 +17,7 @@ from adyton.broker.admin import Admin
 from adyton.broker.answer import Answer
 from adyton.broker.asked import Asked
 from adyton.errors import DocumentInvalid, MalformedRequest, NotFound, PolicyInvalid
+from adyton.protocol.policies import PolicyBody
 from adyton.protocol.resource import ResourcePath
 from adyton.rats.types import JsonValue
 from adyton.wire import b64, strict_json
@@ -41,10 +42,10 @@ class CocoAdmin:
                 name = message.get("policy_id")
                 if not isinstance(name, str) or not 0 < len(name) <= 128 or not name.isprintable():
                     raise MalformedRequest("policy_id is missing", code="body_malformed", field="policy_id")
-                return _empty(self._admin.set_policy(tenant, "attestation", name, _rego(message), now))
+                return _empty(self._admin.policies.set(asked, "attestation", name, PolicyBody(_rego(message))))
             case ("POST", "resource-policy"):
                 text = _rego(_object(asked.body))
-                return _empty(self._admin.set_policy(tenant, "resource", RESOURCE_POLICY_ID, text, now))
+                return _empty(self._admin.policies.set(asked, "resource", RESOURCE_POLICY_ID, PolicyBody(text)))
             case ("GET", "resource-policy"):
                 ids = [policy.id for policy in store.policies.list(tenant, "resource")]
                 return Answer(200, msgspec.json.encode(ids))

@@ -5,12 +5,12 @@ Everything that was found at the time is in the row. What has changed since is c
 
 from __future__ import annotations
 
-import hashlib
 from datetime import datetime
 from typing import cast
 
 from adyton.appraisal import cures, explain
 from adyton.appraisal.cures import Context
+from adyton.appraisal.policies import DEFAULT_ID, DEFAULTS
 from adyton.broker.checkpoints import Checkpoints
 from adyton.broker.policies import PolicyBook, TenantView
 from adyton.errors import AdytonError, NotFound
@@ -111,10 +111,13 @@ class Decisions:
 
     def _policy_changed(self, entry: AuditEntry, view: TenantView | None) -> bool | None:
         """Whether no attestation policy of now is the one that appraised; ``None`` where none did."""
-        if not entry.row.policy_digest or view is None:
+        row = entry.row
+        if not row.policy_digest or view is None:
             return None
-        digests = {hashlib.sha256(text.encode()).hexdigest() for text in view.attestation.values()}
-        return entry.row.policy_digest not in digests
+        named = [one.id for one in row.policies if one.kind == "attestation" and one.digest == row.policy_digest]
+        ids = named or [f"{DEFAULT_ID}_{name}" for name in DEFAULTS]  # rows from before they named their policies
+        found = [self._book.policy(view, "attestation", one) for one in ids]
+        return row.policy_digest not in {one.digest for one in found if one is not None}
 
     def _others(self, entry: AuditEntry) -> tuple[Decision, ...]:
         """Rows near it of the same attester's session: what it had attested before it was refused."""

@@ -148,6 +148,7 @@ class Delivery:
             request_id=holder.handle,
             peer=asked.peer,
             version=number,
+            policies=permit.policies,
         )
         deadline.check()  # the record says more than was done, never less
         return Answer(200, body)

@@ -87,7 +87,7 @@ class KeyApi:
 
     def _create(self, asked: Asked, path: ResourcePath, body: KeyBody) -> Answer:
         which = key_kinds.kind(body.kind)
-        binding = self._checked(body.binding)
+        binding = self._checked(asked.tenant, body.binding)
         if self._store.resources.version(asked.tenant, path) is not None:  # before an RSA key is made for nothing
             raise Conflict(
                 f"there is something at {path.uri} already", code="resource_exists", field="resource", got=path.uri
@@ -161,10 +161,8 @@ class KeyApi:
             raise NotFound(f"there is no key {path.uri}", code="key_absent", field="resource", got=path.uri)
         return found
 
-    def _checked(self, binding: Binding) -> Binding:
-        release.check(binding)
-        if binding.policy is not None:
-            self._book.check_binding_policy(binding.policy)
+    def _checked(self, tenant: str, binding: Binding) -> Binding:
+        self._book.check_binding(tenant, release.check(binding))
         return binding
 
 

@@ -18,8 +18,6 @@ from adyton.protocol.admin import (
     LogHead,
     LogKeyView,
     LogReport,
-    PolicyBody,
-    PolicyView,
     ReferenceBody,
     ReferenceView,
     ResourceBody,
@@ -50,6 +48,7 @@ from adyton.protocol.people import (
     VoteBody,
     Whoami,
 )
+from adyton.protocol.policies import ActivationView, DryRunView, PolicyBody, PolicyView, VersionBody, VersionView
 from adyton.protocol.providers import ProviderSettings, ProviderView, PublicationView, PublishBody, RevocationBody
 from adyton.protocol.release import Binding
 from adyton.protocol.revoked import Entry, LiftBody, RevokeBody
@@ -57,6 +56,7 @@ from adyton.protocol.seen import Platforms, Receivers
 
 _NUMBER = {"type": "integer", "minimum": 0, "maximum": 2**53 - 1}
 _TIME = {"type": "string", "format": "date-time"}
+_POLICY = ("kind", "id")
 _URI = ("repository", "type", "tag")
 
 
@@ -80,10 +80,25 @@ ROUTES: Mapping[str, Given] = {
     "PUT resources/*/*/*": Given("Register or replace a resource", _URI, ResourceBody, ResourceView),
     "PUT resources/*/*/*/binding": Given("Who may have it, without its value", _URI, Binding, ResourceView),
     "DELETE resources/*/*/*": Given("Forget a resource", _URI),
-    "GET policies": Given("The policies that are set, without their texts", answer=list[PolicyView]),
-    "GET policies/*/*": Given("A policy with its text", ("kind", "id"), answer=PolicyView),
-    "PUT policies/*/*": Given("Set a policy", ("kind", "id"), PolicyBody, PolicyView),
-    "DELETE policies/*/*": Given("Withdraw a policy", ("kind", "id")),
+    "GET policies": Given(
+        "The policies that are in force, without their texts", answer=list[PolicyView], query={"all": _NUMBER}
+    ),
+    "GET policies/*/*": Given(
+        "A policy with its text, or one version of it", _POLICY, answer=PolicyView, query={"version": _NUMBER}
+    ),
+    "PUT policies/*/*": Given("Set a version of a policy", _POLICY, PolicyBody, PolicyView),
+    "DELETE policies/*/*": Given("Take a policy out of force", _POLICY),
+    "GET policies/*/*/versions": Given("Its versions, the newest first", _POLICY, answer=list[VersionView]),
+    "GET policies/*/*/activations": Given("What decided when", _POLICY, answer=list[ActivationView]),
+    "GET policies/*/*/dry-run": Given("The version on trial", _POLICY, answer=list[DryRunView]),
+    "POST policies/*/*/activate": Given("Let a version decide", _POLICY, VersionBody, PolicyView),
+    "POST policies/*/*/rollback": Given("Let the one decide that did before", _POLICY, answer=PolicyView),
+    "POST policies/*/*/dry-run": Given("Try a version beside the deciding one", _POLICY, VersionBody, DryRunView),
+    "DELETE policies/*/*/dry-run": Given("End the trial", _POLICY),
+    "GET recordings": Given(
+        "Recorded decisions", query={"after": _NUMBER, "limit": _NUMBER}, content="application/x-ndjson"
+    ),
+    "DELETE recordings": Given("Forget recorded decisions"),
     "GET references": Given("All reference values with their provenance", answer=list[ReferenceView]),
     "GET references/*": Given("One reference value", ("name",), answer=ReferenceView),
     "PUT references/*": Given("Set a reference value by hand", ("name",), ReferenceBody, ReferenceView),

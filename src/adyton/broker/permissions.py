@@ -78,6 +78,15 @@ api GET    policies                        auditor   -
 api GET    policies/*/*                    auditor   -
 api PUT    policies/*/*                    owner     policy.set
 api DELETE policies/*/*                    owner     policy.delete
+api GET    policies/*/*/versions           auditor   -
+api GET    policies/*/*/activations        auditor   -
+api GET    policies/*/*/dry-run            auditor   -
+api POST   policies/*/*/activate           owner     policy.activate
+api POST   policies/*/*/rollback           owner     policy.rollback
+api POST   policies/*/*/dry-run            owner     policy.dry-run
+api DELETE policies/*/*/dry-run            owner     policy.dry-run-end
+api GET    recordings                      auditor   -
+api DELETE recordings                      owner     recordings.delete
 
 api GET    references                      auditor   -
 api GET    references/*                    auditor   -

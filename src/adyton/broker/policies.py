@@ -2,16 +2,21 @@
 
 A policy is judged when it is set (``appraisal.rego_check``, then the engine itself) and again when it is first used, so
 one that reached the store in another way is not believed. A view is never used beyond its generation, nor beyond the
-first expiry of a reference value in it.
+first expiry of a reference value in it. It reads a policy when it is first asked for, so ten thousand of them cost nothing.
+
+Setting a policy makes a version; activating that makes it decide. The engine has compiled it before the activation is
+acknowledged, in every worker: each looks for what is announced (``Rehearsal``).
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import datetime
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 import msgspec
 
@@ -20,46 +25,63 @@ from adyton.appraisal import requirements
 from adyton.appraisal.rego_check import ATTESTATION_DATA, RESOURCE_DATA, AcceptedPolicy, check
 from adyton.appraisal.requirements import SnpRequirements
 from adyton.broker.rego import Memory, RegoEngine
-from adyton.errors import MalformedRequest, NotPermitted, PolicyInvalid
+from adyton.errors import AdytonError, MalformedRequest, NotFound, NotPermitted, PolicyInvalid
+from adyton.protocol import recording, release, release_rules
+from adyton.protocol.recording import RecordRules
+from adyton.protocol.release import Binding
+from adyton.protocol.release_rules import ReleaseRules
 from adyton.protocol.resource import ResourcePath
 from adyton.protocol.revoked import NOTHING, Revoked
 from adyton.rats.types import JsonValue
-from adyton.stores.policy_types import PolicyKind, StoredPolicy
+from adyton.stores.policy_types import PolicyKind, StoredPolicy, digest
 from adyton.stores.references import Snapshot
 from adyton.stores.resources import StoredResource
 from adyton.stores.sqlite import Store
 
 RESOURCE_POLICY = "resource-policy"
-SNP_REQUIREMENTS = "snp"
+SNP_REQUIREMENTS, RELEASE_RULES, RECORD_RULES = "snp", "release", "record"
 ATTESTATION_RULES = ("trust_claims", "extensions")
 RESOURCE_RULES = ("allow",)
-MAX_ACCEPTED = 256
+MAX_ACCEPTED = 4096
 MAX_VIEWS = 1024
+STAGE_SECONDS = 0.3
 _SORTED = msgspec.json.Encoder(order="sorted")
 _KINDS: tuple[PolicyKind, ...] = ("attestation", "resource", "requirements")
-_USED = frozenset({*(f"{defaults.DEFAULT_ID}_{name}" for name in defaults.DEFAULTS), RESOURCE_POLICY, SNP_REQUIREMENTS})
+_REQUIREMENTS = (SNP_REQUIREMENTS, RELEASE_RULES, RECORD_RULES)
+_USED = frozenset({*(f"{defaults.DEFAULT_ID}_{name}" for name in defaults.DEFAULTS), RESOURCE_POLICY, *_REQUIREMENTS})
 _ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,127}\Z")
+_BUILT_IN: Mapping[str, StoredPolicy] = {
+    f"{defaults.DEFAULT_ID}_{name}": StoredPolicy(
+        "attestation", f"{defaults.DEFAULT_ID}_{name}", text, digest(text), 0, datetime.fromtimestamp(0, UTC)
+    )
+    for name, text in defaults.DEFAULTS.items()
+}
+_Key = tuple[PolicyKind, str, int]
 
 
 @dataclass(frozen=True, slots=True)
 class TenantView:
     """What decides for one tenant at one generation.
 
-    Policies are texts by id; they are accepted when used. ``data_key`` stands for the content of ``data``: it is the digest of the reference values that hold, which changes
-    with their generation and with each that expires. ``environment`` is the tenant's, empty for the broker's; ``made`` is
-    false for a tenant that exists by use alone.
+    ``policies`` are those that were asked for so far, by kind, id and version (0: the one in force). ``data_key`` stands
+    for the content of ``data``: it is the digest of the reference values that hold, which changes with their generation
+    and with each that expires. ``environment`` is the tenant's, empty for the broker's; ``made`` is false for a tenant
+    that exists by use alone.
     """
 
+    tenant: str
     generation: int
     references: Snapshot
-    attestation: Mapping[str, str]
-    resource: str | None
     snp: SnpRequirements
+    rules: ReleaseRules
+    record: RecordRules
+    resource: StoredPolicy | None
     data: Mapping[str, JsonValue]
     data_key: str
     revoked: Revoked = NOTHING
     environment: str = ""
     made: bool = True
+    policies: dict[_Key, StoredPolicy | None] = field(default_factory=dict)
 
     def holds(self, generation: int, now: datetime) -> bool:
         """Whether it may still be used: nothing changed, nothing expired."""
@@ -68,66 +90,148 @@ class TenantView:
 
 
 class PolicyBook:
-    """Sets policies after judging them, and gives the view that holds now."""
+    """Sets and activates policies after judging them, and gives the view that holds now.
 
-    def __init__(self, store: Store, engine: RegoEngine) -> None:
+    ``others``: further workers decide by the same store, and are given time to compile what is about to be activated.
+    """
+
+    def __init__(self, store: Store, engine: RegoEngine, *, others: bool = False) -> None:
         self._store = store
         self._engine = engine
+        self._others = others
         self._views = Memory[TenantView](MAX_VIEWS)
         self._accepted = Memory[AcceptedPolicy](MAX_ACCEPTED)  # of this thread and the administration's
 
-    def set(self, tenant: str, kind: PolicyKind, policy_id: str, text: str, now: datetime) -> StoredPolicy:
-        """Set a policy if it may be evaluated and compiles; else ``PolicyInvalid``, and the old one stays.
+    def set(
+        self,
+        tenant: str,
+        kind: PolicyKind,
+        policy_id: str,
+        text: str,
+        now: datetime,
+        *,
+        actor: str = "",
+        note: str = "",
+        activate: bool = True,
+    ) -> StoredPolicy:
+        """Keep a policy as a new version if it may be evaluated and compiles, else ``PolicyInvalid``; and activate it.
 
-        Of kind ``attestation``, ``default_<class>`` (``default_cpu``) is the one that appraises; others are kept only.
-        Of kind ``resource``, ``resource-policy`` is asked for every release. Of kind ``requirements``, ``snp`` is what
-        SEV-SNP evidence must satisfy before any policy is asked.
+        Of kind ``attestation``, ``default_<class>`` (``default_cpu``) is the one that appraises, and others where a
+        release demands them. Of kind ``resource``, ``resource-policy`` is asked for every release, others where a binding
+        names them. Of kind ``requirements``, ``snp`` is what SEV-SNP evidence must satisfy before any policy is asked,
+        ``release`` what releases demand, ``record`` what is kept for trying policies on it.
         """
+        self._check_id(kind, policy_id)
+        self._judge(kind, policy_id, text)
+        if not activate or not self._others:
+            return self._store.policies.set(
+                tenant, kind, policy_id, text, now, actor=actor, note=note, activate=activate
+            )
+        stored = self._store.policies.set(tenant, kind, policy_id, text, now, actor=actor, note=note, activate=False)
+        with self._announced(tenant, kind, policy_id, stored.version, now):
+            return self._store.policies.activate(tenant, kind, policy_id, stored.version, now, actor=actor)
+
+    def activate(
+        self, tenant: str, kind: PolicyKind, policy_id: str, version: int, now: datetime, *, actor: str = ""
+    ) -> StoredPolicy:
+        """Let a version decide from now on; ``NotFound``, or ``PolicyInvalid`` if it can no longer be evaluated."""
+        self._judge(kind, policy_id, self._store.policies.version(tenant, kind, policy_id, version).text)
+        with self._announced(tenant, kind, policy_id, version, now):
+            return self._store.policies.activate(tenant, kind, policy_id, version, now, actor=actor)
+
+    def rollback(
+        self, tenant: str, kind: PolicyKind, policy_id: str, now: datetime, *, actor: str = ""
+    ) -> StoredPolicy:
+        """Let the version decide that did before; ``NotFound`` if there is none."""
+        version = self._store.policies.before(tenant, kind, policy_id)
+        self._judge(kind, policy_id, self._store.policies.version(tenant, kind, policy_id, version).text)
+        with self._announced(tenant, kind, policy_id, version, now):
+            return self._store.policies.rollback(tenant, kind, policy_id, now, actor=actor, expected=version)
+
+    @contextmanager
+    def _announced(self, tenant: str, kind: PolicyKind, policy_id: str, version: int, now: datetime) -> Iterator[None]:
+        if not self._others or kind == "requirements":
+            yield
+            return
+        self._store.staged.announce(tenant, kind, policy_id, version, now)
+        try:
+            time.sleep(STAGE_SECONDS)  # the administration's thread; nobody else waits
+            yield
+        finally:
+            with suppress(AdytonError):  # it is found out of date and passed over
+                self._store.staged.withdraw(tenant, kind, policy_id)
+
+    def _check_id(self, kind: PolicyKind, policy_id: str) -> None:
         if not _ID.match(policy_id):
             raise MalformedRequest(
                 "a policy's id has letters, digits, '_', '-' and inner '.'", code="policy_id_invalid", field="policy_id"
             )
-        if kind == "requirements" and policy_id != SNP_REQUIREMENTS:
+        if kind == "requirements" and policy_id not in _REQUIREMENTS:
             raise MalformedRequest(
-                "requirements exist for SEV-SNP only",
+                "there are no such requirements",
                 code="policy_id_invalid",
                 field="policy_id",
-                expected=SNP_REQUIREMENTS,
+                expected=list(_REQUIREMENTS),
                 got=policy_id,
             )
-        self._judge(kind, text)
-        return self._store.policies.set(tenant, kind, policy_id, text, now)
 
-    def _judge(self, kind: PolicyKind, text: str) -> None:
+    def _judge(self, kind: PolicyKind, policy_id: str, text: str) -> None:
         if kind == "requirements":
-            requirements.parse(text)
-        elif kind == "resource":
-            self._engine.compile(self.accept(text, RESOURCE_DATA), RESOURCE_RULES)
+            {SNP_REQUIREMENTS: requirements.parse, RELEASE_RULES: release_rules.parse, RECORD_RULES: recording.parse}[
+                policy_id
+            ](text)
         else:
-            self._engine.compile(self.accept(text, ATTESTATION_DATA), ATTESTATION_RULES)
+            self._engine.compile(*self.question(kind, text))
+
+    def question(self, kind: PolicyKind, text: str) -> tuple[AcceptedPolicy, tuple[str, ...]]:
+        """A policy of this kind, accepted, and the rules that are asked of it; ``PolicyInvalid``."""
+        if kind == "resource":
+            return self.accept(text, RESOURCE_DATA), RESOURCE_RULES
+        return self.accept(text, ATTESTATION_DATA), ATTESTATION_RULES
+
+    def rehearse(self, tenant: str, kind: PolicyKind, policy_id: str, version: int) -> None:
+        """Compile what another worker is about to activate."""
+        self._judge(kind, policy_id, self._store.policies.version(tenant, kind, policy_id, version).text)
 
     def broken(self) -> list[PolicyInvalid]:
         """Which tenants' policies no longer compile, each named: another version of Adyton or its engine took them.
 
-        Compiles the built-in ones too; that those or the engine itself fail is raised.
+        Compiles the built-in ones too; that those or the engine itself fail is raised. What only single resources name is
+        found out when they are asked for.
         """
-        for text in defaults.DEFAULTS.values():
-            self._judge("attestation", text)
+        for name, built_in in _BUILT_IN.items():
+            self._judge("attestation", name, built_in.text)
         found = []
         for tenant in self._store.tenants():
-            policies = (policy for kind in _KINDS for policy in self._store.policies.list(tenant, kind))
-            for policy in policies:
-                if policy.id not in _USED:
+            used = [(kind, name) for kind in _KINDS for name in sorted(_USED)]
+            rules = self._store.policies.get(tenant, "requirements", RELEASE_RULES)
+            with suppress(PolicyInvalid):
+                for named in sorted(release_rules.parse(rules.text).policy_sets) if rules else ():
+                    used += [("attestation", f"{named}_{name}") for name in defaults.DEFAULTS]
+            for kind, name in used:
+                policy = self._store.policies.get(tenant, kind, name)
+                if policy is None or (kind == "requirements" and name not in _REQUIREMENTS):
                     continue
                 try:
-                    self._judge(policy.kind, policy.text)
+                    self._judge(kind, name, policy.text)
                 except PolicyInvalid as error:
                     found.append(_broken(tenant, policy, error))
         return found
 
-    def check_binding_policy(self, text: str) -> None:
-        """``PolicyInvalid`` unless ``text`` may be a binding's policy."""
-        self._engine.compile(self.accept(text, RESOURCE_DATA), RESOURCE_RULES)
+    def check_binding(self, tenant: str, binding: Binding) -> None:
+        """``PolicyInvalid`` or ``NotFound`` unless what a binding names can be asked. A version named is kept."""
+        if binding.policy is not None:
+            self._engine.compile(self.accept(binding.policy, RESOURCE_DATA), RESOURCE_RULES)
+        if binding.policy_id is not None:
+            name, version = release.policy_named(binding.policy_id)
+            if self._store.policies.get(tenant, "resource", name) is None:
+                raise _absent("resource", name)
+            if version is not None:
+                self._store.policies.pin(tenant, "resource", name, version)
+        if binding.attestation not in {None, defaults.DEFAULT_ID}:
+            name = f"{binding.attestation}_cpu"
+            if self._store.policies.get(tenant, "attestation", name) is None:
+                raise _absent("attestation", name)
 
     def accept(self, text: str, data: frozenset[str]) -> AcceptedPolicy:
         """``check``, remembered by text."""
@@ -156,18 +260,22 @@ class PolicyBook:
             return known
         # Read after the generation: what is newer than it is read again at the next decision, never the other way round.
         references = self._store.references.snapshot(tenant, now)
-        texts = {f"{defaults.DEFAULT_ID}_{name}": text for name, text in defaults.DEFAULTS.items()}
-        texts.update((policy.id, policy.text) for policy in self._store.policies.list(tenant, "attestation"))
-        resource = self._store.policies.get(tenant, "resource", RESOURCE_POLICY)
-        snp = self._store.policies.get(tenant, "requirements", SNP_REQUIREMENTS)
+        if known is not None and known.references.values == references.values:
+            data, data_key = known.data, known.data_key
+        else:
+            data = {"reference": dict(references.values)}
+            data_key = hashlib.sha256(_SORTED.encode(references.values)).hexdigest()
+        snp, rules, record = (self._store.policies.get(tenant, "requirements", name) for name in _REQUIREMENTS)
         view = TenantView(
+            tenant=tenant,
             generation=generation,
             references=references,
-            attestation=texts,
-            resource=resource.text if resource else None,
             snp=requirements.parse(snp.text) if snp else requirements.DEFAULT,
-            data={"reference": dict(references.values)},
-            data_key=hashlib.sha256(_SORTED.encode(references.values)).hexdigest(),
+            rules=release_rules.parse(rules.text) if rules else release_rules.NONE,
+            record=recording.parse(record.text) if record else recording.OFF,
+            resource=self._store.policies.get(tenant, "resource", RESOURCE_POLICY),
+            data=data,
+            data_key=data_key,
             revoked=self._store.revoked.current(tenant),
             environment=found.settings.environment,
             made=found.made,
@@ -180,17 +288,66 @@ class PolicyBook:
         known = resource.info.version if resource is not None else None
         return self._store.resources.version(tenant, path) != known
 
-    def attestation(self, view: TenantView, tee_class: str) -> AcceptedPolicy:
+    def policy(self, view: TenantView, kind: PolicyKind, policy_id: str, version: int = 0) -> StoredPolicy | None:
+        """The policy in force under this id, or this version of it; ``None`` if none is in force, or no such version."""
+        key = (kind, policy_id, version)
+        if key in view.policies:
+            return view.policies[key]
+        found = self._store.policies.get(view.tenant, kind, policy_id)
+        if found is None:
+            found = _BUILT_IN.get(policy_id) if kind == "attestation" and not version else None
+        elif version and found.version != version:
+            try:
+                older = self._store.policies.version(view.tenant, kind, policy_id, version)
+                found = StoredPolicy(kind, policy_id, older.text, older.digest, version, older.created)
+            except NotFound:
+                found = None
+        view.policies[key] = found
+        return found
+
+    def attestation(self, view: TenantView, tee_class: str, policy_set: str = defaults.DEFAULT_ID) -> StoredPolicy:
         """The policy for evidence of this class; ``PolicyInvalid`` where neither tenant nor Adyton has one."""
-        text = view.attestation.get(f"{defaults.DEFAULT_ID}_{tee_class}")
-        if text is None:
+        found = self.policy(view, "attestation", f"{policy_set}_{tee_class}")
+        if found is None:
             raise PolicyInvalid(
                 f"there is no attestation policy for evidence of class {tee_class}",
                 code="policy_absent",
-                field=f"{defaults.DEFAULT_ID}_{tee_class}",
-                hint=f"set one: adyton policy set attestation FILE --id {defaults.DEFAULT_ID}_{tee_class}",
+                field=f"{policy_set}_{tee_class}",
+                hint=f"set one: adyton policy set attestation FILE --id {policy_set}_{tee_class}",
             )
-        return self.accept(text, ATTESTATION_DATA)
+        return found
+
+
+class Rehearsal:
+    """What a worker compiles ahead because another one announced it. Asked for ten times a second; nearly always nothing."""
+
+    def __init__(self, store: Store, book: PolicyBook) -> None:
+        self._store = store
+        self._book = book
+        self._done: frozenset[tuple[str, PolicyKind, str, int]] = frozenset()
+
+    def due(self) -> frozenset[tuple[str, PolicyKind, str, int]]:
+        """What was announced and not compiled here yet."""
+        announced = frozenset(self._store.staged.list())
+        self._done &= announced
+        return announced - self._done
+
+    def compile(self, due: frozenset[tuple[str, PolicyKind, str, int]]) -> None:
+        """Compile it. What cannot be is left to whoever asks for it."""
+        for item in due:
+            with suppress(AdytonError):
+                self._book.rehearse(*item)
+        self._done |= due
+
+
+def _absent(kind: str, name: str) -> NotFound:
+    return NotFound(
+        f"no {kind} policy {name!r} is in force",
+        code="policy_absent",
+        field="policy_id",
+        got=name,
+        hint=f"set it first: adyton policy set {kind} FILE --id {name}",
+    )
 
 
 def _broken(tenant: str, policy: StoredPolicy, error: PolicyInvalid) -> PolicyInvalid:

@@ -21,8 +21,8 @@ from adyton.broker.asked import Asked
 from adyton.broker.people import Principal, Role
 from adyton.broker.policies import PolicyBook
 from adyton.errors import Conflict, MalformedRequest, NotFound, NotPermitted
-from adyton.protocol.admin import POLICY_KINDS
 from adyton.protocol.people import PromotionBody, PromotionView, Step
+from adyton.protocol.policies import KINDS as POLICY_KINDS
 from adyton.protocol.resource import ResourcePath
 from adyton.stores.policy_types import PolicyKind, StoredPolicy
 from adyton.stores.references import StoredReference

@@ -11,6 +11,9 @@ Three conditions, all of them, and every reason why not is collected:
    A binding may limit the operations: a key can be used without being released.
 3. **Resource policy**, where the tenant has set one (kbs-protocol 1.12). It narrows, it never widens.
 
+A resource or its repository may demand that other attestation policies accept the evidence (``reappraisal``), and that
+devices are there; then 1 to 3 are decided by those statuses.
+
 Reasons are written ``code: text``; they go into the audit log, for the owner's eyes.
 """
 
@@ -23,16 +26,21 @@ from functools import lru_cache
 
 from adyton.appraisal.explain import guest_accepted
 from adyton.appraisal.rego_check import RESOURCE_DATA
+from adyton.broker.concluding import Concluder
 from adyton.broker.policies import RESOURCE_RULES, PolicyBook, TenantView
+from adyton.broker.reappraisal import Reappraiser, appraised_by, used
 from adyton.broker.rego import RegoEngine
 from adyton.config import Environment
 from adyton.errors import AdytonError, Conflict, NotFound, OperatorError, ReleaseRefused, Unavailable
-from adyton.protocol import key_record, keys, rules
+from adyton.protocol import key_record, keys, release, rules
+from adyton.protocol.audit_row import PolicyUsed
 from adyton.protocol.ear import Submodule, TokenClaims
 from adyton.protocol.release import Binding, WorkloadIdentity
+from adyton.protocol.release_rules import DEFAULT_ID
 from adyton.protocol.resource import ResourcePath
 from adyton.rats.result import DEVELOPMENT_HARDWARE, Tier
 from adyton.rats.types import JsonValue, RootKind
+from adyton.stores.policy_types import digest
 from adyton.stores.resources import StoredResource
 
 _UNBOUND = "not_bound: no resource that anybody is bound to"
@@ -41,9 +49,20 @@ _CHANGED = "changed_meanwhile: policies, reference values or the resource change
 
 @dataclass(frozen=True, slots=True)
 class Permit:
-    """The decision to release, and by which part of the binding."""
+    """The decision to release, by which part of the binding, and the policies that had their say."""
 
     by: str
+    policies: tuple[PolicyUsed, ...] = ()
+
+
+@dataclass(slots=True)
+class _Asking:
+    """One decision under way."""
+
+    view: TenantView
+    claims: TokenClaims
+    data: Mapping[str, JsonValue]
+    policies: list[PolicyUsed]
 
 
 class Releaser:
@@ -61,6 +80,7 @@ class Releaser:
             raise ValueError("no development root may be trusted in this environment")
         self._book = book
         self._engine = engine
+        self._reappraiser = Reappraiser(book, Concluder(engine))
         self._roots = development_roots
 
     async def decide(  # noqa: PLR0917 -- who, what, which, when
@@ -85,28 +105,49 @@ class Releaser:
         resource policy, if there is one, allows the path. Anybody else is refused as for an unbound resource.
         """
         view = self._book.view(tenant, now, generation)
-        reasons = self.status_reasons(claims, view.environment)
-        own = claims.raw.get("adyton")
-        if isinstance(own, dict) and own.get("generation") != view.generation:  # changed since the caller looked
-            reasons.append(_CHANGED)
+        parts: list[JsonValue] = [path.repository, path.type, path.tag]
+        plugin = "resource"
+        if operation != key_record.RELEASE:  # as the path under /kbs/v0 has it (kbs-protocol 1.12)
+            plugin, parts = keys.PLUGIN, [operation, *parts]
+        data: dict[str, JsonValue] = {"plugin": plugin, "resource-path": parts, "query": dict(query or {})}
+        asking = _Asking(view, claims, data, [])
+        try:
+            return await self._decide(asking, tenant, path, resource, now, operation, against)
+        except ReleaseRefused as error:
+            error.policies = (*appraised_by(asking.claims), *asking.policies)
+            raise
+
+    async def _decide(  # noqa: PLR0917 -- as ``decide``
+        self,
+        asking: _Asking,
+        tenant: str,
+        path: ResourcePath,
+        resource: StoredResource | None,
+        now: datetime,
+        operation: str,
+        against: Sequence[str],
+    ) -> Permit:
+        view, binding = asking.view, resource.binding if resource is not None else None
+        own = asking.claims.raw.get("adyton")
+        outdated = isinstance(own, dict) and own.get("generation") != view.generation  # changed since the caller looked
+        reasons = [_CHANGED] if outdated else []
+        demand = view.rules.demand(path.repository, *((binding.attestation, binding.devices) if binding else ()))
+        if demand.attestation != DEFAULT_ID and not outdated:
+            asking.claims = await self._again(view, asking.claims, demand.attestation)
+        claims = asking.claims
+        reasons = self.status_reasons(claims, view.environment) + _missing(claims, demand.devices) + reasons
         if claims.expires <= now.timestamp():
             reasons.append("token_expired: the attestation result has expired")
         reasons += against
         if resource is not None:
             reasons += _operation_reasons(resource, operation)
-        asked = view.resource is not None or (resource is not None and resource.binding.policy is not None)
-        data: dict[str, JsonValue] = {}
-        if asked:
-            parts: list[JsonValue] = [path.repository, path.type, path.tag]
-            plugin = "resource"
-            if operation != key_record.RELEASE:  # as the path under /kbs/v0 has it (kbs-protocol 1.12)
-                plugin, parts = keys.PLUGIN, [operation, *parts]
-            data = {"plugin": plugin, "resource-path": parts, "query": dict(query or {})}
+        asked = view.resource is not None or demand.attestation != DEFAULT_ID
         by = ""
-        if resource is not None:
-            by, why_not = await self._bound(view, claims, resource.binding, data)
+        if binding is not None:
+            asked = asked or binding.policy is not None or binding.policy_id is not None
+            by, why_not = await self._bound(asking, binding)
             reasons += why_not
-        if view.resource is not None and not await self._allows(view.resource, view, claims, data):
+        if view.resource is not None and not await self._allows(asking, view.resource.text, used(view.resource)):
             reasons.append("resource_policy: the tenant's resource policy does not allow it")
         if asked and (self._book.view(tenant, now) is not view or self._book.changed(tenant, path, resource)):
             reasons.append(_CHANGED)
@@ -120,7 +161,7 @@ class Releaser:
                 reasons=tuple(reasons),
                 hint="the reasons are in the broker's audit log; what must match is in `adyton resource show`",
             )
-        return Permit(by=by)
+        return Permit(by=by, policies=(*appraised_by(claims), *asking.policies))
 
     def status_reasons(self, claims: TokenClaims, environment: str = "") -> list[str]:
         """Why the attestation status is not accepted in a tenant's environment; empty if it is.
@@ -151,15 +192,21 @@ class Releaser:
             reasons.append(f"nothing_affirmed: the policy affirms nothing about {submodule.name}")
         return reasons
 
-    async def _bound(
-        self, view: TenantView, claims: TokenClaims, binding: Binding, data: Mapping[str, JsonValue]
-    ) -> tuple[str, list[str]]:
+    async def _again(self, view: TenantView, claims: TokenClaims, policy_set: str) -> TokenClaims:
+        try:
+            return await self._reappraiser.appraise(view, claims, policy_set)
+        except (OperatorError, Unavailable, ReleaseRefused):
+            raise
+        except AdytonError as error:
+            raise _cannot(error, "the attestation policy that this resource demands cannot be asked") from error
+
+    async def _bound(self, asking: _Asking, binding: Binding) -> tuple[str, list[str]]:
         """Which part of ``binding`` names the attester, or why none does."""
         if binding.any_workload_i_accept:
             return "any_workload_i_accept", []
         if binding.is_empty:
             return "", [_UNBOUND]
-        primary = claims.primary
+        view, primary = asking.view, asking.claims.primary
         reasons = []
         known = guest_accepted(primary.tee, primary.evidence, view.references)
         if binding.workloads or binding.images:
@@ -188,31 +235,39 @@ class Releaser:
             # Workload documents carry no signatures yet, so a signer never matches: refused, not ignored.
             reasons.append("signer_absent: the attested document carries no signature")
         if binding.policy is not None:
-            if await self._allows(binding.policy, view, claims, data):
+            own = PolicyUsed("binding", digest=digest(binding.policy))
+            if await self._allows(asking, binding.policy, own):
                 return "policy", []
             reasons.append("binding_policy: the resource's own policy does not allow it")
+        if binding.policy_id is not None:
+            named, version = release.policy_named(binding.policy_id)
+            stored = self._book.policy(view, "resource", named, version or 0)
+            if stored is None:
+                reasons.append(f"binding_policy_absent: resource policy {binding.policy_id} is not in force")
+            elif await self._allows(asking, stored.text, used(stored)):
+                return "policy_id", []
+            else:
+                reasons.append(f"binding_policy: resource policy {binding.policy_id} does not allow it")
         return "", reasons
 
-    async def _allows(self, text: str, view: TenantView, claims: TokenClaims, data: Mapping[str, JsonValue]) -> bool:
+    async def _allows(self, asking: _Asking, text: str, by: PolicyUsed) -> bool:
         """``data.policy.allow`` is exactly ``true``; a policy that cannot be evaluated allows nothing."""
+        view, data = asking.view, asking.data
         path, query = data["resource-path"], data["query"]
         key = (
             view.data_key,
             repr((data["plugin"], path)),
             repr(sorted(query.items())) if isinstance(query, dict) else "",
         )
+        asking.policies.append(by)
         try:
             policy = self._book.accept(text, RESOURCE_DATA)
-            results = await self._engine.evaluate_async(policy, RESOURCE_RULES, claims.raw, {**view.data, **data}, key)
+            read = asking.claims.raw
+            results = await self._engine.evaluate_async(policy, RESOURCE_RULES, read, {**view.data, **data}, key)
         except (OperatorError, Unavailable):  # our trouble, not a verdict
             raise
         except AdytonError as error:
-            raise ReleaseRefused(
-                "the policy for this resource cannot be evaluated",
-                code=error.code,
-                reasons=(f"{error.code}: {error.message}",),
-                hint=error.hint,
-            ) from error
+            raise _cannot(error, "the policy for this resource cannot be evaluated") from error
         return results["allow"] is True
 
 
@@ -230,6 +285,20 @@ def _operation_reasons(resource: StoredResource, operation: str) -> list[str]:
     elif operation != key_record.RELEASE:
         reasons.append("not_a_key: what is there is no key that can be used")
     return reasons
+
+
+def _cannot(error: AdytonError, why: str) -> ReleaseRefused:
+    return ReleaseRefused(why, code=error.code, reasons=(f"{error.code}: {error.message}",), hint=error.hint)
+
+
+def _missing(claims: TokenClaims, devices: Mapping[str, int]) -> list[str]:
+    """Devices that are demanded and not there. Those that are there must be accepted as everything is."""
+    there = [submodule.tee_class for submodule in claims.submodules]
+    return [
+        f"device_missing: {count} of class {name} are demanded, the evidence has {there.count(name)}"
+        for name, count in sorted(devices.items())
+        if there.count(name) < count
+    ]
 
 
 def _names(entry: str, primary: Submodule) -> bool:

@@ -57,6 +57,7 @@ from adyton.broker.release import Releaser
 from adyton.broker.revoked_api import RevokedApi
 from adyton.broker.settings import Settings
 from adyton.broker.tenant_api import TenantApi
+from adyton.broker.trial_api import TrialApi
 from adyton.config import Environment
 from adyton.errors import AdytonError, ConfigError
 from adyton.rats.types import TrustAnchors
@@ -93,7 +94,7 @@ class Program:
         roots = settings.trusted_fingerprints
         anchors = TrustAnchors(custom=frozenset(bytes.fromhex(root) for root in roots))
         self._engine = RegoEngine()
-        book = PolicyBook(store, self._engine)
+        book = PolicyBook(store, self._engine, others=settings.workers > 1)
         auditor = Auditor(store)
         self._checkpoints = Checkpoints(store)
         releaser = Releaser(book, self._engine, environment=environment, development_roots=roots)
@@ -122,6 +123,7 @@ class Program:
         chronicle = Chronicle(store, self._checkpoints)
         rooms: dict[str, Room] = {"platforms": chronicle, "receivers": chronicle}
         rooms[revoked_api.OWN] = rooms[revoked_api.BROKER] = RevokedApi(store)
+        rooms["recordings"] = TrialApi(store, book)
         key_api = KeyApi(store, book)
         rooms.update(keys=key_api, authority=key_api)
         rooms["approvals"] = approvals

@@ -35,6 +35,13 @@ _BINDING = (
     ),
     click.option("--any-workload-i-accept", is_flag=True, help="Whatever the attestation policy accepts."),
     click.option(
+        "--policy-id", metavar="NAME[@VERSION]", help="A resource policy that is set: adyton policy set resource."
+    ),
+    click.option("--attestation", metavar="ID", help="Beside all that: policies ID_cpu, ID_gpu… accept, not default_…"),
+    click.option(
+        "--device", "devices", multiple=True, metavar="CLASS=N", help="Beside all that: so many must be there."
+    ),
+    click.option(
         "--allow",
         "operations",
         multiple=True,
@@ -45,7 +52,7 @@ _BINDING = (
 
 
 def binding_options(command: _F) -> _F:
-    """``--workload``, ``--image``, ``--signer``, ``--policy``, ``--rules``, ``--any-workload-i-accept``, ``--allow``."""
+    """All options that say so, from ``--workload`` to ``--allow``."""
     for option in reversed(_BINDING):
         command = option(command)
     return command
@@ -64,7 +71,19 @@ def binding_of(options: dict[str, Any]) -> Binding:
         any_workload_i_accept=options.pop("any_workload_i_accept"),
         rules=_rules(rules) if rules else (),
         operations=operations or None,
+        policy_id=options.pop("policy_id"),
+        attestation=options.pop("attestation"),
+        devices=dict(map(_device, options.pop("devices"))),
     )
+
+
+def _device(text: str) -> tuple[str, int]:
+    name, equals, count = text.partition("=")
+    if not equals:
+        return name, 1
+    if not count.isascii() or not count.isdigit():
+        raise click.UsageError(f"--device {text} is not CLASS=N, such as gpu=1")
+    return name, int(count)
 
 
 def _rules(path: Path) -> list[Rule]:
@@ -118,8 +137,11 @@ def said_who(binding: Binding) -> str:
         *(f"image {entry}" for entry in binding.images),
         *(f"signer {entry}" for entry in binding.signers),
         *(["by policy"] if binding.policy else []),
+        *([f"by policy {binding.policy_id}"] if binding.policy_id else []),
         *([f"any of {len(binding.rules)} rule(s)"] if binding.rules else []),
         *(["any workload that is accepted"] if binding.any_workload_i_accept else []),
     ]
-    who = ", ".join(parts) or "nobody"
+    demands = [f"{count} {name}" for name, count in sorted(binding.devices.items())]
+    demands += [f"accepted by {binding.attestation}"] if binding.attestation else []
+    who = (", ".join(parts) or "nobody") + (f"; only with {', '.join(demands)}" if demands else "")
     return who if binding.operations is None else f"{who} (only {', '.join(binding.operations) or 'nothing'})"

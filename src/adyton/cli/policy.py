@@ -7,12 +7,12 @@ from typing import Any
 
 import click
 
+from adyton.cli import policy_names, policy_versions
 from adyton.cli.administering import Noun, broker_options, open_admin
 from adyton.cli.output import json_option, print_json, print_table, say
-from adyton.errors import ConfigError
 
-_KIND = click.Choice(["attestation", "resource", "requirements"])
-_DEFAULTS = {"attestation": "default_cpu", "resource": "resource-policy", "requirements": "snp"}
+_KIND = policy_names.KIND
+_DEFAULTS = policy_names.DEFAULTS
 _ID = click.option(
     "--id", "policy_id", help="[default: " + ", ".join(f"{name} for {kind}" for kind, name in _DEFAULTS.items()) + "]"
 )
@@ -27,22 +27,26 @@ def policy() -> None:
 @click.argument("kind", type=_KIND)
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @_ID
+@click.option("--no-activate", is_flag=True, help="Keep it as a candidate, which decides nothing.")
+@click.option("--note", default="", help="Why, for whoever reads its history.")
 @broker_options
 @json_option
 def set_(kind: str, file: Path, policy_id: str | None, as_json: bool, **options: Any) -> None:
-    """Set the policy of KIND to the Rego in FILE (requirements: JSON, see policy snp). In force everywhere when this returns."""
+    """Set the policy of KIND to the Rego in FILE: a new version, in force everywhere when this returns.
+
+    Kind requirements takes JSON: see policy snp, policy record and docs/policies.md.
+    """
     from msgspec import to_builtins
 
-    try:
-        text = file.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read {file}", code="file_unreadable", field=str(file)) from error
+    text, no_activate, note = policy_names.read(file), options.pop("no_activate"), options.pop("note")
     with open_admin(**options) as admin:
-        view = admin.set_policy(kind, policy_id or _default(kind), text)
+        view = admin.set_policy(kind, policy_id or _default(kind), text, note=note, activate=not no_activate)
     if as_json:
         print_json(to_builtins(view))
     else:
-        say(f"set {kind} policy {view.id}, sha256:{view.digest}")
+        say(f"set {kind} policy {view.id}, version {view.version}, sha256:{view.digest}")
+        if no_activate:
+            say(f"it decides nothing until: adyton policy activate {kind}/{view.id} {view.version}")
 
 
 @policy.command()
@@ -78,34 +82,58 @@ def _listed(numbers: frozenset[int]) -> str:
     return ", ".join(str(number) for number in sorted(numbers))
 
 
-@policy.command("list")
+@policy.command()
+@click.option("--keep", type=click.IntRange(0, 100_000), required=True, help="How many decisions; 0 keeps none.")
+@click.option("--days", type=click.IntRange(1, 3650), default=30, show_default=True, help="For how long.")
 @broker_options
 @json_option
-def list_(as_json: bool, **options: Any) -> None:
-    """The policies that are set."""
+def record(keep: int, days: int, as_json: bool, **options: Any) -> None:
+    """Keep what policies read of the decisions to come, sealed, so that policies can be tried on it (policy test)."""
+    from msgspec import to_builtins
+
+    from adyton.protocol import recording
+    from adyton.protocol.recording import RecordRules
+
+    with open_admin(**options) as admin:
+        view = admin.set_policy("requirements", "record", recording.written(RecordRules(keep, days)))
+        if not keep:
+            admin.forget_recordings()
+    if as_json:
+        print_json(to_builtins(view))
+    else:
+        say(f"the last {keep} decisions are kept for {days} days" if keep else "nothing is recorded, and nothing kept")
+
+
+@policy.command("list")
+@click.option("--all", "every", is_flag=True, help="Candidates and deleted ones too.")
+@broker_options
+@json_option
+def list_(every: bool, as_json: bool, **options: Any) -> None:
+    """The policies that are in force."""
     from msgspec import to_builtins
 
     with open_admin(**options) as admin:
-        views = admin.list_policies()
+        views = admin.list_policies(every=every)
     if as_json:
         for view in views:
             print_json(to_builtins(view))
     else:
-        rows = ((v.kind, v.id, v.version, v.updated, f"sha256:{v.digest}") for v in views)
-        print_table(("kind", "id", "version", "updated", "digest"), rows)
+        rows = ((v.kind, v.id, v.version, v.state, v.updated, f"sha256:{v.digest}") for v in views)
+        print_table(("kind", "id", "version", "state", "updated", "digest"), rows)
 
 
 @policy.command()
 @click.argument("kind", type=_KIND)
 @_ID
+@click.option("--version", type=click.IntRange(1), help="This version, instead of the one in force.")
 @broker_options
 @json_option
-def show(kind: str, policy_id: str | None, as_json: bool, **options: Any) -> None:
+def show(kind: str, policy_id: str | None, version: int | None, as_json: bool, **options: Any) -> None:
     """The text of a policy."""
     from msgspec import to_builtins
 
     with open_admin(**options) as admin:
-        view = admin.show_policy(kind, policy_id or _default(kind))
+        view = admin.show_policy(kind, policy_id or _default(kind), version)
     if as_json:
         print_json(to_builtins(view))
     else:
@@ -118,7 +146,7 @@ def show(kind: str, policy_id: str | None, as_json: bool, **options: Any) -> Non
 @broker_options
 @json_option
 def delete(kind: str, policy_id: str | None, as_json: bool, **options: Any) -> None:
-    """Withdraw a policy; the built-in one applies again."""
+    """Withdraw a policy; the built-in one applies again. Its versions stay, and adyton policy rollback brings it back."""
     with open_admin(**options) as admin:
         admin.delete_policy(kind, policy_id or _default(kind))
     if as_json:
@@ -129,3 +157,13 @@ def delete(kind: str, policy_id: str | None, as_json: bool, **options: Any) -> N
 
 def _default(kind: str) -> str:
     return _DEFAULTS[kind]
+
+
+for _command in (
+    policy_versions.versions,
+    policy_versions.activate,
+    policy_versions.rollback,
+    policy_versions.diff,
+    policy_versions.dry_run,
+):
+    policy.add_command(_command)

@@ -11,6 +11,7 @@ from urllib.parse import quote, urlencode
 import msgspec
 
 from adyton.client.address import BrokerAddress
+from adyton.client.policy_requests import PolicyRequests
 from adyton.client.transport import Reply, Transport
 from adyton.errors import (
     AdytonError,
@@ -32,8 +33,6 @@ from adyton.protocol.admin import (
     LogHead,
     LogKeyView,
     LogReport,
-    PolicyBody,
-    PolicyView,
     ReferenceBody,
     ReferenceView,
     ResourceBody,
@@ -58,7 +57,7 @@ LOG_SECONDS = 3600.0
 _T = TypeVar("_T")
 
 
-class Admin:
+class Admin(PolicyRequests):
     """A broker's tenant, administered. Every change is durable, and in force everywhere, when its method returns."""
 
     def __init__(self, address: BrokerAddress, token: str | Callable[[], str]) -> None:
@@ -90,22 +89,6 @@ class Admin:
     def delete_resource(self, path: ResourcePath) -> None:
         """Forget it; ``NotFound``."""
         self._send("DELETE", f"/resources/{path}")
-
-    def set_policy(self, kind: str, policy_id: str, text: str) -> PolicyView:
-        """Set a Rego policy; ``PolicyInvalid`` if the broker does not accept it."""
-        return self._ask("PUT", f"/policies/{_part(kind)}/{_part(policy_id)}", PolicyView, PolicyBody(text))
-
-    def list_policies(self) -> list[PolicyView]:
-        """Those that are set, without their text."""
-        return self._ask("GET", "/policies", list[PolicyView])
-
-    def show_policy(self, kind: str, policy_id: str) -> PolicyView:
-        """One policy with its text; ``NotFound``."""
-        return self._ask("GET", f"/policies/{_part(kind)}/{_part(policy_id)}", PolicyView)
-
-    def delete_policy(self, kind: str, policy_id: str) -> None:
-        """Withdraw it; ``NotFound``."""
-        self._send("DELETE", f"/policies/{_part(kind)}/{_part(policy_id)}")
 
     def set_reference(self, name: str, value: JsonValue, expires: str | None = None) -> ReferenceView:
         """Publish a reference value, until ``expires`` (RFC 3339) if given."""

@@ -12,8 +12,6 @@ from adyton.protocol.audit_row import AuditEntry, Finding
 from adyton.protocol.release import Binding
 
 BASE = "/api/v0"
-POLICY_KINDS = ("attestation", "resource", "requirements")
-"""``requirements`` are no Rego: id ``snp`` is the JSON document of ``appraisal.requirements``."""
 
 
 class ResourceBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -32,23 +30,6 @@ class ResourceView(msgspec.Struct, frozen=True):
     updated: str
     binding: Binding
     key: str = ""
-
-
-class PolicyBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Set a policy: its text, Rego or JSON by its kind."""
-
-    text: str
-
-
-class PolicyView(msgspec.Struct, frozen=True):
-    """A policy; ``text`` is empty in lists. ``digest`` is SHA-256 of the text in hex, ``version`` 0 for a built-in."""
-
-    kind: str
-    id: str
-    digest: str
-    version: int
-    updated: str
-    text: str = ""
 
 
 class ReferenceBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -45,12 +45,38 @@ class Finding(msgspec.Struct, frozen=True, omit_defaults=True):
     hint: str = ""
 
 
+class PolicyUsed(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A policy that had its say: ``version`` 0 is a built-in one, ``digest`` the SHA-256 of its text in hex.
+
+    Kind ``binding`` is a resource's own text, which has no id.
+    """
+
+    kind: str
+    id: str = ""
+    version: int = 0
+    digest: str = ""
+
+
+class DryRunSaid(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a version on trial would have said instead, to a decision that was made without it.
+
+    ``sequence`` is that decision's row; ``said`` and ``would`` are statuses or verdicts, ``code`` why it could say none.
+    """
+
+    policy: PolicyUsed
+    sequence: int
+    said: str
+    would: str = ""
+    code: str = ""
+
+
 class AuditRow(msgspec.Struct, frozen=True, omit_defaults=True):
     """One decision. ``action`` is what was asked (``attest``, ``release``, ``resource.set``…), ``reasons`` are ``code: text``.
 
     ``measurement`` and ``host_data`` are lower-case hex, ``root`` is ``vendor`` or ``custom`` with the fingerprint of its
     key. ``claims`` is the SHA-256 of the claims that were signed, ``vector`` AR4SI's eight values, ``version`` that of
-    the resource. ``findings`` are what was wrong, part by part. ``platform`` and ``tcb`` are those of verified evidence. Never a secret, never a token.
+    the resource. ``findings`` are what was wrong, part by part. ``platform`` and ``tcb`` are those of verified evidence.
+    ``policies`` are those that decided, ``dry_run`` one that did not. Never a secret, never a token.
     """
 
     action: str
@@ -74,6 +100,8 @@ class AuditRow(msgspec.Struct, frozen=True, omit_defaults=True):
     findings: tuple[Finding, ...] = ()
     platform: str = ""
     tcb: dict[str, object] = {}
+    policies: tuple[PolicyUsed, ...] = ()
+    dry_run: DryRunSaid | None = None
 
 
 class AuditEntry(msgspec.Struct, frozen=True):

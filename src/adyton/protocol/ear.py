@@ -66,7 +66,9 @@ def _submodule(appraisal: Appraisal, reference_generation: int, *, verbose: bool
     evidence["adyton"] = {
         **(said if isinstance(said, dict) else {}),
         "policy_digest": appraisal.policy_digest,
+        "policy_version": appraisal.policy_version,
         "reference_generation": reference_generation,
+        **({"unmet": list(appraisal.unmet)} if appraisal.unmet else {}),
     }
     runtime = evidence.get("runtime_data_claims")
     if not verbose and isinstance(runtime, dict) and _KEPT_SHORT in runtime:
@@ -84,7 +86,7 @@ def _submodule(appraisal: Appraisal, reference_generation: int, *, verbose: bool
 class Submodule(msgspec.Struct, frozen=True):
     """One submodule of a token as a relying party needs it. ``measurement`` is hex, ``host_data`` bytes.
 
-    ``root`` and ``reference_generation`` are ``None`` in tokens that do not say them. ``image`` is the manifest digest of the attested workload document.
+    ``root``, ``reference_generation`` and ``policy_version`` are ``None`` in tokens that do not say them. ``image`` is the manifest digest of the attested workload document.
     """
 
     name: str
@@ -99,6 +101,13 @@ class Submodule(msgspec.Struct, frozen=True):
     policy_digest: str
     reference_generation: int | None
     evidence: Mapping[str, JsonValue]
+    policy_id: str = ""
+    policy_version: int | None = None
+
+    @property
+    def tee_class(self) -> str:
+        """Its class, which its name begins with."""
+        return self.name.rstrip("0123456789")
 
 
 class TokenClaims(msgspec.Struct, frozen=True):
@@ -186,6 +195,8 @@ def _told_submodule(appraisal: Appraisal, reference_generation: int, payload: An
         policy_digest=appraisal.policy_digest,
         reference_generation=reference_generation,
         evidence=evidence,
+        policy_id=appraisal.policy_id,
+        policy_version=appraisal.policy_version,
     )
 
 
@@ -214,6 +225,8 @@ def _read_submodule(name: str, raw: Any) -> Submodule:
         policy_digest=str(said.get("policy_digest", "")),
         reference_generation=_integer(said["reference_generation"]) if "reference_generation" in said else None,
         evidence=evidence,
+        policy_id=str(raw.get("ear.appraisal-policy-id", "")),
+        policy_version=_integer(said["policy_version"]) if "policy_version" in said else None,
     )
 
 

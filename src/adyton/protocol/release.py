@@ -9,18 +9,21 @@ enough. Without any it is *empty*, and an empty binding is never released; nothi
 ``images``                  ``sha256:<hex>``: manifest digest in the attested workload document (``image``)
 ``signers``                 ``sha256:<hex>``: SPKI of a key whose signature the attested document carries
 ``policy``                  Rego text, ``data.policy.allow`` over the claims (kbs-protocol 1.12)
+``policy_id``               ``NAME`` or ``NAME@VERSION``: a resource policy that the tenant has stored
 ``rules``                   lists of values for claims, any rule of which may match (``protocol.rules``)
 ``any_workload_i_accept``   every workload whose attestation status this environment accepts: an ugly name on purpose
 ==========================  ==========================================================================================
 
 ``operations`` is no alternative but a limit: what may be done with it at all, ``release`` or a key's operations by name.
-``None`` limits nothing (what a key's own settings allow); an empty list allows nothing.
+``None`` limits nothing (what a key's own settings allow); an empty list allows nothing. Two more are conditions:
+``attestation``, whose policies must accept the evidence (``models``: ``models_cpu``, ``models_gpu``…), and ``devices``,
+how many of a class must be there (``{"gpu": 1}``).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import msgspec
@@ -28,6 +31,7 @@ import msgspec
 from adyton.errors import MalformedRequest
 from adyton.protocol import rules as release_rules
 from adyton.protocol.key_record import ANY_OPERATION
+from adyton.protocol.release_rules import problem_of
 from adyton.protocol.rules import Rule
 from adyton.rats.types import Digest
 
@@ -37,6 +41,7 @@ MAX_POLICY = 256 * 1024
 # SHA-256 (enclaves, CSV), SHA-384 (SNP, TDX, Nitro), SHA-512 (some CCA realms)
 _MEASUREMENT = re.compile(r"(?:[0-9a-f]{64}|[0-9a-f]{96}|[0-9a-f]{128})\Z")
 _BARE_DIGEST = re.compile(r"\A((?:[0-9a-f]{64}|[0-9a-f]{96}|[0-9a-f]{128})/)?([0-9a-f]{64})\Z")
+_POLICY_ID = re.compile(r"([A-Za-z0-9_-][A-Za-z0-9_.-]{0,127})(?:@([1-9][0-9]{0,14}))?\Z")
 
 
 class Binding(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -49,13 +54,15 @@ class Binding(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     any_workload_i_accept: bool = False
     rules: list[Rule] = []
     operations: list[str] | None = None
+    policy_id: str | None = None
+    attestation: str | None = None
+    devices: dict[str, int] = {}
 
     @property
     def is_empty(self) -> bool:
         """Whether nothing at all could release the resource."""
-        return not (
-            self.workloads or self.images or self.signers or self.policy or self.rules or self.any_workload_i_accept
-        )
+        named = self.workloads or self.images or self.signers or self.policy or self.policy_id or self.rules
+        return not (named or self.any_workload_i_accept)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +94,9 @@ def written(
     any_workload_i_accept: bool = False,
     rules: Iterable[Rule] = (),
     operations: Iterable[str] | None = None,
+    policy_id: str | None = None,
+    attestation: str | None = None,
+    devices: Mapping[str, int] | None = None,
 ) -> Binding:
     """A checked binding as a person writes it: the ``sha256:`` of a digest may be left out."""
 
@@ -102,6 +112,9 @@ def written(
             any_workload_i_accept=any_workload_i_accept,
             rules=list(rules),
             operations=None if operations is None else sorted(set(operations)),
+            policy_id=policy_id,
+            attestation=attestation,
+            devices=dict(devices or {}),
         )
     )
 
@@ -125,7 +138,20 @@ def check(binding: Binding) -> Binding:
     for operation in binding.operations or ():
         if operation not in ANY_OPERATION:
             raise _malformed("operations", ", ".join(sorted(ANY_OPERATION)), operation)
+    if binding.policy_id is not None:
+        policy_named(binding.policy_id)
+    problem = problem_of(binding.attestation, binding.devices)
+    if problem is not None:
+        raise _malformed(*problem)
     return binding
+
+
+def policy_named(text: str) -> tuple[str, int | None]:
+    """Id and version of ``Binding.policy_id``; without a version, whichever is in force. ``MalformedRequest``."""
+    found = _POLICY_ID.match(text)
+    if not found:
+        raise _malformed("policy_id", "NAME or NAME@VERSION", text)
+    return found[1], int(found[2]) if found[2] else None
 
 
 def _sha256(field: str, text: str) -> Digest:
@@ -138,7 +164,7 @@ def _sha256(field: str, text: str) -> Digest:
     return digest
 
 
-def _malformed(field: str, expected: str, got: object) -> MalformedRequest:
+def _malformed(field: str, expected: object, got: object) -> MalformedRequest:
     return MalformedRequest(
         "a binding has an entry that could never match",
         code="binding_malformed",

@@ -130,7 +130,8 @@ class Appraisal:
     """What was found about one piece of evidence: one submodule of an EAR, such as ``cpu0``.
 
     ``annotated`` is the object that policies read as ``input`` (kbs-protocol 2.5). ``measurement`` and ``host_data`` are
-    lower-case hex, empty where the TEE has none. ``policy_digest`` is SHA-256 of the policy's text in hex.
+    lower-case hex, empty where the TEE has none. ``policy_digest`` is SHA-256 of the policy's text in hex, and
+    ``policy_version`` its number, 0 for a built-in one. ``unmet`` are the codes of requirements that no policy can waive.
     """
 
     name: str
@@ -145,6 +146,13 @@ class Appraisal:
     measurement: str
     host_data: str
     extensions: tuple[tuple[str, int, JsonValue], ...] = ()
+    policy_version: int = 0
+    unmet: tuple[str, ...] = ()
+
+    @property
+    def tee_class(self) -> str:
+        """Its class, which its name begins with."""
+        return self.name.rstrip("0123456789")
 
     @property
     def status(self) -> Tier:

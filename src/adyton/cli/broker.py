@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from adyton.cli.administering import Noun
+from adyton.cli.backups import backup, restore
 from adyton.cli.custody_options import openers, opening_options
 from adyton.cli.explained import explain
 from adyton.cli.output import say
@@ -226,3 +227,5 @@ def _warn(text: str) -> None:
 broker.add_command(explain)
 broker.add_command(revoke)
 broker.add_command(root_key)
+broker.add_command(backup)
+broker.add_command(restore)

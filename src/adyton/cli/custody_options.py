@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -53,25 +54,18 @@ def new_options(command: _F) -> _F:
     return command
 
 
-def openers(options: dict[str, Any]) -> Openers:
-    """The custodians that the options name; a terminal is asked for a passphrase only when a slot needs it."""
+def openers(options: dict[str, Any], *, ask: bool = True) -> Openers:
+    """The custodians that the options name; a terminal is asked for a passphrase only when a slot needs it, if at all."""
     from adyton.stores.custody.keyring import Openers
 
     file, descriptor = options.pop("passphrase_file"), options.pop("passphrase_fd")
     tcti, kms = options.pop("tcti"), options.pop("kms")
-    ask: Callable[[], bytes] | None = None
+    given: Callable[[], bytes] | None = None
     if file is not None or descriptor is not None:
-        read = passphrase(file, descriptor)
-
-        def ask() -> bytes:
-            return read
-
-    elif sys.stdin.isatty():
-
-        def ask() -> bytes:
-            return _prompted("passphrase of the root key", twice=False)
-
-    return Openers(passphrase=ask, tcti=tcti, holders=_holders(kms) if kms else None)
+        given = partial(bytes, passphrase(file, descriptor))
+    elif ask and sys.stdin.isatty():
+        given = partial(_prompted, "passphrase of the root key", twice=False)
+    return Openers(passphrase=given, tcti=tcti, holders=_holders(kms) if kms else None)
 
 
 def new_custodian(options: dict[str, Any], tcti: str, kms: tuple[Path, ...]) -> tuple[Custodian | None, str]:

@@ -105,7 +105,9 @@ def test_a_row_that_was_changed_with_its_digests_is_found(data: Path) -> None:
     source = made(data)
     connection = sqlite3.connect(source / FILE)
     connection.execute("DROP TRIGGER audit_no_update")
-    connection.execute("UPDATE audit SET body=CAST(replace(CAST(body AS TEXT), 'allowed', 'refused') AS BLOB) WHERE sequence=3")
+    connection.execute(
+        "UPDATE audit SET body=CAST(replace(CAST(body AS TEXT), 'allowed', 'refused') AS BLOB) WHERE sequence=3"
+    )
     connection.commit()
     connection.close()
     rewritten(source, sha256=backup.digest(source / FILE, Silent()), size=(source / FILE).stat().st_size)

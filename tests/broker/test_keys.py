@@ -27,7 +27,7 @@ from adyton.crypto.key_kinds import Kind
 from adyton.devtee.root import DevelopmentRoot
 from adyton.errors import AdytonError, Conflict, NotFound, ReleaseRefused
 from adyton.protocol.key_record import CertificateRequest
-from adyton.protocol.keys import OPERATIONS, KeyBody, Operation, RotateBody, TransitBody, ValueBody
+from adyton.protocol.keys import OPERATIONS, NewKey, Operation, RotateBody, TransitBody, ValueBody
 from adyton.protocol.release import Binding
 from adyton.protocol.resource import ResourcePath
 from adyton.protocol.rules import Rule
@@ -62,7 +62,7 @@ _MADE = iter(range(10_000))
 
 def made(keys: Keys, kind: str = "aes-256", binding: Binding | None = None, **more: Any) -> ResourcePath:
     path = ResourcePath("keys", kind, str(next(_MADE)))
-    keys.create(path, KeyBody(kind, mine() if binding is None else binding, **more))
+    keys.create(path, NewKey(kind, mine() if binding is None else binding, **more))
     return path
 
 
@@ -182,7 +182,7 @@ def test_never_export_never_leaves(broker: RunningBroker, keys: Keys, admin: Adm
         assert code_of(session.resource, path, version) == "release_refused"
     admin.bind_resource(path, Binding(any_workload_i_accept=True))
     assert code_of(session.resource, path) == "release_refused"
-    assert code_of(keys.create, path, KeyBody("aes-256", mine())) == "resource_exists"
+    assert code_of(keys.create, path, NewKey("aes-256", mine())) == "resource_exists"
     assert code_of(admin.set_resource, path, b"x", mine()) == "resource_is_key"
     assert code_of(keys.configuration, path) == "key_value_secret"
     assert code_of(keys.public, path) == "key_public_absent"
@@ -358,13 +358,13 @@ def test_what_is_brought_in(keys: Keys, session: Session) -> None:
     keys.rotate(path, RotateBody(ValueBody("der", key_kinds.generate(Kind.ED25519))))
     assert code_of(keys.rotate, path, RotateBody(ValueBody("der", key_kinds.generate(Kind.P256)))) == "key_malformed"
     for body in (
-        KeyBody("aes-256", value=ValueBody("raw", bytes(31))),
-        KeyBody("aes-256", value=ValueBody("json", b"{}")),
-        KeyBody("rot13"),
-        KeyBody("random"),
-        KeyBody("opaque"),
-        KeyBody("aes-256", Binding(policy="package policy\nnot rego")),
-        KeyBody("aes-256", Binding(rules=[Rule()])),
+        NewKey("aes-256", value=ValueBody("raw", bytes(31))),
+        NewKey("aes-256", value=ValueBody("json", b"{}")),
+        NewKey("rot13"),
+        NewKey("random"),
+        NewKey("opaque"),
+        NewKey("aes-256", Binding(policy="package policy\nnot rego")),
+        NewKey("aes-256", Binding(rules=[Rule()])),
     ):
         with pytest.raises(AdytonError):
             keys.create(ResourcePath("keys", "never", "made"), body)
@@ -453,7 +453,7 @@ def test_the_owner_sees_what_is_a_key(keys: Keys, admin: Admin) -> None:
         keys.show(path)
     with pytest.raises(Conflict):
         made_twice = made(keys)
-        keys.create(made_twice, KeyBody("aes-256"))
+        keys.create(made_twice, NewKey("aes-256"))
 
 
 def test_keys_survive_a_kill(tmp_path: Any, root: DevelopmentRoot) -> None:

@@ -24,7 +24,7 @@ from adyton.crypto.key_kinds import WRITTEN, Kind
 from adyton.errors import Conflict, MalformedRequest, NotFound, TooLarge
 from adyton.protocol import key_record, release
 from adyton.protocol.key_record import CertificateRequest, KeyRecord, KeyVersion, State
-from adyton.protocol.keys import ConfigurationView, KeyBody, KeyView, RotateBody, ValueBody, VersionView
+from adyton.protocol.keys import ConfigurationView, KeyVersionView, KeyView, NewKey, RotateBody, ValueBody
 from adyton.protocol.release import Binding
 from adyton.protocol.resource import ResourcePath
 from adyton.stores.keys import Material, StoredKey
@@ -58,7 +58,7 @@ class KeyApi:
             case ("GET",):
                 return answer(view(self._found(tenant, path)))
             case ("PUT",):
-                return self._create(asked, path, read(asked.body, KeyBody))
+                return self._create(asked, path, read(asked.body, NewKey))
             case ("DELETE",):
                 self._found(tenant, path)
                 self._store.resources.delete(tenant, path)
@@ -85,7 +85,7 @@ class KeyApi:
                 return self._use(asked, path, name)
         return refusals.NO_METHOD
 
-    def _create(self, asked: Asked, path: ResourcePath, body: KeyBody) -> Answer:
+    def _create(self, asked: Asked, path: ResourcePath, body: NewKey) -> Answer:
         which = key_kinds.kind(body.kind)
         binding = self._checked(asked.tenant, body.binding)
         if self._store.resources.version(asked.tenant, path) is not None:  # before an RSA key is made for nothing
@@ -201,8 +201,8 @@ def view(stored: StoredKey) -> KeyView:
     )
 
 
-def _shown(version: KeyVersion) -> VersionView:
-    return VersionView(
+def _shown(version: KeyVersion) -> KeyVersionView:
+    return KeyVersionView(
         number=version.number,
         state=version.state.value,
         created=_time(version.created),

@@ -24,6 +24,17 @@ from adyton.protocol.admin import (
     ResourceView,
 )
 from adyton.protocol.audit_proof import ConsistencyProof, InclusionProof
+from adyton.protocol.keys import (
+    OPERATIONS,
+    AuthorityView,
+    ConfigurationView,
+    KeyView,
+    NewKey,
+    PublicView,
+    RotateBody,
+    TransitAnswer,
+    TransitBody,
+)
 from adyton.protocol.people import (
     ApprovalRules,
     CredentialView,
@@ -73,6 +84,32 @@ class Given:
     gives: str = "as asked"
 
 
+_VERSION = (*_URI, "version")
+_KEYS = {
+    "GET keys": Given("All keys, without their values", answer=list[KeyView]),
+    "GET keys/*/*/*": Given("One key, without its value", _URI, answer=KeyView),
+    "PUT keys/*/*/*": Given("Make a key inside, or bring one in", _URI, NewKey, KeyView),
+    "DELETE keys/*/*/*": Given("Erase all versions of a key, and forget it", _URI),
+    "GET keys/*/*/*/public": Given(
+        "The public half of a version, and its certificates", _URI, answer=PublicView, query={"version": _NUMBER}
+    ),
+    "GET keys/*/*/*/value": Given(
+        "A configuration value that is no secret", _URI, answer=ConfigurationView, query={"version": _NUMBER}
+    ),
+    "POST keys/*/*/*/rotate": Given("One more version", _URI, RotateBody, KeyView),
+    "POST keys/*/*/*/destroy": Given("Erase all versions", _URI, answer=KeyView),
+    "POST keys/*/*/*/versions/*/disable": Given("Let nobody use a version", _VERSION, answer=KeyView),
+    "POST keys/*/*/*/versions/*/enable": Given("Let it be used again", _VERSION, answer=KeyView),
+    "POST keys/*/*/*/versions/*/destroy": Given("Erase a version", _VERSION, answer=KeyView),
+    **{
+        f"POST keys/*/*/*/use/{name}": Given(
+            f"{name} with a key whose settings let its owner", _URI, TransitBody, TransitAnswer
+        )
+        for name in OPERATIONS
+    },
+    "GET authority": Given("The tenant's certification authority", answer=AuthorityView),
+}
+
 ROUTES: Mapping[str, Given] = {
     "GET about": Given("What this broker is", answer=About),
     "GET resources": Given("All resources, without their values", answer=list[ResourceView]),
@@ -80,6 +117,7 @@ ROUTES: Mapping[str, Given] = {
     "PUT resources/*/*/*": Given("Register or replace a resource", _URI, ResourceBody, ResourceView),
     "PUT resources/*/*/*/binding": Given("Who may have it, without its value", _URI, Binding, ResourceView),
     "DELETE resources/*/*/*": Given("Forget a resource", _URI),
+    **_KEYS,
     "GET policies": Given(
         "The policies that are in force, without their texts", answer=list[PolicyView], query={"all": _NUMBER}
     ),

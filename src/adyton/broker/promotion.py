@@ -125,6 +125,14 @@ class Promotion:
             if found is None:
                 raise NotFound(f"there is no resource {path.uri}", code="resource_absent", field="resources")
             before = self._store.resources.get(target, path)
+            if found.key is not None or (before is not None and before.key is not None):
+                raise Conflict(
+                    "keys are not carried from one tenant to another: each has its own",
+                    code="promotion_of_key",
+                    field="resources",
+                    got=path.uri,
+                    hint="make one there: adyton key generate",
+                )
             same = before is not None and hmac.compare_digest(before.value, found.value)
             step = Step("resource", path.uri, "same" if same else "changed" if before else "new")
             version = found.info.version, before.info.version if before else 0  # no digest of a secret leaves

@@ -33,7 +33,7 @@ def set_(uri: str, file: str, form: str, shown: bool, as_json: bool, **options: 
 
     from adyton.client.keys import Keys
     from adyton.errors import NotFound
-    from adyton.protocol.keys import KeyBody, RotateBody, ValueBody
+    from adyton.protocol.keys import NewKey, RotateBody, ValueBody
     from adyton.protocol.resource import ResourcePath
 
     path = ResourcePath.parse(uri)
@@ -44,7 +44,7 @@ def set_(uri: str, file: str, form: str, shown: bool, as_json: bool, **options: 
         try:
             keys.show(path)
         except NotFound:
-            view = keys.create(path, KeyBody("configuration", binding, value=value, secret=not shown))
+            view = keys.create(path, NewKey("configuration", binding, value=value, secret=not shown))
         else:
             if not binding.is_empty or shown:
                 raise click.UsageError(f"it is there already: change its binding with adyton resource bind {path.uri}")

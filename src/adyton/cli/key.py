@@ -85,12 +85,12 @@ def _create(  # noqa: PLR0917 -- one value each
     import msgspec
 
     from adyton.client.keys import Keys
-    from adyton.protocol.keys import KeyBody, ValueBody
+    from adyton.protocol.keys import NewKey, ValueBody
     from adyton.protocol.resource import ResourcePath
 
     path = ResourcePath.parse(uri)
     may = options.pop("may")
-    body = KeyBody(
+    body = NewKey(
         kind,
         binding_of(options),
         size,

@@ -6,8 +6,8 @@ from adyton.client.admin import Admin
 from adyton.protocol.keys import (
     AuthorityView,
     ConfigurationView,
-    KeyBody,
     KeyView,
+    NewKey,
     Operation,
     PublicView,
     RotateBody,
@@ -23,7 +23,7 @@ class Keys:
     def __init__(self, admin: Admin) -> None:
         self._admin = admin
 
-    def create(self, path: ResourcePath, body: KeyBody) -> KeyView:
+    def create(self, path: ResourcePath, body: NewKey) -> KeyView:
         """Make a key or bring one in; ``Conflict`` if something is there."""
         return self._admin.ask("PUT", f"/keys/{path}", KeyView, body)
 

@@ -35,7 +35,7 @@ class ValueBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     data: bytes
 
 
-class KeyBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class NewKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Make a key (no ``value``) or bring one in. ``size`` in bytes, of kind ``random`` only.
 
     ``operations`` ``None``: all that the kind knows. ``never_export`` is for ever.
@@ -54,13 +54,13 @@ class KeyBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class RotateBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A new version: made anew without ``value``. ``certificate`` as in ``KeyBody``."""
+    """A new version: made anew without ``value``. ``certificate`` as in ``NewKey``."""
 
     value: ValueBody | None = None
     certificate: CertificateRequest | None = None
 
 
-class VersionView(msgspec.Struct, frozen=True):
+class KeyVersionView(msgspec.Struct, frozen=True):
     """One version. Times RFC 3339. ``fingerprint`` is SHA-256 of the public half in hex; ``expires`` a certificate's."""
 
     number: int
@@ -82,7 +82,7 @@ class KeyView(msgspec.Struct, frozen=True):
     operations: list[str]
     owner_operations: list[str]
     binding: Binding
-    versions: list[VersionView]
+    versions: list[KeyVersionView]
     size: int = 0
     secret: bool = True
     backend: str = ""

@@ -22,7 +22,7 @@ from adyton.protocol import key_record
 from adyton.protocol.key_record import KeyRecord, KeyVersion, State
 from adyton.protocol.release import Binding
 from adyton.protocol.resource import ResourcePath
-from adyton.stores import tenants
+from adyton.stores import quotas, tenants
 from adyton.stores.resources import ResourceInfo, Resources, absent
 from adyton.stores.seal import Sealer
 from adyton.stores.sql import Database, Transaction
@@ -79,8 +79,9 @@ class Keys:
                 )
             first = msgspec.structs.replace(record.newest, serial=serial)
             record = msgspec.structs.replace(record, versions=(first,))
-            self._resources.write(transaction, tenant, str(path), serial, now, binding, record)
             self._seal(transaction, tenant, path, serial, material)
+            self._resources.write(transaction, tenant, str(path), serial, now, binding, record)
+            quotas.check(transaction, self._sealer, tenant, "resources", "bytes", "keys")
         return StoredKey(_info(path, binding, serial, now, record), record)
 
     def rotate(  # noqa: PLR0917 -- one value each
@@ -176,7 +177,6 @@ class Keys:
             if kept is None or kept.key is None:
                 raise absent(path)
             record = turn(kept.key, serial)
-            self._resources.write(transaction, tenant, str(path), serial, now, kept.binding, record)
             for before, after in zip(kept.key.versions, record.versions, strict=False):
                 if after.state is State.DESTROYED and before.state is not State.DESTROYED:
                     transaction.execute(
@@ -185,6 +185,9 @@ class Keys:
                     )
             if material is not None:
                 self._seal(transaction, tenant, path, serial, material)
+            self._resources.write(transaction, tenant, str(path), serial, now, kept.binding, record)
+            if material is not None:
+                quotas.check(transaction, self._sealer, tenant, "bytes")
         return StoredKey(_info(path, kept.binding, serial, now, record), record)
 
     def _seal(self, transaction: Transaction, tenant: str, path: ResourcePath, serial: int, material: Material) -> None:

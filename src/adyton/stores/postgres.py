@@ -147,7 +147,7 @@ class PostgresDatabase:
         link = self._take(TAKE_IN_THREAD, at_once=False)
         try:
             link.run([("SET statement_timeout = 0", ())], THREAD_SECONDS)
-            link.run([("VACUUM resources", ())], MAKING_SECONDS)
+            link.run([("VACUUM resources, key_versions", ())], MAKING_SECONDS)
             link.run([("SET statement_timeout = '10s'", ())], THREAD_SECONDS)
         except Lost as error:
             raise postgres_errors.lost(self.where) from error

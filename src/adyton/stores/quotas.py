@@ -14,11 +14,12 @@ _COUNTS = {
     "bytes": "SELECT coalesce(sum(size), 0) FROM resources WHERE tenant=?",
     "policies": "SELECT count(*) FROM policies WHERE tenant=?",
     "references": 'SELECT count(*) FROM "references" WHERE tenant=?',
+    "keys": "SELECT count(DISTINCT path) FROM key_versions WHERE tenant=?",
 }
 
 
 def count(transaction: Transaction, tenant: str, name: str) -> int:
-    """How much there is of what this quota limits; keys are counted by whoever keeps them."""
+    """How much there is of what this quota limits; of keys, those that are not destroyed."""
     return int(transaction.execute(_COUNTS[name], (tenant,)).fetchone()[0])
 
 

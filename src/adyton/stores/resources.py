@@ -105,7 +105,11 @@ class Resources:
         value: bytes | KeyRecord,
     ) -> None:
         """Put a row, inside a transaction; ``version`` is ``tenants.touch``'s."""
-        size = len(value) if isinstance(value, bytes) else 0
+        if isinstance(value, bytes):
+            size = len(value)
+        else:  # what a key takes, for the tenant's quota
+            taken = "SELECT coalesce(sum(length(sealed)), 0) FROM key_versions WHERE tenant=? AND path=?"
+            size = int(transaction.execute(taken, (tenant, name)).fetchone()[0])
         sealed = self._sealer.seal(_pack(binding, value), tenant, KIND, name, version)
         transaction.execute(
             "INSERT INTO resources VALUES (?,?,?,?,?,?) ON CONFLICT (tenant, path) DO UPDATE SET version=excluded.version,"

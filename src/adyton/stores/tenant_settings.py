@@ -133,6 +133,7 @@ class TenantRegistry:
             settings = self.settings(transaction, tenant)
             self._write(transaction, tenant, TenantSettings(organisation=settings.organisation), gone=True)
             tenants.touch(transaction, tenant, references=True)
+        self._database.purge()
         return gone
 
     def used(self, tenant: str) -> dict[str, int]:
@@ -140,12 +141,12 @@ class TenantRegistry:
         (row,) = self._database.read(
             "SELECT (SELECT count(*) FROM resources WHERE tenant=?), (SELECT coalesce(sum(size), 0) FROM resources"
             " WHERE tenant=?), (SELECT count(*) FROM policies WHERE tenant=?),"
-            ' (SELECT count(*) FROM "references" WHERE tenant=?)',
-            (tenant,) * 4,
+            ' (SELECT count(*) FROM "references" WHERE tenant=?),'
+            " (SELECT count(DISTINCT path) FROM key_versions WHERE tenant=?)",
+            (tenant,) * 5,
         )
-        return {
-            name: int(count) for name, count in zip(("resources", "bytes", "policies", "references"), row, strict=True)
-        }
+        names = ("resources", "bytes", "policies", "references", "keys")
+        return {name: int(count) for name, count in zip(names, row, strict=True)}
 
     def organisations(self) -> list[Organisation]:
         """All of them by name."""

@@ -48,13 +48,14 @@ class Appraiser:
         self._explained = Memory[tuple[Mismatch, ...]]()
         self._documents = Memory[dict[str, JsonValue]](MAX_DOCUMENTS)
 
-    async def appraise(
+    async def appraise(  # noqa: PLR0917 -- whose, what, when
         self,
         tenant: str,
         verified: Sequence[VerifiedEvidence],
         runtime_data: Mapping[str, JsonValue],
         init_data: InitData | None,
         now: datetime,
+        policy_set: str = DEFAULT_ID,
     ) -> AttestationResult:
         """Appraise all evidence of one attester, the primary first.
 
@@ -70,13 +71,15 @@ class Appraiser:
         for index, item in enumerate(verified):
             number = counts.get(item.tee_class, 0)
             counts[item.tee_class] = number + 1
-            policy = self._book.attestation(view, item.tee_class)
+            policy = self._book.attestation(view, item.tee_class, policy_set)
             if not index:
                 document = annotated.evidence(item, runtime_data, claims, host_data)
             else:
                 document, host_data = _device(item, runtime_data), b""
             appraisals.append(
-                await self._appraise_one(view, item, f"{item.tee_class}{number}", document, policy, host_data)
+                await self._appraise_one(
+                    view, item, f"{item.tee_class}{number}", document, policy, host_data, policy_set
+                )
             )
         return AttestationResult(
             appraisals=tuple(appraisals),
@@ -97,6 +100,7 @@ class Appraiser:
         document: dict[str, JsonValue],
         policy: StoredPolicy,
         host_data: bytes,
+        policy_set: str,
     ) -> Appraisal:
         concluded = await self._concluder.conclude(self._book.accept(policy.text, ATTESTATION_DATA), document, view)
         failed = requirements.unmet(item.tee, item.claims, view.snp)
@@ -106,7 +110,7 @@ class Appraiser:
             name=name,
             tee=item.tee,
             vector=vector.with_floor(concluded[0], item.root, failed),
-            policy_id=DEFAULT_ID,
+            policy_id=policy_set,
             policy_digest=policy.digest,
             annotated=document,
             mismatches=failed + self._mismatches(view, item, document),

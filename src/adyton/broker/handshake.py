@@ -182,7 +182,7 @@ class Handshake:
         verified = await self._verified(keys, tenant, opened, request, document, at)
         result = await self._appraiser.appraise(tenant, verified, request.runtime_data_claims, document, at)
         if revoked := self._appraiser.revoked(tenant, result, at):
-            _refuse_revoked(revoked, keys, request, verified, result)
+            refuse_revoked(revoked, keys.signer.kid, handle_of(request.key), verified, result)
         ends = int(min(now + self._token_seconds, result.expires.timestamp()))
         brief = bool(request.additional)  # which the token need not carry once more
         payload = ear.claims(result, issued=at, expires=datetime.fromtimestamp(ends, UTC), verbose=not brief)
@@ -347,16 +347,17 @@ class Handshake:
         return self._store.claims.get(tenant, opened.digest, datetime.fromtimestamp(now, UTC))
 
 
-def _refuse_revoked(
+def refuse_revoked(
     revoked: Revoked,
-    keys: BrokerKeys,
-    request: rcar.Attestation,
+    kid: str,
+    handle: str,
     verified: Sequence[VerifiedEvidence],
     result: AttestationResult,
 ) -> None:
-    if ("key", keys.signer.kid) in revoked.entries:
+    """``NotPermitted`` for what goes by a name that was revoked; ``SessionInvalid`` if the signer ``kid`` was."""
+    if ("key", kid) in revoked.entries:
         raise SessionInvalid("the key that signs tokens here was revoked", code="signing_key_revoked")
-    named = [("session", handle_of(request.key))]
+    named = [("session", handle)]
     for item, appraisal in zip(verified, result.appraisals, strict=True):
         named += names_of_evidence(item.claims, appraisal.measurement, appraisal.host_data)
     found = revoked.first(named)

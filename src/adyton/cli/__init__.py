@@ -18,6 +18,11 @@ from adyton import __version__
 # noun -> (module, attribute, one line of help). The help stands here so that `--help` imports no noun.
 NOUNS: dict[str, tuple[str, str, str]] = {
     "approval": ("adyton.cli.approval", "approval", "See and decide what waits for several people."),
+    "attestation-service": (
+        "adyton.cli.attestation_service",
+        "attestation_service",
+        "Run the attestation service alone, as CoCo's clients know it.",
+    ),
     "audit": ("adyton.cli.audit", "audit", "Read the broker's record of decisions."),
     "broker": ("adyton.cli.broker", "broker", "Run the key broker."),
     "ca": ("adyton.cli.key", "ca", "Show the tenant's certification authority."),
@@ -42,6 +47,7 @@ NOUNS: dict[str, tuple[str, str, str]] = {
     "run": ("adyton.cli.run", "run", "Run an image in the development TEE."),
     "stop": ("adyton.cli.instances", "stop", "Stop workloads."),
     "tenant": ("adyton.cli.tenant", "tenant", "Tenants: environments, quotas, approvals, promotion."),
+    "token": ("adyton.cli.token", "token", "Verify attestation results."),
     "workload": ("adyton.cli.workload", "workload", "Write and read workload documents."),
 }
 

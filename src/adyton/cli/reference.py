@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 
 from adyton.cli.administering import Noun, broker_options, open_admin
+from adyton.cli.attestation_service import reference_serve
 from adyton.cli.output import json_option, print_json, print_table, say
 from adyton.cli.reference_providers import provider
 from adyton.errors import ConfigError
@@ -27,6 +28,7 @@ def reference() -> None:
 
 
 reference.add_command(provider)
+reference.add_command(reference_serve)
 
 
 @reference.command("set")

@@ -14,7 +14,7 @@ import hmac
 from collections.abc import Callable, Mapping
 from json.encoder import encode_basestring
 
-from adyton.errors import BindingMismatch, DocumentInvalid
+from adyton.errors import BindingMismatch, DocumentInvalid, MalformedRequest
 from adyton.rats.types import ReportData
 from adyton.wire import jcs
 
@@ -79,6 +79,24 @@ def expected(tee: str, canonical: bytes, algorithm: str | None = None) -> Report
     return ReportData(value if size is None else value[:size].ljust(size, b"\0"))
 
 
+def expected_raw(tee: str, value: bytes) -> ReportData:
+    """What the field of ``tee``'s evidence must hold for runtime data that is compared as it is (``kbs-protocol`` 2.1).
+
+    Zeros on the right where the field is longer; ``MalformedRequest`` for a value that is empty, zero or too long: never cut.
+    """
+    size = _FIELDS.get(tee, 64)
+    if not any(value) or (size is not None and len(value) > size):
+        raise MalformedRequest(
+            "this is not what the evidence could hold",
+            code="runtime_data_size",
+            field="runtime_data",
+            expected="at least one byte that is not zero" if not any(value) else f"at most {size} bytes",
+            got=len(value),
+            spec="kbs-protocol 2.1",
+        )
+    return ReportData(value if size is None else value.ljust(size, b"\0"))
+
+
 def check_report_data(tee: str, expected: ReportData, got: ReportData) -> None:
     """Compare whole fields in constant time; an all-zero expectation is the caller's mistake, not a match."""
     if not any(expected.value):
@@ -124,6 +142,11 @@ def expected_init_data(tee: str, init_data: bytes, algorithm: str = "sha256") ->
     ``init_data_unbound`` for a TEE that has no such field: nothing there says that the document is the guest's own;
     ``init_data_algorithm`` for a digest that is longer than the field: it is never cut.
     """
+    return expected_init_digest(tee, hashlib.new(algorithm, init_data).digest(), algorithm)
+
+
+def expected_init_digest(tee: str, digest: bytes, algorithm: str = "") -> bytes:
+    """As ``expected_init_data``, from the document's digest."""
     pcr = tee in _INIT_DATA_PCRS
     length = _DIGEST_SIZE if pcr else _INIT_DATA_FIELDS.get(tee)
     if length is None:
@@ -136,17 +159,16 @@ def expected_init_data(tee: str, init_data: bytes, algorithm: str = "sha256") ->
             spec=SPEC_INIT_DATA,
             hint="attest without init data",
         )
-    try:
-        value = init_data_field(init_data, length=length, algorithm=algorithm)
-    except ValueError as error:
+    if not _DIGEST_SIZE <= len(digest) <= length:
         raise DocumentInvalid(
             "the init data's digest does not fit the TEE's field",
             code="init_data_algorithm",
             field="init-data",
-            expected=f"a digest of at most {length} bytes",
-            got=algorithm,
+            expected=f"a digest of {_DIGEST_SIZE} to {length} bytes",
+            got=algorithm or len(digest),
             spec=SPEC_INIT_DATA,
-        ) from error
+        )
+    value = digest.ljust(length, b"\0")
     return hashlib.sha256(bytes(_DIGEST_SIZE) + value).digest() if pcr else value
 
 

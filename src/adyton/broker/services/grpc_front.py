@@ -1,0 +1,246 @@
+"""The same services over gRPC: Confidential Containers' attestation and reference value services, and health checks.
+
+A small pool of threads takes calls and hands them to the event loop that owns the store's verifier; messages, metadata,
+calls at once and their time are bounded. A call that is over its deadline gets ``DEADLINE_EXCEEDED``, one that finds the pool
+full ``RESOURCE_EXHAUSTED``, whatever cannot be read ``ABORTED`` as there (``faults``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import logging
+import time
+from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+from adyton.broker.services import faults
+from adyton.broker.services.changes import Caller, Changes
+from adyton.broker.services.evaluation import Evaluator
+from adyton.errors import AdytonError, ConfigError, MalformedRequest
+from adyton.protocol import attestation_service as wire
+
+try:
+    import grpc
+
+    from adyton.protocol.grpc import attestation_pb2, health_pb2, reference_pb2
+except ImportError as error:  # an extra: whoever speaks gRPC installs it
+    raise ConfigError(
+        "gRPC needs packages that are not installed",
+        code="extra_missing",
+        field="grpc",
+        hint='pip install "adyton[grpc]"',
+    ) from error
+
+ATTESTATION = "attestation.AttestationService"
+REFERENCE = "reference.ReferenceValueProviderService"
+HEALTH = "grpc.health.v1.Health"
+THREADS = 8
+MAX_CALLS = 64
+MAX_METADATA = 16 * 1024
+CALL_SECONDS = 30.0
+_LOG = logging.getLogger(__name__)
+_T = TypeVar("_T")
+_Handler = Callable[[Any, "grpc.ServicerContext"], Any]
+
+
+class GrpcFront:
+    """Handlers of the calls. ``loop`` runs what must be awaited; ``evaluator`` is ``None`` for the reference values alone."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        evaluator: Evaluator | None,
+        changes: Changes,
+        *,
+        clock: Callable[[], float],
+    ) -> None:
+        self._loop = loop
+        self._evaluator = evaluator
+        self._changes = changes
+        self._clock = clock
+
+    def services(self) -> dict[str, dict[str, tuple[_Handler, Any, Any]]]:
+        """Service -> method -> handler, message in, message out."""
+        found: dict[str, dict[str, tuple[_Handler, Any, Any]]] = {
+            HEALTH: {"Check": (self._health, health_pb2.HealthCheckRequest, health_pb2.HealthCheckResponse)},
+            REFERENCE: {
+                "QueryReferenceValue": (
+                    self._query,
+                    reference_pb2.ReferenceValueQueryRequest,
+                    reference_pb2.ReferenceValueQueryResponse,
+                ),
+                "RegisterReferenceValue": (
+                    self._register,
+                    reference_pb2.ReferenceValueRegisterRequest,
+                    reference_pb2.ReferenceValueRegisterResponse,
+                ),
+            },
+        }
+        if self._evaluator is not None:
+            found[ATTESTATION] = {
+                "AttestationEvaluate": (
+                    self._evaluate,
+                    attestation_pb2.AttestationRequest,
+                    attestation_pb2.AttestationResponse,
+                ),
+                "SetAttestationPolicy": (
+                    self._set_policy,
+                    attestation_pb2.SetPolicyRequest,
+                    attestation_pb2.SetPolicyResponse,
+                ),
+                "GetAttestationChallenge": (
+                    self._challenge,
+                    attestation_pb2.ChallengeRequest,
+                    attestation_pb2.ChallengeResponse,
+                ),
+            }
+        return found
+
+    def _evaluate(self, asked: Any, context: grpc.ServicerContext) -> Any:
+        assert self._evaluator is not None  # noqa: S101 -- else the service is not there
+        evaluation = wire.read([_individual(one) for one in asked.verification_requests], list(asked.policy_ids))
+        token = self._awaited(self._evaluator.evaluate(evaluation, self._clock(), peer=context.peer()), context)
+        return attestation_pb2.AttestationResponse(attestation_token=token)
+
+    def _challenge(self, asked: Any, context: grpc.ServicerContext) -> Any:
+        assert self._evaluator is not None  # noqa: S101 -- as above
+        inner = dict(asked.inner)
+        if "tee" not in inner or "tee_params" not in inner:
+            raise MalformedRequest("tee and tee_params are needed", code="body_malformed", field="inner")
+        evaluator = self._evaluator
+
+        async def made() -> str:
+            return evaluator.challenge(inner["tee"], self._clock())
+
+        return attestation_pb2.ChallengeResponse(attestation_challenge=self._awaited(made(), context))
+
+    def _set_policy(self, asked: Any, context: grpc.ServicerContext) -> Any:
+        caller, now = _caller(context), self._now()
+        change = self._changes.set_policy(asked.policy_id, asked.policy, caller, now)
+        self._awaited(self._changes.record(change, caller, now), context)
+        return attestation_pb2.SetPolicyResponse()
+
+    def _register(self, asked: Any, context: grpc.ServicerContext) -> Any:
+        caller, now = _caller(context), self._now()
+        change = self._changes.register(asked.message, caller, now)
+        self._awaited(self._changes.record(change, caller, now), context)
+        return reference_pb2.ReferenceValueRegisterResponse()
+
+    def _query(self, asked: Any, context: grpc.ServicerContext) -> Any:
+        found = self._changes.query(asked.reference_value_id, self._now())
+        if found is None:
+            return reference_pb2.ReferenceValueQueryResponse()
+        return reference_pb2.ReferenceValueQueryResponse(reference_value_results=found)
+
+    def _health(self, asked: Any, context: grpc.ServicerContext) -> Any:
+        status = health_pb2.HealthCheckResponse.ServingStatus
+        known = asked.service == "" or asked.service in self.services()
+        return health_pb2.HealthCheckResponse(status=status.SERVING if known else status.SERVICE_UNKNOWN)
+
+    def _now(self) -> datetime:
+        return datetime.fromtimestamp(self._clock(), UTC)
+
+    def _awaited(self, work: Coroutine[Any, Any, _T], context: grpc.ServicerContext) -> _T:
+        remaining: float | None = (
+            context.time_remaining()
+        )  # None where the client set no deadline, whatever the stubs say
+        seconds = min(CALL_SECONDS, remaining or CALL_SECONDS)
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result(max(0.0, seconds))
+        except concurrent.futures.TimeoutError:
+            future.cancel()
+            raise
+
+
+def server(
+    front: GrpcFront, address: str, credentials: grpc.ServerCredentials | None, max_message: int
+) -> tuple[Any, int]:
+    """A server that listens on ``address`` (started by the caller), and its port; ``ConfigError`` if it cannot."""
+    pool = concurrent.futures.ThreadPoolExecutor(THREADS, thread_name_prefix="grpc")
+    made = grpc.server(
+        pool,
+        options=[
+            ("grpc.max_receive_message_length", max_message),
+            ("grpc.max_send_message_length", max_message),
+            ("grpc.max_metadata_size", MAX_METADATA),
+            ("grpc.max_concurrent_streams", MAX_CALLS),
+            ("grpc.so_reuseport", 0),
+        ],
+        maximum_concurrent_rpcs=MAX_CALLS,
+    )
+    for name, methods in front.services().items():
+        handlers = {
+            method: grpc.unary_unary_rpc_method_handler(
+                _guarded(handler), request_deserializer=given.FromString, response_serializer=answer.SerializeToString
+            )
+            for method, (handler, given, answer) in methods.items()
+        }
+        made.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, handlers),))
+    try:
+        port = made.add_insecure_port(address) if credentials is None else made.add_secure_port(address, credentials)
+    except RuntimeError as error:
+        raise _unlistened(address) from error
+    if not port:
+        raise _unlistened(address)
+    return made, port
+
+
+def credentials(certificate: bytes, private_key: bytes, client_ca: bytes | None) -> grpc.ServerCredentials:
+    """TLS; with ``client_ca`` only for clients that it certifies."""
+    return grpc.ssl_server_credentials(
+        [(private_key, certificate)], root_certificates=client_ca, require_client_auth=client_ca is not None
+    )
+
+
+def _guarded(handler: _Handler) -> _Handler:
+    def call(asked: Any, context: grpc.ServicerContext) -> Any:
+        began = time.perf_counter()
+        try:
+            return handler(asked, context)
+        except AdytonError as error:
+            name = faults.statuses(error)[0]
+            _LOG.info("%s refused [%s] after %.1f ms", name, error.code, (time.perf_counter() - began) * 1000)
+            context.set_trailing_metadata(((faults.METADATA, error.code),))
+            context.set_code(grpc.StatusCode[name])
+            context.set_details(faults.text(error))
+        except concurrent.futures.TimeoutError:
+            context.set_code(grpc.StatusCode.DEADLINE_EXCEEDED)
+            context.set_details("this took too long [deadline]")
+        except Exception:  # noqa: BLE001 -- the caller must get an answer, and no traceback
+            _LOG.exception("a handler failed")
+            context.set_code(grpc.StatusCode.INTERNAL)
+            context.set_details("the service failed; its log has the cause [failed]")
+        return None
+
+    return call
+
+
+def _individual(one: Any) -> wire.Individual:
+    runtime, given = None, None
+    match one.WhichOneof("runtime_data"):
+        case "raw_runtime_data":
+            runtime = wire.RuntimeData(raw=one.raw_runtime_data)
+        case "structured_runtime_data":
+            runtime = wire.RuntimeData(structured=wire.structured(one.structured_runtime_data))
+    match one.WhichOneof("init_data"):
+        case "init_data_digest":
+            given = wire.InitDataGiven(init_data_digest=one.init_data_digest)
+        case "init_data_toml":
+            given = wire.InitDataGiven(init_data_toml=one.init_data_toml)
+    return wire.Individual(one.tee, one.evidence, runtime, given, one.runtime_data_hash_algorithm or None)
+
+
+def _caller(context: grpc.ServicerContext) -> Caller:
+    values = [value for name, value in context.invocation_metadata() if name == "authorization"]
+    authorization = values[-1] if values else None
+    raw = authorization.encode("latin-1", "replace") if isinstance(authorization, str) else authorization
+    return Caller(context.peer()[:80], raw, bool(context.peer_identities()))
+
+
+def _unlistened(address: str) -> ConfigError:
+    return ConfigError(
+        "cannot listen there", code="listen_failed", field="grpc", got=address, hint="port 0 takes a free one"
+    )

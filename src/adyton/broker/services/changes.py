@@ -114,7 +114,7 @@ class Changes:
                 expected="Bearer TOKEN",
                 hint="or start the service with --client-ca FILE --changes-by peers",
             )
-        who = self._check(caller.authorization, self._tenant, now)
+        who = self._check(caller.authorization, "", now)  # the service's own people: its tenant is in no organisation
         line = permissions.line(area, method, parts)
         if line is None:
             raise NotPermitted("nobody may do this", code="permission_absent")

@@ -31,9 +31,10 @@ from adyton.broker.checkpoints import Checkpoints
 from adyton.broker.connection import Limits, Worker
 from adyton.broker.endorsements import Endorsements
 from adyton.broker.fetching import Fetching, sources
+from adyton.broker.gate import Gate
 from adyton.broker.handshake import Verifying
+from adyton.broker.identity import Identities
 from adyton.broker.journal import Journal
-from adyton.broker.people import Gate
 from adyton.broker.policies import PolicyBook
 from adyton.broker.rego import RegoEngine
 from adyton.broker.services.changes import Changes
@@ -113,7 +114,11 @@ class ServiceProgram:
         )
         admin = Admin(store, book, settings.environment, settings.development_roots, self._checkpoints)
         self.changes = Changes(
-            admin, auditor, Gate(read_token(settings)).check, tenant=asked.tenant, peers=asked.peers_may_change
+            admin,
+            auditor,
+            Gate(read_token(settings), store, Identities()).check,
+            tenant=asked.tenant,
+            peers=asked.peers_may_change,
         )
         self._journal = Journal()
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
@@ -144,6 +146,7 @@ def test_a_filter_and_the_keyboard_lead_everywhere(
         ("v", "Reference values"),
         ("m", "Platforms"),
         ("a", "Audit"),
+        ("o", "Approvals"),
         ("t", "Tenants"),
     ]:
         page.locator("main").focus()
@@ -273,7 +276,7 @@ def test_everything_has_a_name_for_those_who_do_not_see(
     page: Page, served: tuple[rig.RunningBroker, DevelopmentRoot]
 ) -> None:
     enter(page, served[0])
-    for section in ("decisions", "resources", "policies", "references", "platforms", "audit", "tenants"):
+    for section in ("decisions", "resources", "policies", "references", "platforms", "audit", "approvals", "tenants"):
         page.goto(page.url.split("#")[0] + f"#{section}")
         expect(page.locator("h1")).to_be_visible()
         nameless = page.evaluate(
@@ -292,3 +295,54 @@ def test_it_fits_a_narrow_screen(browser: Browser, served: tuple[rig.RunningBrok
     enter(page, served[0])
     assert page.evaluate("document.documentElement.scrollWidth") <= 380
     context.close()
+
+
+def asked(
+    running: rig.RunningBroker, method: str, path: str, body: object, bearer: str = ""
+) -> tuple[int, dict[str, Any]]:
+    with rig.raw(running) as client:
+        headers = {"Authorization": f"Bearer {bearer or token(running)}"}
+        status, read, _ = client.ask(method, f"/api/v0{path}", json.dumps(body), headers)
+    return status, json.loads(read) if read else {}
+
+
+def person(running: rig.RunningBroker, name: str, role: str) -> str:
+    assert asked(running, "PUT", f"/people/{name}", {"role": role})[0] == 200
+    status, made = asked(running, "POST", f"/people/{name}/tokens", {"days": 1})
+    assert status == 200
+    return str(made["token"])
+
+
+def test_two_people_agree_on_the_page_and_an_auditor_only_reads(browser: Browser, tmp_path: Path) -> None:
+    running = rig.started(tmp_path / "data", None)
+    try:
+        first, second, auditor = (
+            person(running, *one) for one in [("ann", "owner"), ("bob", "owner"), ("eve", "auditor")]
+        )
+        rules = {"actions": ["resource.delete"], "needed": 2}
+        assert asked(running, "PUT", "/tenant/approvals", rules)[0] in {200, 202}
+        with running.admin() as admin:
+            admin.set_resource(KEY, b"secret", Binding())
+        assert asked(running, "DELETE", "/resources/models/key/1", None, first)[0] == 202
+        context = browser.new_context()
+        page = context.new_page()
+        page.goto(running.description["url"] + "/ui")
+        page.get_by_label("Token").fill(second)
+        page.keyboard.press("Enter")
+        page.get_by_role("link", name="Approvals").click()
+        expect(page.get_by_role("heading", name="resource.delete")).to_be_visible()
+        expect(page.locator("section")).to_contain_text("ann")
+        page.get_by_role("button", name="Approve").click()
+        page.get_by_role("dialog").get_by_role("button", name="Approve").click()
+        expect(page.get_by_text("Nothing waits.")).to_be_visible()
+        assert asked(running, "GET", "/resources/models/key/1", None)[0] == 404
+        page.get_by_role("button", name="Sign out").click()
+        page.get_by_label("Token").fill(auditor)
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("heading", level=1, name="Decisions")).to_be_visible()
+        expect(page.get_by_role("link", name="Resources")).to_be_hidden()
+        page.goto(page.url.split("#")[0] + "#resources")
+        expect(page.get_by_role("alert")).to_contain_text("not for the role auditor")
+        context.close()
+    finally:
+        running.stop()

@@ -4,6 +4,7 @@ import { get, signedIn, signIn, signOut, tenant } from "./api.js";
 import { fill, h, say } from "./dom.js";
 import * as audit from "./audit.js";
 import * as decisions from "./decisions.js";
+import * as people from "./people.js";
 import * as policies from "./policies.js";
 import * as resources from "./resources.js";
 import * as values from "./values.js";
@@ -15,8 +16,15 @@ const SECTIONS = [
   ["references", "Reference values", "v", values.references],
   ["platforms", "Platforms", "m", values.platforms],
   ["audit", "Audit", "a", audit.page],
-  ["tenants", "Tenants", "t", values.tenants],
+  ["approvals", "Approvals", "o", people.approvals],
+  ["tenants", "Tenants", "t", people.tenants],
 ];
+// What each role may read; the broker refuses the rest whatever is shown here.
+const OF_ROLE = {
+  auditor: ["decisions", "policies", "references", "platforms", "audit", "approvals", "tenants"],
+  operator: ["tenants"],
+};
+let mine = SECTIONS.map(([name]) => name);
 const main = document.getElementById("main");
 const nav = document.getElementById("nav");
 let turn = 0;
@@ -27,11 +35,11 @@ function go(where, again = false) {
 }
 
 async function show() {
-  const mine = (turn += 1);
-  const alive = () => mine === turn;
+  const own = (turn += 1);
+  const alive = () => own === turn;
   if (!signedIn()) { login(); return; }
   const [name, ...rest] = location.hash.slice(1).split("/");
-  const [section, title, , list, one] = SECTIONS.find(([known]) => known === name) ?? SECTIONS[0];
+  const [section, title, , list, one] = SECTIONS.find(([known]) => known === name) ?? SECTIONS.find(([known]) => known === mine[0]);
   for (const link of nav.children) link.toggleAttribute("aria-current", link.dataset.section === section);
   for (const link of nav.children) if (link.dataset.section === section) link.setAttribute("aria-current", "page");
   document.title = `${title} · ${tenant} · Adyton`;
@@ -42,7 +50,6 @@ async function show() {
     if (alive()) main.focus({ preventScroll: true });
   } catch (error) {
     if (!alive()) return;
-    if (error.status === 401 && error.facts?.code !== undefined) { refuse(error); return; }
     if (error.status === 401) { refuse(error); return; }
     fill(fresh, h("div", { class: "card error", role: "alert" }, h("h1", {}, "That did not work"), h("p", {}, error.message),
       error.facts?.hint ? h("p", {}, error.facts.hint) : null, h("button", { type: "button", onclick: () => show() }, "Try again")));
@@ -78,8 +85,10 @@ function login(why = "") {
 }
 
 async function begin() {
-  const about = await get("/about");
-  document.getElementById("where").textContent = `tenant ${about.tenant} · ${about.environment} · ${location.host}`;
+  const [about, me] = await Promise.all([get("/about"), get("/whoami")]);
+  mine = OF_ROLE[me.role] ?? SECTIONS.map(([name]) => name);
+  for (const link of nav.children) link.hidden = !mine.includes(link.dataset.section);
+  document.getElementById("where").textContent = `tenant ${about.tenant} · ${about.environment} · ${me.name}, ${me.role} · ${location.host}`;
   const banner = document.getElementById("protection");
   banner.hidden = about.development_roots.length === 0;
   banner.textContent = "A development root is trusted here: NO HARDWARE PROTECTION stands behind its evidence.";
@@ -110,7 +119,7 @@ document.addEventListener("keydown", (event) => {
   if (waiting) {
     waiting = false;
     const section = SECTIONS.find(([, , key]) => key === event.key);
-    if (section && signedIn()) { go(section[0]); event.preventDefault(); }
+    if (section && signedIn() && mine.includes(section[0])) { go(section[0]); event.preventDefault(); }
   } else if (event.key === "g") {
     waiting = true;
     setTimeout(() => { waiting = false; }, 1500);
@@ -124,7 +133,12 @@ document.addEventListener("keydown", (event) => {
 fill(nav, SECTIONS.map(([name, title, key]) => h("a", { href: `#${name}`, "data-section": name, "aria-keyshortcuts": `g ${key}` }, title)));
 document.getElementById("theme").addEventListener("click", theme);
 document.getElementById("help").addEventListener("click", shortcuts);
-document.getElementById("leave").addEventListener("click", () => { signOut(); login(); say("Signed out."); });
+document.getElementById("leave").addEventListener("click", () => {
+  signOut();
+  history.replaceState(null, "", location.pathname); // the next person begins at their own beginning
+  login();
+  say("Signed out.");
+});
 const kept = localStorage.getItem("adyton theme");
 if (kept === "light" || kept === "dark") document.documentElement.dataset.theme = kept;
 addEventListener("hashchange", show);

@@ -59,7 +59,7 @@ export async function one(main, go, _alive, kind, id) {
   activate.addEventListener("click", () => attempt(activate, async () => {
     if (!(await ask("Set this policy?", `From then on it decides for ${kind === "attestation" ? "every attestation that it is for" : "every release"}; sessions attested before end.`, "Set it", true))) return;
     const kept = await put(path, { text: text.value });
-    say(`Version ${kept.version} decides now.`);
+    say(kept.needed ? `It waits for approval: ${kept.agreed} of ${kept.needed} agree.` : `Version ${kept.version} decides now.`);
     go(location.hash.slice(1), true);
   }));
   fill(main, h("p", {}, h("a", { href: "#policies" }, "← all policies")),
@@ -75,8 +75,8 @@ function history(path, versions, go, attempt) {
       const use = h("button", { type: "button" }, "Activate");
       use.addEventListener("click", () => attempt(use, async () => {
         if (!(await ask("Activate this version?", `Version ${one.version} decides from then on.`, "Activate", true))) return;
-        await post(`${path}/activate`, { version: one.version });
-        say(`Version ${one.version} decides now.`);
+        const done = await post(`${path}/activate`, { version: one.version });
+        say(done?.needed ? `It waits for approval: ${done.agreed} of ${done.needed} agree.` : `Version ${one.version} decides now.`);
         go(location.hash.slice(1), true);
       }));
       const state = one.state ?? (one.active ? "active" : "");

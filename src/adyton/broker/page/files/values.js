@@ -1,6 +1,6 @@
 // Reference values with who stands behind them, and the platforms with the age of their trusted computing base.
 
-import { get, tenant } from "./api.js";
+import { get } from "./api.js";
 import { age, chip, code, fill, h, table, terms, time, value } from "./dom.js";
 import { levels, status } from "./decisions.js";
 
@@ -50,17 +50,4 @@ export async function platforms(main) {
         status(one.status), levels(one.tcb ?? {}) || "–", [chip(age(dated(one)), old(one) > 365 ? "bad" : old(one) > 180 ? "warn" : "good"), one.tcb?.tcb_date ? " by its endorser" : " seen here"],
         time(one.first_seen), time(one.last_seen), one.attestations] })),
       "No machine attested yet, or none that tells its id."));
-}
-
-export async function tenants(main) {
-  const about = await get("/about");
-  let listed = null;
-  try { listed = await get("/tenants"); } catch (error) { if (![401, 403, 404].includes(error.status)) throw error; }
-  fill(main, h("h1", {}, "Tenants"),
-    h("p", { class: "lead" }, "Whose secrets, policies and decisions these are. A page shows one tenant; another one has an address of its own."),
-    h("div", { class: "card" }, terms([["this tenant", about.tenant], ["environment", about.environment], ["broker", `Adyton ${about.version}`], ["generation", about.generation],
-      ["development roots", about.development_roots.length ? about.development_roots.map((root) => h("div", {}, code(root))) : "none"]])),
-    listed ? table("Of this broker, as far as you may see them.", ["Name", "Organisation", "Environment", "State", "Address"],
-      (listed.tenants ?? listed).map((one) => ({ key: one.name, cells: [one.name, one.organisation || "–", one.environment || "–", one.state || "active",
-        one.name === tenant ? "here" : h("a", { href: one.name === "default" ? "/ui" : `/t/${one.name}/ui` }, `open ${one.name}`)] })), "There are none beside this one.") : null);
 }

@@ -39,7 +39,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from adyton.broker import server, worker
+from adyton.broker import opening, server
 from adyton.broker.settings import Settings
 from adyton.crypto import jwe, jwk
 from adyton.devtee.root import DevelopmentRoot
@@ -182,7 +182,7 @@ def measure(directory: Path, given: argparse.Namespace) -> dict[str, Any]:
         ),
         tls=False,
     )
-    store = worker.open_store(settings)
+    store = opening.open_store(settings)
     for name, value in REFERENCES.items():
         store.references.set("default", name, value, None, now)
     store.resources.set("default", PATH, SECRET, Binding(workloads=[str(DOCUMENT.digest)]), now)

@@ -19,12 +19,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
 from bench.parts.broker_floor import CRYPTOGRAPHY, Floor
 
-from adyton.broker import session, worker
+from adyton.broker import opening, session, worker
 from adyton.broker.answer import Answer
 from adyton.broker.connection import HttpRequest
 from adyton.broker.delivery import Delivery
 from adyton.broker.handshake import Handshake
 from adyton.broker.policies import PolicyBook
+from adyton.broker.serving import PUBLIC, Ending
 from adyton.broker.settings import Settings
 from adyton.crypto import jwe, jwt
 from adyton.protocol import ear, rcar
@@ -117,9 +118,9 @@ def serve(settings: Settings, *, fine: bool) -> None:
     AuditLog._commit = metered_commit  # type: ignore[method-assign]
     for owner, name, stage in FINE if fine else ():
         meter(owner, name, stage, inside)
-    store = worker.open_store(settings)
+    store = opening.open_store(settings)
     program = worker.Program(settings, store)
-    front = program._worker.application
+    front = program._front
 
     def application(request: HttpRequest) -> Answer | Awaitable[Answer]:
         parts = request.target.split(b"/")
@@ -141,7 +142,6 @@ def serve(settings: Settings, *, fine: bool) -> None:
             primitives.learn(request.body, answer)
         return answer
 
-    program._worker.application = application
     listener = socket.create_server(("127.0.0.1", 0))
 
     def account() -> None:
@@ -156,11 +156,12 @@ def serve(settings: Settings, *, fine: bool) -> None:
             told["alone"] = primitives.alone()
         print(json.dumps(told), flush=True)
 
-    def ready(_: asyncio.Event) -> None:
+    def ready(_: Ending) -> None:
+        program._doors.workers[PUBLIC].application = application
         asyncio.get_running_loop().add_reader(0, account)
         print(json.dumps({"port": listener.getsockname()[1]}), flush=True)
 
-    worker.run(program, listener, ready)
+    worker.run(program, {PUBLIC: listener}, ready)
     store.close()
 
 

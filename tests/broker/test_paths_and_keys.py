@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adyton.broker import keys
+from adyton.broker.opening import open_store
 from adyton.broker.paths import Route, route
 from adyton.broker.settings import Settings, check
-from adyton.broker.worker import open_store
 from adyton.errors import ConfigError, MalformedRequest, SessionInvalid
 
 

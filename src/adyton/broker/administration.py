@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 from adyton.broker import permissions, refusals
 from adyton.broker.answer import Answer
@@ -71,6 +72,13 @@ class Administration:
             return Administered(answer)
         except AdytonError as error:
             return Administered(refusals.answer(error, stage))
+
+    def of_the_broker(self, authorization: bytes | None, now: datetime) -> bool:
+        """Whether the header makes somebody known who may know how the broker itself is."""
+        try:
+            return self._gate.check(authorization, "", now).of_the_broker
+        except AdytonError:
+            return False
 
     def _permit(self, line: Line, who: Principal, name: str, tenant: StoredTenant | None) -> None:
         permissions.check(line, who, name, tenant.settings.organisation if tenant is not None else "")

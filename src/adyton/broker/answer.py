@@ -1,7 +1,8 @@
 """An answer to one request, and the bytes it becomes.
 
 ``changes`` names what an administrator changed, for the audit log: (action, name). ``http.py`` writes them down before
-the answer leaves. ``reason`` is the code of an error, for the operator's log line; it is not sent.
+the answer leaves. ``reason`` is the code of an error, ``session`` the handle of the attester's key, ``decision`` the name
+of the row that records a refusal: for the operator's log line, and not sent.
 ``headers`` are further ones as they are sent, each with its line end.
 """
 
@@ -41,6 +42,8 @@ class Answer:
     retry_after: int = 0
     changes: tuple[tuple[str, str], ...] = ()
     reason: str = ""
+    session: str = ""
+    decision: str = ""
     headers: bytes = b""
 
     def render(self, *, keep_alive: bool = True, head_only: bool = False) -> bytes:

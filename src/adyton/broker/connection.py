@@ -25,9 +25,11 @@ import httptools
 
 if TYPE_CHECKING:
     from adyton.broker.answer import Answer
+    from adyton.broker.paths import Route
 
 MAX_HEAD = 128 * 1024
 MAX_QUEUE = 8
+STOPPING_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,11 @@ class Limits:
 
 @dataclass(slots=True)
 class HttpRequest:
-    """A whole request. ``target`` as it was sent; header names in lower case, the last of equal names wins."""
+    """A whole request. ``target`` as it was sent; header names in lower case, the last of equal names wins.
+
+    ``where`` is what the application makes of the target, ``trace`` the trace that it belongs to, for the log. ``outside``:
+    it came to the port of workloads while administration has one of its own.
+    """
 
     method: str
     target: bytes
@@ -53,6 +59,9 @@ class HttpRequest:
     body: bytes
     keep_alive: bool
     peer: str = ""
+    where: Route | None = None
+    trace: str = ""
+    outside: bool = False
 
 
 class Application(Protocol):
@@ -64,7 +73,11 @@ class Application(Protocol):
 
 
 class Worker:
-    """The connections of one process, their limits and their sweep."""
+    """The connections of one listener in one process, their limits and their sweep.
+
+    ``leaving``: the end is near, so every connection is closed after its next answer; its client then asks elsewhere.
+    ``stopping``: it has come. ``taken``, ``refused`` and ``unmade`` (no TLS came to stand) count connections.
+    """
 
     def __init__(
         self, application: Application, limits: Limits, overloaded: Answer, refusals: dict[str, Answer]
@@ -76,9 +89,12 @@ class Worker:
         self.connections: set[Connection] = set()
         self.busy = 0
         self.stopping = False
+        self.leaving = False
+        self.taken = self.refused = self.unmade = 0
 
     def protocol(self) -> Connection:
         """A connection, for ``loop.create_server``."""
+        self.taken += 1
         return Connection(self)
 
     async def sweep(self) -> None:
@@ -92,7 +108,7 @@ class Worker:
 
     async def drain(self, seconds: float) -> None:
         """Answer what was asked, then close everything; at most ``seconds``."""
-        self.stopping = True
+        self.stopping = self.leaving = True
         for connection in list(self.connections):
             connection.close_when_idle()
         loop = asyncio.get_running_loop()
@@ -147,7 +163,8 @@ class Connection(asyncio.Protocol):
         """Count it, or turn it away."""
         self._transport = cast("asyncio.Transport", transport)
         worker = self._worker
-        if worker.stopping or len(worker.connections) >= worker.limits.max_connections:
+        if len(worker.connections) >= worker.limits.max_connections:
+            worker.refused += 1
             self._transport.write(worker.overloaded.render(keep_alive=False))
             self._transport.close()
             self._closing = True
@@ -155,7 +172,12 @@ class Connection(asyncio.Protocol):
         worker.connections.add(self)
         peer = transport.get_extra_info("peername")
         self._peer = str(peer[0]) if isinstance(peer, tuple) else ""
-        self._wait(worker.limits.head_seconds)
+        # One that came while the end had begun still gets its answer, if it asks at once.
+        self._wait(min(worker.limits.head_seconds, STOPPING_SECONDS) if worker.stopping else worker.limits.head_seconds)
+
+    def __del__(self) -> None:
+        if self._transport is None:  # it never was made: its TLS did not come to stand
+            self._worker.unmade += 1
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget it; an answer under way goes nowhere."""
@@ -233,7 +255,7 @@ class Connection(asyncio.Protocol):
             return
         parser = self._parser
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
-        keep = bool(parser.should_keep_alive()) and not self._worker.stopping
+        keep = bool(parser.should_keep_alive()) and not self._worker.leaving
         request = HttpRequest(parser.get_method().decode("ascii"), self._target, self._headers, body, keep, self._peer)
         self._head_bytes = 0
         self._reset()
@@ -264,7 +286,7 @@ class Connection(asyncio.Protocol):
         self._worker.busy -= 1
         if self._closing or self._transport is None:
             return
-        last = not request.keep_alive or (self._discarding and not self._queue) or self._worker.stopping
+        last = not request.keep_alive or (self._discarding and not self._queue) or self._worker.leaving
         self._transport.write(answer.render(keep_alive=not last, head_only=request.method == "HEAD"))
         if last:
             self._end()

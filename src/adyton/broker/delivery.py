@@ -151,7 +151,7 @@ class Delivery:
             policies=permit.policies,
         )
         deadline.check()  # the record says more than was done, never less
-        return Answer(200, body)
+        return Answer(200, body, session=holder.handle)
 
     def current(self, tenant: str, path: ResourcePath, holder: Holder) -> tuple[int, StoredResource | None]:
         """The tenant's generation and what is at ``path``; ``SessionInvalid`` if ``holder`` attested under another one."""

@@ -24,6 +24,10 @@ class Endorsements:
         self._seen = self._look()
         self.current: EndorsementSet = directory.load(self._paths)
 
+    def replace(self, paths: Iterable[str]) -> None:
+        """Look at other places from now on; ``refresh`` reads them."""
+        self._paths = tuple(Path(path) for path in paths)
+
     def refresh(self, *, force: bool = False) -> bool:
         """Load again if a file came, went or changed; tells whether ``current`` is new."""
         seen = self._look()

@@ -105,6 +105,11 @@ class Handshake:
         self._token_seconds = token_seconds
         self._secure = secure
         self.holders = Holders()
+        self.tcb_dates: dict[str, str] = {}  # by TEE, the oldest lately, RFC 3339
+
+    def apply(self, *, session_seconds: int, token_seconds: int) -> None:
+        """Go on with these, for sessions that begin."""
+        self._session_seconds, self._token_seconds = session_seconds, token_seconds
 
     def begin(self, keys: BrokerKeys, tenant: str, body: bytes, now: float) -> Answer:
         """``POST /auth``: a nonce, and the cookie that remembers it."""
@@ -181,6 +186,9 @@ class Handshake:
         document = _init_data(request)
         verified = await self._verified(keys, tenant, opened, request, document, at)
         result = await self._appraiser.appraise(tenant, verified, request.runtime_data_claims, document, at)
+        for item in verified:
+            if "tcb_date" in item.claims:
+                self._note_date(item.tee, str(item.claims["tcb_date"]))
         if revoked := self._appraiser.revoked(tenant, result, at):
             refuse_revoked(revoked, keys.signer.kid, handle_of(request.key), verified, result)
         ends = int(min(now + self._token_seconds, result.expires.timestamp()))
@@ -218,7 +226,13 @@ class Handshake:
             platform=platforms.told(verified[0]),
         )
         self.holders.put(digest, holder)
-        return Answer(200, body, cookie=session.set_cookie(value, expires, secure=self._secure))
+        cookie_value = session.set_cookie(value, expires, secure=self._secure)
+        return Answer(200, body, cookie=cookie_value, session=holder.handle)
+
+    def _note_date(self, tee: str, date: str) -> None:
+        known = self.tcb_dates.get(tee)
+        if known is None or date < known:
+            self.tcb_dates[tee] = date
 
     async def _verified(  # noqa: PLR0917 -- whose, what, when
         self,

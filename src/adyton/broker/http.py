@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from urllib.parse import parse_qsl
 
+import msgspec
+
 from adyton.broker import key_delivery, key_use, refusals, session
 from adyton.broker.administration import Administration
 from adyton.broker.answer import Answer
@@ -29,14 +31,17 @@ from adyton.broker.keys import BrokerKeys
 from adyton.broker.page import Page
 from adyton.broker.paths import Route, route
 from adyton.broker.people import NOBODY
+from adyton.broker.readiness import Readiness
 from adyton.broker.refusals import Stage
 from adyton.broker.revoked_api import PublishedLists
 from adyton.errors import AdytonError, MalformedRequest, SessionInvalid, Unavailable
 from adyton.protocol.kbs_errors import Variant
+from adyton.protocol.loopback import is_loopback
 from adyton.protocol.resource import ResourcePath
 from adyton.stores.sqlite import Store
 
 _LOG = logging.getLogger(__name__)
+_FORWARDED = frozenset({b"x-forwarded-for", b"forwarded", b"x-real-ip"})  # then loopback is a proxy, and not who asks
 _STALE_KEYS = frozenset({"seal_key_unknown", "signing_key_revoked"})
 _METHODS = frozenset({"GET", "POST", "PUT", "DELETE", "HEAD"})
 
@@ -59,6 +64,11 @@ class Handlers:
     administration: Administration
     auditor: Auditor
     checkpoints: Checkpoints
+    readiness: Readiness
+
+
+async def _nothing_here() -> Answer:
+    return refusals.NO_PATH
 
 
 class Front:
@@ -87,6 +97,15 @@ class Front:
         self._lists = PublishedLists(handlers.store)
         self._in_flight = 0
 
+    @property
+    def in_flight(self) -> int:
+        """Requests that wait for their answer."""
+        return self._in_flight
+
+    def apply(self, *, max_in_flight: int, tenant_hosts: Mapping[str, str]) -> None:
+        """Go on with these."""
+        self._max_in_flight, self._tenant_hosts = max_in_flight, tenant_hosts
+
     def __call__(self, request: HttpRequest) -> Answer | Awaitable[Answer]:
         """The answer, at once where nothing must be waited for."""
         began = time.perf_counter()
@@ -102,8 +121,9 @@ class Front:
             where = route(request.target, request.headers.get(b"host", b""), self._tenant_hosts)
         except MalformedRequest as error:
             return refusals.plain(404, Variant.INVALID_REQUEST_PATH, error.message, error.code)
+        request.where = where
         if where.area == "top":
-            return self._top(request, where)
+            return self._top(request, where, began)
         if self._in_flight >= self._max_in_flight:
             return refusals.OVERLOADED
         if where.area == "kbs" and where.parts == ("auth",) and request.method == "POST":
@@ -136,16 +156,20 @@ class Front:
                     return self._resource(where, path, request)
                 case ("POST" | "GET", "key", operation, *path):
                     return self._key(where, operation, path, request)
+        if request.outside:
+            return _nothing_here()
         return self._administer(where, request)
 
-    def _top(self, request: HttpRequest, where: Route) -> Answer:
+    def _top(self, request: HttpRequest, where: Route, began: float) -> Answer | Awaitable[Answer]:
         method = request.method
-        if where.parts[:1] == ("ui",) and self._page is not None:
+        if where.parts[:1] == ("ui",) and self._page is not None and not request.outside:
             if method not in {"GET", "HEAD"}:
                 return refusals.NO_METHOD
             return self._page.answer(where.parts[1:]) or refusals.NO_PATH
         if where.parts == ("healthz",):
             return Answer(200) if method in {"GET", "HEAD"} else refusals.NO_METHOD
+        if where.parts == ("readyz",):
+            return self._ready(request, began) if method in {"GET", "HEAD"} else refusals.NO_METHOD
         if where.parts == (".well-known", "jwks.json") and method in {"GET", "HEAD"}:
             return Answer(200, self._current.keys.jwks)
         if where.parts == (".well-known", "revocations.jwt") and method in {"GET", "HEAD"}:
@@ -154,6 +178,24 @@ class Front:
             except AdytonError as error:
                 return refusals.answer(error, Stage.RESOURCE)
         return refusals.NO_PATH
+
+    async def _ready(self, request: HttpRequest, began: float) -> Answer:
+        """Whether the broker can decide; which part cannot, only to who may know."""
+        parts = await self._handlers.readiness.parts()
+        status = 200 if all(part.ready for part in parts) else 503
+        answer = Answer(status, reason="" if status == 200 else "not_ready")
+        if await self._may_know(request):
+            answer.body = msgspec.json.encode({"ready": status == 200, "parts": parts})
+        self._journal.request(request, answer, began)
+        return answer
+
+    async def _may_know(self, request: HttpRequest) -> bool:
+        if is_loopback(request.peer) and not _FORWARDED & request.headers.keys():
+            return True
+        authorization = request.headers.get(b"authorization")
+        now = datetime.fromtimestamp(self._clock(), UTC)
+        known = self._handlers.administration.of_the_broker
+        return authorization is not None and await asyncio.to_thread(known, authorization, now)
 
     def _auth(self, tenant: str, request: HttpRequest) -> Answer:
         try:

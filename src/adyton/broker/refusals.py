@@ -92,6 +92,7 @@ def answer(error: AdytonError, stage: Stage, decision: str = "") -> Answer:
                 kbs_errors.encode(variant, _named(_detail(error, stage), decision), facts),
                 retry_after=retry,
                 reason=error.code,
+                decision=decision,
             )
     return Answer(
         503,
@@ -101,6 +102,7 @@ def answer(error: AdytonError, stage: Stage, decision: str = "") -> Answer:
         ),
         retry_after=1,
         reason=error.code,
+        decision=decision,
     )
 
 

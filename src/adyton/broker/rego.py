@@ -87,6 +87,7 @@ class RegoEngine:
         self._remembered = Memory[Results]()
         self._prepared = Memory[JsonValue](MAX_PREPARED)
         self._readers = Memory[Reader](MAX_PREPARED)
+        self.asked = self.known = 0  # questions that were put to the engine, and whose answer was remembered
 
     def remembered(
         self, policy: AcceptedPolicy, rules: Sequence[str], document: Mapping[str, JsonValue], data_key: Hashable
@@ -105,7 +106,10 @@ class RegoEngine:
         if read is None:
             return None, None
         key = (policy.digest, data_key, read, *rules)
-        return key, self._remembered.get(key)
+        known = self._remembered.get(key)
+        if known is not None:
+            self.known += 1
+        return key, known
 
     def evaluate(
         self,
@@ -166,6 +170,7 @@ class RegoEngine:
                 self._worker = None
 
     def _ask(self, policy: AcceptedPolicy, rules: Sequence[str], question: Mapping[str, object] | None) -> Results:
+        self.asked += 1
         request = {
             "key": f"{policy.digest} {' '.join(rules)}",
             "text": None,

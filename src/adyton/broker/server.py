@@ -1,46 +1,44 @@
 """Starting a broker: data directory, certificate, token, socket; then one worker in this process, or several beside it.
 
-The first process holds the directory's lock, so a second broker on the same data is refused. Several workers are
-processes of their own (elliptic curves hold the interpreter's lock) that share the listening socket; one that dies is
-replaced, unless they die as fast as they are started.
+The first process holds the directory's lock, so a second broker on the same data is refused. SIGHUP reads the settings
+again, SIGUSR2 relieves the workers (``supervisor.py``), SIGTERM and SIGINT end it all after what is under way.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import os
 import signal
 import socket
 import stat
-import subprocess
-import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from threading import Event
 
 import msgspec
 
-from adyton.broker import certificate
+from adyton.broker import certificate, notify
 from adyton.broker.custody import RootKeyFinder
+from adyton.broker.opening import open_store
 from adyton.broker.policies import PolicyBook
 from adyton.broker.process import harden
 from adyton.broker.rego import RegoEngine
-from adyton.broker.settings import Settings, check
-from adyton.broker.worker import DRAIN_SECONDS, Program, Start, open_store, run
+from adyton.broker.serving import ADMIN, METRICS, PUBLIC, Ending, Listeners
+from adyton.broker.settings import LIVE, Settings, address, check, merged
+from adyton.broker.supervisor import Supervisor
+from adyton.broker.worker import Program, run
 from adyton.crypto.aead import random_bytes
-from adyton.errors import ConfigError, PlatformError, Unavailable
+from adyton.errors import ConfigError, PlatformError
 from adyton.stores.sqlite import Store
 from adyton.wire import b64
 
 DESCRIPTION = "broker.json"
 _EVERYWHERE = ("0.0.0.0", "::", "")  # noqa: S104 -- what an operator may write
-QUICK_DEATHS = 5
-QUICK_SECONDS = 10.0
 _LOG = logging.getLogger(__name__)
 
 
@@ -53,6 +51,8 @@ class Listening:
     settings: Settings
     description: Path
     root_key_by: str
+    admin_url: str
+    metrics_url: str | None
 
 
 def prepare(settings: Settings, *, tls: bool) -> Settings:
@@ -102,25 +102,88 @@ def _names(settings: Settings) -> list[str]:
 
 
 def serve(
-    settings: Settings, announce: Callable[[Listening], None], find_root_key: RootKeyFinder | None = None
+    settings: Settings,
+    announce: Callable[[Listening], None],
+    find_root_key: RootKeyFinder | None = None,
+    *,
+    again: Callable[[], Settings] | None = None,
 ) -> None:
-    """Run until SIGTERM or SIGINT. ``announce`` is called once connections are answered."""
+    """Run until SIGTERM or SIGINT. ``announce`` is called once connections are answered.
+
+    ``again`` gives the settings as they are written now, or raises ``ConfigError``: for SIGHUP.
+    """
     harden(settings.max_connections)
     finder = find_root_key or RootKeyFinder(settings)
     store = open_store(settings, root_key=finder)
+    listeners: dict[str, socket.socket] = {}
     try:
         _check_policies(settings, store)
-        listener = _listen(settings)
-        with listener:
-            listening = _describe(settings, listener, finder.by)
-            if settings.workers == 1:
-                program = Program(settings, store)
-                run(program, listener, lambda _: announce(listening))
-            else:
-                _supervise(settings, store, listener, finder.root_key, lambda: announce(listening))
+        listeners[PUBLIC] = _listen(settings.host, settings.port)
+        for name, field, text in (
+            (ADMIN, "admin-listen", settings.admin_listen),
+            (METRICS, "metrics", settings.metrics_listen),
+        ):
+            if text:
+                listeners[name] = _listen(*address(field, text))
+        listening = _describe(settings, listeners, finder.by)
+
+        def ready() -> None:
+            announce(listening)
+            notify.ready(f"serving {listening.url}")
+
+        reread = partial(_reread, again)
+        if settings.workers == 1:
+            program = Program(settings, store)
+            run(program, listeners, lambda ending: _alone(program, ending, reread, ready))
+        else:
+            Supervisor(settings, store, listeners, finder.root_key, reread).run(ready)
     finally:
         (settings.directory / DESCRIPTION).unlink(missing_ok=True)
+        for listener in listeners.values():
+            listener.close()
         store.close()
+
+
+def _alone(
+    program: Program, ending: Ending, reread: Callable[[Settings], Settings | None], ready: Callable[[], None]
+) -> None:
+    """One worker, in this very process: it hears signals itself."""
+    loop = asyncio.get_running_loop()
+
+    def hang_up() -> None:
+        notify.reloading()
+        settings = reread(program.settings)
+        if settings is not None:
+            program.apply(settings)
+        notify.ready()
+
+    def end() -> None:
+        notify.stopping()
+        ending.wish()
+
+    loop.add_signal_handler(signal.SIGHUP, hang_up)
+    loop.add_signal_handler(signal.SIGUSR2, _LOG.error, "one worker cannot relieve itself: --workers 2, or a new start")
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, end)
+    ready()
+
+
+def _reread(again: Callable[[], Settings] | None, old: Settings) -> Settings | None:
+    """The settings to go on with, or ``None`` if they cannot be read: then the old ones stay. Says what cannot change."""
+    if again is None:
+        return old
+    try:
+        settings, stuck = merged(old, check(again()))
+    except ConfigError as error:
+        facts = error.as_dict()
+        told = "; ".join(f"{name} {facts[name]}" for name in ("field", "expected", "got") if facts[name] is not None)
+        _LOG.error("settings are not read again, the old ones stay: %s (%s) [%s]", error.message, told, error.code)
+        return None
+    if stuck:
+        _LOG.warning("these settings change only when the broker starts anew: %s", ", ".join(stuck))
+    changed = [name for name in LIVE if getattr(old, name) != getattr(settings, name)]
+    _LOG.info("settings were read again; changed: %s", ", ".join(sorted(changed)) or "none")
+    return settings
 
 
 def _check_policies(settings: Settings, store: Store) -> None:
@@ -135,127 +198,59 @@ def _check_policies(settings: Settings, store: Store) -> None:
         engine.close()
 
 
-def _listen(settings: Settings) -> socket.socket:
+def _listen(host: str, port: int) -> socket.socket:
     try:
-        found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        family, kind, protocol, _, address = found[0]
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, protocol, _, where = found[0]
         listener = socket.socket(family, kind, protocol)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
+        listener.bind(where)
         listener.listen(1024)
     except OSError as error:
         raise PlatformError(
-            f"cannot listen on {settings.host} port {settings.port}: {error.strerror}",
+            f"cannot listen on {host} port {port}: {error.strerror}",
             code="listen_failed",
             field="listen",
-            got=f"{settings.host}:{settings.port}",
+            got=f"{host}:{port}",
             hint="another program may have the port: --listen ADDR:PORT (port 0 takes a free one)",
         ) from error
     return listener
 
 
-def _describe(settings: Settings, listener: socket.socket, root_key_by: str) -> Listening:
+def _describe(settings: Settings, listeners: Listeners, root_key_by: str) -> Listening:
     """Write ``broker.json``: how administrators on this machine reach the broker. No secret in it."""
-    host, port = settings.host, listener.getsockname()[1]
-    if host in _EVERYWHERE:  # that includes loopback, which is how to reach it from here
-        host = "127.0.0.1" if host != "::" else "::1"
-    shown = f"[{host}]" if ":" in host else host
-    url = f"{'https' if settings.tls else 'http'}://{shown}:{port}"
+    scheme = "https" if settings.tls else "http"
+    url = _url(scheme, settings.host, listeners[PUBLIC])
+    admin = (
+        _url(scheme, address("admin-listen", settings.admin_listen)[0], listeners[ADMIN]) if ADMIN in listeners else url
+    )
+    metrics = (
+        _url("http", address("metrics", settings.metrics_listen)[0], listeners[METRICS])
+        if METRICS in listeners
+        else None
+    )
     pin = certificate.pin(Path(settings.certificate)) if settings.tls else None
     description = settings.directory / DESCRIPTION
     content = {
-        "url": url,
+        "url": admin,
+        "public_url": url,
+        "metrics_url": metrics,
         "pin": pin,
         "admin_token_file": str(settings.admin_token),
         "certificate": settings.certificate or None,
         "environment": settings.environment,
+        "workers": settings.workers,
         "pid": os.getpid(),
     }
     certificate.write_private(description, (json.dumps(content, indent=1) + "\n").encode())
-    return Listening(url, pin, settings, description, root_key_by)
+    return Listening(url, pin, settings, description, root_key_by, admin, metrics)
 
 
-def _supervise(
-    settings: Settings, store: Store, listener: socket.socket, root_key: bytes, ready: Callable[[], None]
-) -> None:
-    stopping = Event()
-    workers: dict[int, subprocess.Popen[bytes]] = {}
-    deaths: list[float] = []
-    listener.set_inheritable(True)
-
-    def pass_on(number: int, _: object) -> None:
-        for worker in workers.values():
-            worker.send_signal(number)
-
-    handlers = {number: signal.signal(number, lambda *_: stopping.set()) for number in (signal.SIGTERM, signal.SIGINT)}
-    handlers[signal.SIGHUP] = signal.signal(signal.SIGHUP, pass_on)
-    try:
-        for number in range(settings.workers):
-            workers[number] = _start(settings, store, listener, root_key, number)
-        for worker in workers.values():
-            _wait_ready(worker)
-        ready()
-        while not stopping.wait(0.2):
-            for number, worker in list(workers.items()):
-                if worker.poll() is None:
-                    continue
-                _LOG.error("worker %d ended with status %d; starting another", number, worker.returncode)
-                now = time.monotonic()
-                deaths = [*(death for death in deaths if now - death < QUICK_SECONDS), now]
-                if len(deaths) >= QUICK_DEATHS:
-                    raise Unavailable(
-                        "the broker's workers end as fast as they are started",
-                        code="workers_failing",
-                        got=worker.returncode,
-                        hint="the log above has their errors",
-                    )
-                workers[number] = _start(settings, store, listener, root_key, number)
-                with suppress(PlatformError):  # then it has ended, and counts as dead above
-                    _wait_ready(workers[number])
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-        _end(workers)
-
-
-def _start(
-    settings: Settings, store: Store, listener: socket.socket, root_key: bytes, number: int
-) -> subprocess.Popen[bytes]:
-    worker = subprocess.Popen(
-        [sys.executable, "-P", "-m", "adyton.broker.worker"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        pass_fds=(listener.fileno(),),
-        start_new_session=True,  # the terminal's Ctrl-C is for the first process, which tells the others
-    )
-    assert worker.stdin is not None  # noqa: S101 -- asked for above
-    start = Start(settings, store.instance, listener.fileno(), number, root_key)
-    worker.stdin.write(msgspec.json.encode(start) + b"\n")
-    worker.stdin.flush()
-    return worker
-
-
-def _wait_ready(worker: subprocess.Popen[bytes]) -> None:
-    assert worker.stdout is not None  # noqa: S101 -- asked for above
-    if worker.stdout.readline() != b"ready\n":
-        raise PlatformError(
-            "a worker of the broker did not start", code="worker_failed", hint="its error is in the log above"
-        )
-
-
-def _end(workers: dict[int, subprocess.Popen[bytes]]) -> None:
-    for worker in workers.values():
-        if worker.stdin is not None:
-            worker.stdin.close()
-    end = time.monotonic() + DRAIN_SECONDS + 5
-    for worker in workers.values():
-        try:
-            worker.wait(max(0.1, end - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            worker.kill()
-            worker.wait()
-        if worker.stdout is not None:
-            worker.stdout.close()
+def _url(scheme: str, host: str, listener: socket.socket) -> str:
+    if host in _EVERYWHERE:  # that includes loopback, which is how to reach it from here
+        host = "127.0.0.1" if host != "::" else "::1"
+    shown = f"[{host}]" if ":" in host else host
+    return f"{scheme}://{shown}:{listener.getsockname()[1]}"
 
 
 def _now() -> datetime:

@@ -31,6 +31,10 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ``allow_rsa1_5``: serve guests of protocol 0.1, which know no other encryption. ``trusted_token_issuers``: TOML files
     that say whose tokens a tenant believes (``broker.issuers``). ``se_*``: host key documents, the image's header and
     the root's fingerprints for IBM Secure Execution (``broker.secure_execution``).
+    ``admin_listen`` and ``metrics_listen`` are ``ADDR:PORT``, empty for none: then the API is on the broker's own port,
+    and there are no metrics. ``client_ca``: PEM file; who administers (or, without ``admin_listen``, whoever connects)
+    must show a certificate under it. ``metrics_tenants``: at most so many tenants have a label of their own.
+    ``drain_seconds``: how long a broker that is to end says so before it does. ``otlp``: URL of a collector of traces.
     Seconds and bytes throughout; ``max_in_flight`` and ``max_connections`` count per worker.
     """
 
@@ -68,6 +72,14 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     head_seconds: float = 10.0
     body_seconds: float = 30.0
     idle_seconds: float = 75.0
+    admin_listen: str = ""
+    client_ca: str = ""
+    metrics_listen: str = ""
+    metrics_tenants: int = 0
+    drain_seconds: float = 0.0
+    log_format: str = "json"
+    log_level: str = "info"
+    otlp: str = ""
 
     @property
     def directory(self) -> Path:
@@ -148,6 +160,22 @@ def check(settings: Settings) -> Settings:
         raise _wrong("workers", "1 to 256", settings.workers)
     if not 0 <= settings.port < 65536:
         raise _wrong("listen", "a port from 0 to 65535", settings.port)
+    if settings.client_ca and not settings.tls:
+        raise _wrong("client-ca", "TLS, which client certificates are a part of", "plain HTTP")
+    if settings.log_format not in {"json", "text"}:
+        raise _wrong("log-format", ["json", "text"], settings.log_format)
+    if settings.log_level not in {"debug", "info", "warning", "error"}:
+        raise _wrong("log-level", ["debug", "info", "warning", "error"], settings.log_level)
+    if not 0 <= settings.drain_seconds <= 3600:
+        raise _wrong("drain-seconds", "0 to 3600 seconds", settings.drain_seconds)
+    if not 0 <= settings.metrics_tenants <= 1000:
+        raise _wrong("metrics-tenants", "0 to 1000", settings.metrics_tenants)
+    for name in ("max_body", "max_in_flight", "max_connections", "head_seconds", "body_seconds", "idle_seconds"):
+        if getattr(settings, name) <= 0:
+            raise _wrong(name.replace("_", "-"), "more than 0", getattr(settings, name))
+    for field, text in (("admin-listen", settings.admin_listen), ("metrics", settings.metrics_listen)):
+        if text:
+            address(field, text)
     if bool(settings.certificate) != bool(settings.private_key):
         raise _wrong("tls", "a certificate and its private key", "one of them")
     for name in ("session_seconds", "token_seconds"):
@@ -157,6 +185,41 @@ def check(settings: Settings) -> Settings:
         if not _TENANT.match(tenant) or not host.isascii():
             raise _wrong("tenant-host", "HOST=TENANT", f"{host}={tenant}")
     return settings
+
+
+LIVE = frozenset(
+    {
+        "certificate", "private_key", "client_ca", "endorsements", "tenant_hosts", "session_seconds", "token_seconds",
+        "max_body", "max_in_flight", "max_connections", "head_seconds", "body_seconds", "idle_seconds", "drain_seconds",
+        "log_level",
+    }
+)  # fmt: skip
+"""Settings that change while a broker runs; everything else needs another start."""
+
+
+def merged(old: Settings, new: Settings) -> tuple[Settings, list[str]]:
+    """``old`` with what of ``new`` can change live, and the names of what differs and cannot."""
+    differ = [name for name in Settings.__struct_fields__ if getattr(old, name) != getattr(new, name)]
+    stuck = [name for name in differ if name not in LIVE]
+    if old.tls != new.tls:
+        stuck.append("tls")
+        differ = [name for name in differ if name not in {"certificate", "private_key", "client_ca"}]
+    live = {name: getattr(new, name) for name in differ if name in LIVE}
+    return msgspec.structs.replace(old, **live), stuck
+
+
+def address(field: str, text: str) -> tuple[str, int]:
+    """``ADDR:PORT`` in its two parts; ``ConfigError``."""
+    host, colon, port = text.rpartition(":")
+    if not colon or not host or not port.isdigit() or int(port) > 65535:
+        raise ConfigError(
+            "not an address to listen on",
+            code="setting_invalid",
+            field=field,
+            expected="ADDR:PORT, such as 127.0.0.1:8080 or [::]:8443",
+            got=text[:80],
+        )
+    return host.removeprefix("[").removesuffix("]"), int(port)
 
 
 def _wrong(field: str, expected: object, got: object) -> ConfigError:

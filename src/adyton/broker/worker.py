@@ -10,22 +10,23 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import os
 import signal
 import socket
-import ssl
-import stat
 import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
+from typing import cast
 
 import msgspec
 import uvloop
 
 from adyton import tee
-from adyton.broker import issuers, keys, refusals, replicas, revoked_api, secure_execution
+from adyton.broker import exposition, issuers, keys, logs, replicas, revoked_api, secure_execution
 from adyton.broker.admin import Admin
 from adyton.broker.administration import Administration
 from adyton.broker.appraiser import Appraiser
@@ -35,8 +36,7 @@ from adyton.broker.audit import Auditor
 from adyton.broker.checkpoints import Checkpoints
 from adyton.broker.chronicle import Chronicle
 from adyton.broker.coco_admin import CocoAdmin
-from adyton.broker.connection import Limits, Worker
-from adyton.broker.custody import RootKeyFinder
+from adyton.broker.connection import Application
 from adyton.broker.delivery import Delivery
 from adyton.broker.endorsements import Endorsements
 from adyton.broker.fetching import Fetching, sources
@@ -47,26 +47,33 @@ from adyton.broker.identity import Identities
 from adyton.broker.journal import Journal
 from adyton.broker.key_api import KeyApi
 from adyton.broker.key_delivery import KeyDelivery
+from adyton.broker.logs import Format
+from adyton.broker.metrics import Metrics, Snapshot, together
+from adyton.broker.opening import open_store, read_token
 from adyton.broker.page import Page
 from adyton.broker.people_api import PeopleApi
 from adyton.broker.policies import PolicyBook
 from adyton.broker.process import harden
 from adyton.broker.promotion import Promotion
+from adyton.broker.readiness import Readiness, expiries
 from adyton.broker.rego import RegoEngine
 from adyton.broker.release import Releaser
+from adyton.broker.reports import DIRECTORY, Report, read
 from adyton.broker.revoked_api import RevokedApi
+from adyton.broker.serving import METRICS, Doors, Ending, Listeners, Tell
 from adyton.broker.settings import Settings
 from adyton.broker.tenant_api import TenantApi
+from adyton.broker.tls import Watched
 from adyton.broker.trial_api import TrialApi
 from adyton.config import Environment
-from adyton.errors import AdytonError, ConfigError
+from adyton.errors import AdytonError
 from adyton.rats.types import TrustAnchors
-from adyton.stores.sql import Database
 from adyton.stores.sqlite import Store
 
-DRAIN_SECONDS = 10.0
 MAINTENANCE_SECONDS = 5.0
 CHECKPOINT_SECONDS = 60.0
+REPORT_SECONDS = 1.0
+TCB_ROUNDS = 720  # of maintenance, an hour: "lately"
 _LOG = logging.getLogger(__name__)
 
 
@@ -75,7 +82,7 @@ class Start(msgspec.Struct, frozen=True):
 
     settings: Settings
     instance: str
-    descriptor: int
+    descriptors: dict[str, int]
     number: int
     root_key: bytes
 
@@ -84,7 +91,8 @@ class Program:
     """A worker's parts. Made before the first connection is taken, so that a wrong setting stops the start."""
 
     def __init__(self, settings: Settings, store: Store, *, number: int = 0) -> None:
-        self._settings = settings
+        self.settings = settings
+        self.reports: Path | None = None  # where workers tell what they counted, if there are several
         self._store = store
         self._number = number
         self._endorsements = Endorsements(settings.endorsements)
@@ -107,7 +115,7 @@ class Program:
         verifying = Verifying(
             anchors, self._endorsements, remembered, self._fetching, secure, rsa1_5=settings.allow_rsa1_5
         )
-        handshake = Handshake(
+        self._handshake = handshake = Handshake(
             store,
             Appraiser(book, self._engine),
             auditor,
@@ -122,6 +130,8 @@ class Program:
         people = PeopleApi(store, gate, approvals)
         chronicle = Chronicle(store, self._checkpoints)
         rooms: dict[str, Room] = {"platforms": chronicle, "receivers": chronicle}
+        fetches = self._fetching is not None and (settings.fetch_endorsements or bool(settings.fetch_from))
+        self._readiness = Readiness(store, book, self._engine, self._endorsements, _now, fetches=fetches)
         rooms[revoked_api.OWN] = rooms[revoked_api.BROKER] = RevokedApi(store)
         rooms["recordings"] = TrialApi(store, book)
         key_api = KeyApi(store, book)
@@ -140,9 +150,12 @@ class Program:
             administration=Administration(store, gate, approvals, api=admin.handle, coco=CocoAdmin(admin).handle),
             auditor=auditor,
             checkpoints=self._checkpoints,
+            readiness=self._readiness,
         )
-        self._journal = Journal()
-        front = Front(
+        self._metrics = Metrics(tenants=settings.metrics_tenants)
+        store.audit.observe = partial(self._metrics.time, "audit_append")
+        self._journal = Journal(form=cast("Format", settings.log_format), metrics=self._metrics)
+        self._front = Front(
             handlers,
             self._current,
             clock=time.time,
@@ -152,16 +165,10 @@ class Program:
             journal=self._journal,
             page=Page() if settings.page else None,
         )
-        limits = Limits(
-            max_body=settings.max_body,
-            head_seconds=settings.head_seconds,
-            body_seconds=settings.body_seconds,
-            idle_seconds=settings.idle_seconds,
-            max_connections=settings.max_connections,
-        )
-        self._worker = Worker(front, limits, refusals.OVERLOADED, refusals.UNREADABLE)
-        self._tls = tls_context(settings)
-        self._head_seconds = settings.head_seconds
+        self._watched = Watched(settings)
+        self._identity = self._watched.current
+        self._started = time.time()
+        self._report: Report | None = None
         self._tidied = datetime.fromtimestamp(0, UTC)
 
     def _reload_keys(self) -> None:
@@ -177,54 +184,124 @@ class Program:
         self._store.claims.forget_expired(datetime.fromtimestamp(now, UTC))
         self._tidy(datetime.fromtimestamp(now, UTC))
 
-    async def serve(self, listener: socket.socket, stop: asyncio.Event, ready: Callable[[], None]) -> None:
-        """Serve until ``stop`` is set, then answer what is under way."""
-        loop = asyncio.get_running_loop()
-        server = await loop.create_server(
-            self._worker.protocol,
-            sock=listener,
-            ssl=self._tls,
-            backlog=1024,
-            # A connection is counted once its TLS stands, so until then it may not stay for long.
-            ssl_handshake_timeout=self._head_seconds if self._tls else None,
-        )
-        loop.add_signal_handler(signal.SIGHUP, self._hang_up)
-        chores = [asyncio.ensure_future(self._worker.sweep()), asyncio.ensure_future(self._maintain())]
+    async def serve(self, listeners: Listeners, ending: Ending, ready: Callable[[], None]) -> None:
+        """Serve until ``ending`` is wished for, then answer what is under way."""
+        application: Application = self._front
+        names = frozenset(name for name in listeners if name != METRICS or self._number == 0)
+        self._doors = Doors(self.settings, application, self.render, names)
+        await self._doors.open(listeners, self._watched.current)
+        chores = [asyncio.ensure_future(worker.sweep()) for worker in self._doors.workers.values()]
+        chores.append(asyncio.ensure_future(self._maintain()))
         if self._number == 0:
             chores.append(asyncio.ensure_future(self._sign_checkpoints()))
+        if self.reports is not None:
+            self._report = Report(self.reports, os.getpid())
+            chores.append(asyncio.ensure_future(self._tell()))
         gc.collect()
         gc.freeze()  # what is here now stays; later collections need not look at it
         gc.set_threshold(20_000, 50, 50)
         ready()
         try:
-            await stop.wait()
+            await ending.event.wait()
+            self._readiness.leaving = True
+            self._doors.leave()
+            await ending.grace(self.settings.drain_seconds)
         finally:
-            server.close()
-            await self._worker.drain(DRAIN_SECONDS)
+            await self._doors.close()
             for chore in chores:
                 chore.cancel()
             with suppress(asyncio.CancelledError):
                 await asyncio.gather(*chores)
-            await server.wait_closed()
             self._engine.close()
             if self._fetching is not None:
                 await asyncio.to_thread(self._fetching.close)
             self._journal.flush()
+            if self._report is not None:
+                self._report.write(self._snapshot())
+                self._report.close()
+
+    def apply(self, settings: Settings) -> None:
+        """Go on with ``settings``, which differ only in what can change live; of what cannot be used the old stays."""
+        self.settings = settings
+        logging.getLogger().setLevel(settings.log_level.upper())
+        harden(settings.max_connections)
+        self._endorsements.replace(settings.endorsements)
+        self._endorsements.refresh(force=True)
+        self._front.apply(max_in_flight=settings.max_in_flight, tenant_hosts=settings.tenant_hosts)
+        self._handshake.apply(session_seconds=settings.session_seconds, token_seconds=settings.token_seconds)
+        self._doors.limit(settings)
+        self._watched.refresh(settings, force=True)
+        self._renewing = asyncio.ensure_future(self._renew())
+
+    async def _renew(self) -> None:
+        """Open the doors anew with the identity that is current, if it is another one."""
+        if self._watched.current is not self._identity:
+            self._identity = self._watched.current
+            await self._doors.reopen(self.settings, self._identity)
 
     async def _maintain(self) -> None:
+        rounds = 0
         while True:
             await asyncio.sleep(MAINTENANCE_SECONDS)
+            rounds += 1
             try:
                 self._endorsements.refresh()
+                self._watched.refresh(self.settings)
+                await self._renew()
                 if self._issuers.trusted:
                     await asyncio.to_thread(self._issuers.refresh, time.time())
                 if self._number == 0:
                     await asyncio.to_thread(self._keep_store)
+                if self.settings.metrics_tenants:
+                    self._metrics.know(self._store.tenants())
+                if not rounds % TCB_ROUNDS:
+                    self._handshake.tcb_dates.clear()
                 self._reload_keys()
+                self._readiness.keys_loaded = True
             except AdytonError as error:
+                self._failed(error.code)
                 _LOG.error("maintenance failed: %s [%s]", error.message, error.code)
             except Exception:  # noqa: BLE001 -- a chore that ended would never turn a key or read a CRL again
+                self._failed("")
                 _LOG.exception("maintenance failed")
+
+    def _failed(self, code: str) -> None:
+        self._metrics.count("maintenance_failures")
+        if code.startswith(("keys_", "sealed_")):
+            self._readiness.keys_loaded = False
+
+    async def _tell(self) -> None:
+        while True:
+            if self._report is not None:
+                self._report.write(self._snapshot())
+            await asyncio.sleep(REPORT_SECONDS)
+
+    def _snapshot(self) -> Snapshot:
+        self._journal.flush()
+        engine, identity = self._engine, self._watched.current
+        moments = {f"endorsement|{kind}": at for kind, at in expiries(self._endorsements.current).items()}
+        for name, date in list(self._handshake.tcb_dates.items()):
+            with suppress(ValueError):
+                moments[f"tcb|{name}"] = datetime.fromisoformat(date).timestamp()
+        if identity is not None:
+            moments["tls_certificate_expires"] = identity.expires
+        return self._metrics.snapshot(
+            {"policy_evaluations": engine.asked, "policy_remembered": engine.known, **self._doors.counters()},
+            {
+                "connections_open": self._doors.standing,
+                "requests_in_flight": self._front.in_flight,
+                "workers": 1,
+            },
+            {"started": self._started, **moments},
+        )
+
+    async def render(self) -> bytes:
+        """The text of ``/metrics``, for all workers."""
+        return await asyncio.to_thread(self._rendered, self._snapshot())
+
+    def _rendered(self, own: Snapshot) -> bytes:
+        others = read(self.reports, but=os.getpid()) if self.reports is not None else []
+        return exposition.render(together([own, *others]), environment=self.settings.environment)
 
     def _tidy(self, now: datetime) -> None:
         """Once an hour: tokens that have ended, proposals that were decided long ago."""
@@ -244,9 +321,6 @@ class Program:
             except Exception:  # noqa: BLE001 -- as in _maintain
                 _LOG.exception("checkpoints cannot be signed")
 
-    def _hang_up(self) -> None:
-        self._endorsements.refresh(force=True)
-
 
 def _fetching(settings: Settings) -> Fetching | None:
     if not settings.collateral_cache:
@@ -259,104 +333,73 @@ def _now() -> datetime:
     return datetime.fromtimestamp(time.time(), UTC)
 
 
-def run(program: Program, listener: socket.socket, ready: Callable[[asyncio.Event], None]) -> None:
-    """Serve on this thread until SIGTERM or SIGINT, or until the event given to ``ready`` is set."""
+def run(program: Program, listeners: Listeners, ready: Callable[[Ending], None]) -> None:
+    """Serve on this thread until SIGTERM or SIGINT, or until the ending given to ``ready`` is wished for."""
 
     async def main() -> None:
-        stop = asyncio.Event()
+        ending = Ending()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop.set)
-        await program.serve(listener, stop, lambda: ready(stop))
+            loop.add_signal_handler(number, ending.wish)
+        await program.serve(listeners, ending, lambda: ready(ending))
 
     uvloop.run(main())
 
 
-def open_store(
-    settings: Settings, instance: str | None = None, root_key: bytes | Callable[[Database], bytes] | None = None
-) -> Store:
-    """The store of the data directory; the first to open it becomes its broker.
+class _Parent:
+    """What the parent says on standard input, a line of JSON each; its end is ours."""
 
-    ``root_key``: as the first process found it, or how it finds it; by default in the plain file.
-    """
-    return Store.open(
-        settings.directory,
-        root_key=root_key or RootKeyFinder(settings),
-        now=datetime.fromtimestamp(time.time(), UTC),
-        instance=instance,
-        database=replicas.opener(settings),
-    )
+    def __init__(self, program: Program, ending: Ending) -> None:
+        self._program = program
+        self._ending = ending
+        self._read = b""
 
-
-def read_token(settings: Settings) -> str:
-    """The admin's token; ``ConfigError`` if its file is missing or too short to be one."""
-    try:
-        mode = stat.S_IMODE(settings.admin_token.stat().st_mode)
-        token = settings.admin_token.read_text("ascii").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            "the admin token cannot be read", code="admin_token_unreadable", field=str(settings.admin_token)
-        ) from error
-    if mode & 0o077:
-        raise ConfigError(
-            "the admin token's file can be read by others",
-            code="admin_token_exposed",
-            field=str(settings.admin_token),
-            expected="mode 0600",
-            got=f"mode {mode:04o}",
-            hint="treat the token as known: delete the file, and the broker makes a new one at its next start",
-        )
-    if len(token) < 32:
-        raise ConfigError(
-            "the admin token is too short",
-            code="admin_token_short",
-            field=str(settings.admin_token),
-            expected="at least 32 characters",
-            got=len(token),
-            hint="delete the file: the broker makes a new one at its next start",
-        )
-    return token
-
-
-def tls_context(settings: Settings) -> ssl.SSLContext | None:
-    """TLS 1.2 and 1.3 with forward secrecy and AEAD only; ``None`` for plain HTTP."""
-    if not settings.tls:
-        return None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_ciphers("ECDHE+AESGCM:ECDHE+CHACHA20")
-    context.options |= ssl.OP_NO_RENEGOTIATION
-    context.set_alpn_protocols(["http/1.1"])
-    try:
-        context.load_cert_chain(settings.certificate, settings.private_key, password=b"")  # never ask a terminal
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigError(
-            "the TLS certificate and key cannot be used together",
-            code="certificate_unusable",
-            field=settings.certificate,
-            hint="PEM files; the key must be the certificate's, and without a passphrase",
-        ) from error
-    return context
+    def hear(self) -> None:
+        """There is something to read."""
+        more = os.read(0, 65536)
+        if not more:
+            asyncio.get_running_loop().remove_reader(0)
+            self._ending.wish()
+            return
+        *lines, self._read = (self._read + more).split(b"\n")
+        for line in lines:
+            told = msgspec.json.decode(line, type=Tell)
+            if told.settings is not None:
+                self._program.apply(told.settings)
+            if told.leave:
+                self._ending.quick = True
 
 
 def main() -> None:
     """Be one of several workers, until the parent goes."""
-    logging.basicConfig(format="%(levelname)s %(name)s %(message)s")
-    start = msgspec.json.decode(sys.stdin.buffer.readline(), type=Start)
+    start = msgspec.json.decode(_first_line(), type=Start)
+    logs.configure(cast("Format", start.settings.log_format), start.settings.log_level)
     harden(start.settings.max_connections)
     store = open_store(start.settings, start.instance, start.root_key)
     try:
         program = Program(start.settings, store, number=start.number)
-        listener = socket.socket(fileno=start.descriptor)
+        if start.settings.metrics_listen:
+            program.reports = start.settings.directory / DIRECTORY
+        listeners = {name: socket.socket(fileno=number) for name, number in start.descriptors.items()}
 
-        def ready(stop: asyncio.Event) -> None:
-            asyncio.get_running_loop().add_reader(0, stop.set)  # the parent never writes again: this is its end
+        def ready(ending: Ending) -> None:
+            parent = _Parent(program, ending)
+            asyncio.get_running_loop().add_reader(0, parent.hear)
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the parent is told, and tells us
             sys.stdout.write("ready\n")
             sys.stdout.flush()
 
-        run(program, listener, ready)
+        run(program, listeners, ready)
     finally:
         store.close()
+
+
+def _first_line() -> bytes:
+    """Byte by byte, so that nothing of what follows is lost in a buffer."""
+    read = b""
+    while not read.endswith(b"\n") and (more := os.read(0, 1)):
+        read += more
+    return read
 
 
 if __name__ == "__main__":

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from adyton.cli.administering import Noun
 from adyton.cli.backups import backup, restore
+from adyton.cli.config_file import Configured, again
 from adyton.cli.custody_options import openers, opening_options
 from adyton.cli.explained import explain
 from adyton.cli.output import say
@@ -17,6 +18,9 @@ from adyton.cli.places import places
 from adyton.cli.revoke import revoke
 from adyton.cli.root_key import root_key
 from adyton.errors import ConfigError
+
+if TYPE_CHECKING:
+    from adyton.broker.settings import Settings
 
 ENVIRONMENTS = ["development", "ci", "test", "pre-production", "production"]
 
@@ -26,7 +30,7 @@ def broker() -> None:
     """Run the key broker: evidence in, keys out, and a record of every decision."""
 
 
-@broker.command()
+@broker.command(cls=Configured)
 @click.option("--data", type=click.Path(file_okay=False, path_type=Path), help="Data directory, made if absent.")
 @click.option("--listen", default="127.0.0.1:8080", show_default=True, metavar="ADDR:PORT", help="Port 0: a free one.")
 @click.option("--tls/--no-tls", default=None, help="TLS [default: on, except on loopback].")
@@ -112,17 +116,50 @@ def broker() -> None:
 )
 @click.option("--session-seconds", type=int, default=300, show_default=True, help="How long a session lasts.")
 @click.option("--token-seconds", type=int, default=300, show_default=True, help="How long a token is valid.")
-def serve(data: Path | None, listen: str, tls: bool | None, **options: Any) -> None:
-    """Serve until interrupted. On an empty directory it makes what it needs and says where that is."""
-    import logging
+@click.option("--admin-listen", default="", metavar="ADDR:PORT", help="A port of its own for the API and the page.")
+@click.option(
+    "--client-ca",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="PEM authorities: who administers (without --admin-listen: whoever connects) shows a certificate under them.",
+)
+@click.option("--metrics", default="", metavar="ADDR:PORT", help="Prometheus metrics, on a port of their own.")
+@click.option("--metrics-tenants", type=int, default=0, metavar="N", help="Count by tenant too, at most N by name.")
+@click.option("--otlp", default="", metavar="URL", help="Send traces there (OTLP over HTTP); needs adyton[otel].")
+@click.option("--log-format", type=click.Choice(["json", "text"]), default="json", show_default=True)
+@click.option(
+    "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", show_default=True
+)
+@click.option(
+    "--drain-seconds", type=float, default=0.0, show_default=True, help="Say not ready so long before ending."
+)
+@click.option("--max-body", type=int, default=2_000_000, show_default=True, help="Bytes of one request.")
+@click.option("--max-in-flight", type=int, default=256, show_default=True, help="Requests at once, per worker.")
+@click.option("--max-connections", type=int, default=1024, show_default=True, help="Connections, per worker.")
+@click.option("--head-seconds", type=float, default=10.0, show_default=True, help="For a request's head to come.")
+@click.option("--body-seconds", type=float, default=30.0, show_default=True, help="For its body to come.")
+@click.option("--idle-seconds", type=float, default=75.0, show_default=True, help="For a connection to do nothing.")
+@click.pass_context
+def serve(ctx: click.Context, /, **options: Any) -> None:
+    """Serve until interrupted. On an empty directory it makes what it needs and says where that is.
 
-    from adyton.broker import server
+    SIGHUP reads settings, endorsements and certificates again; SIGUSR2 relieves the workers (adyton broker reload).
+    """
+    from adyton.broker import logs, server
     from adyton.broker.custody import RootKeyFinder
-    from adyton.broker.settings import Settings
+
+    logs.configure(options["log_format"], options["log_level"])
+    settings = _settings(**options)
+    finder = RootKeyFinder(settings, openers(options))
+    server.serve(settings, _announce, finder, again=lambda: _settings(**again(ctx)))
+
+
+def _settings(data: Path | None, listen: str, tls: bool | None, **options: Any) -> Settings:
+    """The options as settings, with what the data directory must hold made."""
+    from adyton.broker import server
+    from adyton.broker.settings import Settings, address
     from adyton.protocol.loopback import is_loopback
 
-    logging.basicConfig(format="%(levelname)s %(message)s", level=logging.INFO)
-    host, port = _listen(listen)
+    host, port = address("listen", listen)
     certificate = options["certificate"]
     if tls is False and certificate:
         raise ConfigError("--no-tls and --certificate contradict each other", code="setting_invalid", field="tls")
@@ -162,27 +199,27 @@ def serve(data: Path | None, listen: str, tls: bool | None, **options: Any) -> N
         workers=options["workers"],
         session_seconds=options["session_seconds"],
         token_seconds=options["token_seconds"],
+        admin_listen=options["admin_listen"],
+        client_ca=_absolute(options["client_ca"]),
+        metrics_listen=options["metrics"],
+        metrics_tenants=options["metrics_tenants"],
+        drain_seconds=options["drain_seconds"],
+        log_format=options["log_format"],
+        log_level=options["log_level"],
+        otlp=options["otlp"],
+        max_body=options["max_body"],
+        max_in_flight=options["max_in_flight"],
+        max_connections=options["max_connections"],
+        head_seconds=options["head_seconds"],
+        body_seconds=options["body_seconds"],
+        idle_seconds=options["idle_seconds"],
     )
     with_tls = bool(certificate) or (tls if tls is not None else not is_loopback(host))
-    prepared = server.prepare(settings, tls=with_tls)
-    server.serve(prepared, _announce, RootKeyFinder(prepared, openers(options)))
+    return server.prepare(settings, tls=with_tls)
 
 
 def _absolute(path: Path | None) -> str:
     return str(path.absolute()) if path else ""
-
-
-def _listen(text: str) -> tuple[str, int]:
-    host, colon, port = text.rpartition(":")
-    if not colon or not host or not port.isdigit() or int(port) > 65535:
-        raise ConfigError(
-            "not an address to listen on",
-            code="setting_invalid",
-            field="listen",
-            expected="ADDR:PORT, such as 127.0.0.1:8080 or [::]:8443",
-            got=text[:80],
-        )
-    return host.removeprefix("[").removesuffix("]"), int(port)
 
 
 def _announce(listening: object) -> None:
@@ -202,7 +239,11 @@ def _announce(listening: object) -> None:
         say(f"TLS        {settings.certificate}")
         say(f"pin        {listening.pin}")
     if settings.page:
-        say(f"page       {listening.url}/ui")
+        say(f"page       {listening.admin_url}/ui")
+    if listening.admin_url != listening.url:
+        say(f"admin at   {listening.admin_url}" + ("  (client certificates)" if settings.client_ca else ""))
+    if listening.metrics_url:
+        say(f"metrics    {listening.metrics_url}/metrics")
     say(f"JWK set    {listening.url}/.well-known/jwks.json")
     if listening.root_key_by != "plain":
         say(f"root key   from slot {listening.root_key_by!r}")

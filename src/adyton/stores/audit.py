@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -56,6 +56,7 @@ class AuditLog(AuditReading):
         self._flushing: asyncio.AbstractEventLoop | None = None
         self._thread: ThreadPoolExecutor | None = None
         self._commit_seconds = 0.0
+        self.observe: Callable[[float], None] | None = None  # is told how long each commit took, seconds
         self._known: dict[str, _Head] = {}  # the last row that this process wrote, by tenant
 
     def append(self, tenant: str, row: AuditRow, now: datetime) -> int:
@@ -155,7 +156,10 @@ class AuditLog(AuditReading):
             for tenant, size in before.items():
                 audit_tree.complete(transaction, tenant, size, heads[tenant][0])
         self._known.update(heads)
-        self._commit_seconds += _AVERAGE * (time.perf_counter() - started - self._commit_seconds)
+        took = time.perf_counter() - started
+        self._commit_seconds += _AVERAGE * (took - self._commit_seconds)
+        if self.observe is not None:
+            self.observe(took)
         return numbers
 
     def _continues(self, tenant: str, head: _Head) -> None:

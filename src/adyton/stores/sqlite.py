@@ -112,6 +112,14 @@ class Store:
         rows = self._database.read("SELECT generation FROM tenants WHERE name=?", (tenant,))
         return int(rows[0][0]) if rows else 0
 
+    def check_writable(self) -> None:
+        """Write something small and harmless; ``Unavailable`` or ``ConfigError`` if that does not last."""
+        with self._database.write() as transaction:
+            transaction.execute(
+                "INSERT INTO meta VALUES ('written', ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+                (b"1",),
+            )
+
     def tenants(self) -> list[str]:
         """The names of the tenants that anything was ever set for: whose they are, never what."""
         return [row[0] for row in self._database.read("SELECT name FROM tenants ORDER BY name")]

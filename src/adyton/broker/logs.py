@@ -1,0 +1,57 @@
+r"""How the broker's own messages are written on standard error: one line each, as JSON or as text, whatever is in them.
+
+What a stranger sent may be part of a message. So line breaks and control characters never leave as such: JSON escapes
+them, and text shows them as ``\\x0a``. One message is one line, and no line is anybody's but ours.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Literal, TypeAlias
+
+import msgspec
+
+Format: TypeAlias = Literal["json", "text"]
+FORMATS: tuple[Format, ...] = ("json", "text")
+LEVELS = ("debug", "info", "warning", "error")
+MAX_MESSAGE = 8000
+_ENCODE = msgspec.json.Encoder().encode
+_CONTROLS = {number: f"\\x{number:02x}" for number in (*range(32), *range(127, 160))} | {
+    0x2028: "\\u2028",
+    0x2029: "\\u2029",
+}
+
+
+def plain(text: str) -> str:
+    """``text`` without anything that could end a line or move a terminal's cursor."""
+    return text.translate(_CONTROLS)
+
+
+class Lines(logging.Formatter):
+    """Formats records of ``logging``."""
+
+    def __init__(self, form: Format) -> None:
+        super().__init__()
+        self._form = form
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One line."""
+        message = record.getMessage()
+        if record.exc_info:
+            message += "\n" + self.formatException(record.exc_info)
+        message = message[:MAX_MESSAGE]
+        if self._form == "text":
+            return f"{record.levelname} {plain(message)}"
+        line = {"time": round(record.created, 3), "level": record.levelname.lower(), "logger": record.name}
+        return plain(_ENCODE({**line, "message": message}).decode())
+
+
+def configure(form: Format, level: str) -> None:
+    """Write what is said at ``level`` or above, in this form."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(Lines(form))
+    root = logging.getLogger()
+    for old in list(root.handlers):
+        root.removeHandler(old)
+    root.addHandler(handler)
+    root.setLevel(level.upper())

@@ -30,11 +30,20 @@ from adyton.stores.tenant_settings import BROKER, StoredTenant
 
 GUARDED = ("tenant", "person")
 """What any rule implies: else one person could make others, or take the rule away."""
-_IMPLIED = {"resource.bind": ("resource.set", "promotion"), "policy": ("promotion",), "reference": ("promotion",)}
-_UNSHOWN = frozenset({"resource.set"})
+_IMPLIED = {
+    "resource.bind": ("resource.set", "promotion"),
+    "resource.delete": ("key.delete",),
+    "key.destroy": ("key.delete", "resource.delete"),
+    "policy": ("promotion",),
+    "policy.set": ("promotion", "policy.activate", "policy.rollback"),
+    "reference": ("promotion",),
+    "reference.set": ("promotion",),
+}
+_UNSHOWN = frozenset({"resource.set", "key.set", "key.rotate"})
 MAX_NEEDED = 20
 MAX_HOURS = 30 * 24
-_SELF = frozenset({"approval.vote", "token.own"})
+# Votes themselves, what concerns only who asks, and uses of a key, whose answers are for who asks.
+_FREE = frozenset({"approval.vote", "token.own", *(line.action for line in TABLE if "use" in line.path)})
 
 
 class Approvals:
@@ -104,7 +113,8 @@ class Approvals:
 
     def check_rules(self, rules: ApprovalRules, tenant: str, organisation: str) -> ApprovalRules:
         """``rules`` themselves if they name known changes and can be met by the owners that there are."""
-        known = {name for line in TABLE if line.action for name in (line.action, line.action.partition(".")[0])}
+        named = {line.action for line in TABLE if line.action and line.action not in _FREE}
+        known = named | {name.partition(".")[0] for name in named}
         unknown = sorted(set(rules.actions) - known)
         if unknown:
             raise _invalid("actions", sorted(known), unknown)
@@ -137,7 +147,7 @@ class Approvals:
 
     def _rules(self, line: Line, name: str, tenant: StoredTenant | None) -> ApprovalRules | None:
         """The rules that this change falls under, the strictest if there are several; ``None`` if it needs nobody."""
-        if not line.action or line.action in _SELF:
+        if not line.action or line.action in _FREE:
             return None
         organisation = tenant.settings.organisation if tenant is not None else ""
         own = self._of(BROKER) if line.of_the_broker or tenant is None else tenant.settings.approvals

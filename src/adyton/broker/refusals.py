@@ -74,7 +74,7 @@ _ANYWHERE: tuple[_Row, ...] = (
     (TooMany, 429, Variant.HTTP_FAILED),
 )
 # Who is somebody here, and may not: another token would not help to be known.
-_BY_CODE = {"role_not_permitted": 403, "tenant_not_permitted": 403}
+_BY_CODE = {"role_not_permitted": 403, "tenant_not_permitted": 403, "token_for_another": 403, "voter_unregistered": 403}
 
 
 def answer(error: AdytonError, stage: Stage, decision: str = "") -> Answer:

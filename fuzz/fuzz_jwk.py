@@ -13,10 +13,13 @@ with atheris.instrument_imports(include=["adyton.crypto", "adyton.wire"]):
     from adyton.errors import MalformedRequest, SessionInvalid
 
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey
 
 PRIVATE = ec.generate_private_key(ec.SECP256R1())
 SIGNER = jwt.Signer.generate()
 KEYS = {SIGNER.kid: SIGNER.private.public_key()}
+NAMELESS = jwt.VerifyingKeys(KEYS, tuple(KEYS.values()))
+QUANTUM = MLKEM768PrivateKey.generate()
 GOOD = dict(jwk.from_public(PRIVATE.public_key()).members)
 
 
@@ -24,7 +27,7 @@ def one(data: bytes) -> None:
     provider = atheris.FuzzedDataProvider(data)
     changed: dict[str, object] = dict(GOOD)
     for _ in range(provider.ConsumeIntInRange(0, 3)):
-        name = provider.PickValueInList(["kty", "crv", "alg", "x", "y", "n", "e", "d"])
+        name = provider.PickValueInList(["kty", "crv", "alg", "x", "y", "n", "e", "d", "pub", "k-mod", "k-exp"])
         changed[name] = provider.ConsumeUnicodeNoSurrogates(90)
     rest = provider.ConsumeBytes(4096)
     for candidate in (changed, _json(rest)):
@@ -34,6 +37,16 @@ def one(data: bytes) -> None:
             continue
         assert jwk.parse(dict(key.members)).members == key.members
         jwe.encrypt(key, b"x")
+        with contextlib.suppress(MalformedRequest):
+            jwe.encrypt(jwk.parse(candidate, jwk.MODERN | {jwk.OLD_RSA_ALGORITHM}, oldest=True), b"x")
+    with contextlib.suppress(MalformedRequest):
+        jwe.decrypt(QUANTUM, rest)
+    with contextlib.suppress(SessionInvalid):
+        jwt.verify_any(rest.decode("latin-1"), NAMELESS, now=0)
+    with contextlib.suppress(SessionInvalid):
+        jwt.verifying_keys(rest)
+    with contextlib.suppress(SessionInvalid):
+        jwt.unverified_issuer(rest.decode("latin-1"))
     with contextlib.suppress(MalformedRequest):
         jwe.decrypt(PRIVATE, rest)
     with contextlib.suppress(SessionInvalid):

@@ -17,9 +17,11 @@ from adyton.broker.answer import Answer
 from adyton.broker.audit import Auditor
 from adyton.broker.delivery import Asking, Delivery, asked_version
 from adyton.broker.holders import Holder
+from adyton.broker.key_use import KeyUse
 from adyton.broker.release import Permit, Releaser
+from adyton.broker.replicas import Deadline
 from adyton.crypto import jwe
-from adyton.errors import AdytonError, Conflict, MalformedRequest, NotFound, ReleaseRefused
+from adyton.errors import AdytonError, Conflict, MalformedRequest, NotFound, ReleaseRefused, Unavailable
 from adyton.protocol.keys import Operation, PublicView, TransitAnswer, TransitBody
 from adyton.protocol.resource import ResourcePath
 from adyton.stores.resources import StoredResource
@@ -32,8 +34,9 @@ _ENCODER = msgspec.json.Encoder()
 class KeyDelivery:
     """Keys used for workloads, of one worker."""
 
-    def __init__(self, store: Store, releaser: Releaser, auditor: Auditor, delivery: Delivery) -> None:
+    def __init__(self, store: Store, use: KeyUse, releaser: Releaser, auditor: Auditor, delivery: Delivery) -> None:
         self._store = store
+        self._use = use
         self._releaser = releaser
         self._auditor = auditor
         self._delivery = delivery
@@ -44,16 +47,16 @@ class KeyDelivery:
         """The encrypted answer, or the refusal as an error. What is wrong with the input is told only after a permit."""
         stored, permit = await self._permitted(tenant, path, holder, operation, given, asked)
         assert stored.key is not None  # noqa: S101 -- a permit for what is no key does not exist
-        done = await asyncio.to_thread(key_use.perform, self._store.keys, tenant, path, stored.key, operation, given)
-        return await self._answer(tenant, path, holder, operation, permit, done, asked)
+        done = await asyncio.to_thread(self._use.perform, tenant, path, stored.key, operation, given)
+        return await self._answer(tenant, stored, holder, operation, permit, done, asked)
 
     async def public(self, tenant: str, path: ResourcePath, holder: Holder, asked: Asking) -> Answer:
         """The encrypted public half of the version that the query names, or of the newest."""
         stored, permit = await self._permitted(tenant, path, holder, PUBLIC, None, asked)
         assert stored.key is not None  # noqa: S101 -- as above
         number = asked_version(asked.query)
-        view = await asyncio.to_thread(key_use.public, self._store.keys, tenant, path, stored.key, number)
-        return await self._answer(tenant, path, holder, PUBLIC, permit, view, asked)
+        view = await asyncio.to_thread(self._use.public, tenant, path, stored.key, number)
+        return await self._answer(tenant, stored, holder, PUBLIC, permit, view, asked)
 
     async def _permitted(  # noqa: PLR0917 -- one value each
         self,
@@ -91,13 +94,19 @@ class KeyDelivery:
     async def _answer(  # noqa: PLR0917 -- one value each
         self,
         tenant: str,
-        path: ResourcePath,
+        stored: StoredResource,
         holder: Holder,
         operation: str,
         permit: Permit,
         done: TransitAnswer | PublicView,
         asked: Asking,
     ) -> Answer:
+        """The answer, if what was decided by still stands after the operation: it may have taken its time."""
+        path = stored.path
+        deadline = Deadline(self._store)
+        _, now = self._delivery.current(tenant, path, holder)
+        if now is None or now.info != stored.info:
+            raise Unavailable("the key changed while it was used", code="changed_meanwhile", hint="ask again")
         body = jwe.encrypt(holder.key, _ENCODER.encode(done))
         await self._auditor.released(
             tenant,
@@ -108,9 +117,11 @@ class KeyDelivery:
             request_id=holder.handle,
             peer=asked.peer,
             version=done.version,
+            policies=permit.policies,
             action=f"key.{operation}",
         )
-        return Answer(200, body)
+        deadline.check()  # the record says more than was done, never less
+        return Answer(200, body, session=holder.handle)
 
     async def refused(  # noqa: PLR0917 -- one value each
         self, tenant: str, path: ResourcePath, holder: Holder, operation: str, error: AdytonError, asked: Asking

@@ -11,6 +11,7 @@ from typing import cast
 import msgspec
 
 from adyton.broker.api_bodies import read
+from adyton.broker.key_engines import Devices, Embedded, Engine, Held
 from adyton.crypto import key_kinds, transit
 from adyton.crypto.key_kinds import Kind
 from adyton.errors import MalformedRequest
@@ -18,7 +19,7 @@ from adyton.protocol import key_record
 from adyton.protocol.key_record import KeyRecord, KeyVersion
 from adyton.protocol.keys import TAKES, Operation, PublicView, TransitAnswer, TransitBody
 from adyton.protocol.resource import ResourcePath
-from adyton.stores.keys import Keys, Material
+from adyton.stores.keys import Keys
 
 
 def parse(operation: str, body: bytes) -> tuple[Operation, TransitBody]:
@@ -53,88 +54,83 @@ def serving(record: KeyRecord, operation: Operation, given: TransitBody) -> KeyV
     return key_record.usable(record, operation, number)
 
 
-def perform(  # noqa: PLR0917 -- one value each
-    keys: Keys, tenant: str, path: ResourcePath, record: KeyRecord, operation: Operation, given: TransitBody
-) -> TransitAnswer:
-    """Do it with the version that serves it."""
-    version = serving(record, operation, given)
-    which = key_kinds.kind(record.kind)
-    material = keys.material(tenant, path, version)
-    secret, number = material.secret, version.number
-    match operation:
-        case "encrypt":
-            text = transit.encrypt(which, secret, number, given.plaintext or b"", given.aad, given.algorithm)
-            return TransitAnswer(number, ciphertext=text)
-        case "decrypt":
-            return TransitAnswer(number, plaintext=transit.decrypt(which, secret, given.ciphertext or "", given.aad))
-        case "wrap":
-            return TransitAnswer(
-                number, ciphertext=transit.wrap(which, secret, number, given.plaintext or b"", given.aad)
-            )
-        case "unwrap":
-            return TransitAnswer(number, plaintext=transit.unwrap(which, secret, given.ciphertext or "", given.aad))
-        case "datakey":
-            fresh = key_kinds.generate(Kind.AES_256)
-            text = transit.wrap(which, secret, number, fresh, given.aad)
-            return TransitAnswer(number, ciphertext=text, plaintext=None if given.bare else fresh)
-        case "sign":
-            name, signature = transit.sign(which, secret, given.message or b"", given.algorithm, given.digest)
-            return TransitAnswer(number, signature=signature, algorithm=name)
-        case "mac":
-            name, code = transit.mac(which, secret, given.message or b"", given.algorithm)
-            return TransitAnswer(number, signature=code, algorithm=name)
-        case "verify":
-            return _verified(which, material, number, given)
-        case "rewrap":
-            return _rewrapped(keys, tenant, path, record, material, given)
+class KeyUse:
+    """Keys used where they are: by this broker, or by the back end that holds them."""
 
+    def __init__(self, keys: Keys, devices: Devices) -> None:
+        self._keys = keys
+        self._devices = devices
 
-def _verified(which: Kind, material: Material, number: int, given: TransitBody) -> TransitAnswer:
-    message, signature = given.message or b"", given.signature or b""
-    if transit.is_mac(which):
-        if given.digest is not None:
-            raise _input("a message", {"digest"})
-        name, valid = transit.verify_mac(which, material.secret, message, signature, given.algorithm)
-    else:
-        name, valid = transit.verify(which, material.public, message, signature, given.algorithm, given.digest)
-    return TransitAnswer(number, valid=valid, algorithm=name)
+    def perform(
+        self, tenant: str, path: ResourcePath, record: KeyRecord, operation: Operation, given: TransitBody
+    ) -> TransitAnswer:
+        """Do it with the version that serves it. Blocks: a device answers within its deadline, or ``Unavailable``."""
+        version = serving(record, operation, given)
+        engine, number = self._engine(tenant, path, record, version), version.number
+        plaintext, text, message = given.plaintext or b"", given.ciphertext or "", given.message or b""
+        match operation:
+            case "encrypt":
+                return TransitAnswer(number, ciphertext=engine.encrypt(plaintext, given.aad, given.algorithm))
+            case "decrypt":
+                return TransitAnswer(number, plaintext=engine.decrypt(text, given.aad))
+            case "wrap":
+                return TransitAnswer(number, ciphertext=engine.wrap(plaintext, given.aad))
+            case "unwrap":
+                return TransitAnswer(number, plaintext=engine.unwrap(text, given.aad))
+            case "datakey":
+                fresh = key_kinds.generate(Kind.AES_256)
+                wrapped = engine.wrap(fresh, given.aad)
+                return TransitAnswer(number, ciphertext=wrapped, plaintext=None if given.bare else fresh)
+            case "sign":
+                name, signature = engine.sign(message, given.algorithm, given.digest)
+                return TransitAnswer(number, signature=signature, algorithm=name)
+            case "mac":
+                name, code = engine.mac(message, given.algorithm)
+                return TransitAnswer(number, signature=code, algorithm=name)
+            case "verify":
+                name, valid = engine.verify(message, given.signature or b"", given.algorithm, given.digest)
+                return TransitAnswer(number, valid=valid, algorithm=name)
+            case "rewrap":
+                return self._rewrapped(tenant, path, record, engine, given)
 
+    def _rewrapped(
+        self, tenant: str, path: ResourcePath, record: KeyRecord, old: Engine, given: TransitBody
+    ) -> TransitAnswer:
+        """From the version that made it to the newest, without anybody seeing it in between."""
+        text = given.ciphertext or ""
+        wrapped = transit.purpose(text) == "wrap"
+        newest = key_record.usable(record, "wrap" if wrapped else "encrypt")
+        fresh = self._engine(tenant, path, record, newest)
+        if wrapped:
+            return TransitAnswer(newest.number, ciphertext=fresh.wrap(old.unwrap(text, given.aad), given.aad))
+        algorithm = "JWE" if transit.version(text) is None else ""
+        opened = old.decrypt(text, given.aad)
+        return TransitAnswer(newest.number, ciphertext=fresh.encrypt(opened, given.aad, algorithm))
 
-def _rewrapped(  # noqa: PLR0917 -- one value each
-    keys: Keys, tenant: str, path: ResourcePath, record: KeyRecord, old: Material, given: TransitBody
-) -> TransitAnswer:
-    """From the version that made it to the newest, without anybody seeing it in between."""
-    which, text = key_kinds.kind(record.kind), given.ciphertext or ""
-    wrapped = transit.purpose(text) == "wrap"
-    newest = key_record.usable(record, "wrap" if wrapped else "encrypt")
-    fresh = keys.material(tenant, path, newest).secret
-    if wrapped:
-        opened = transit.unwrap(which, old.secret, text, given.aad)
-        return TransitAnswer(newest.number, ciphertext=transit.wrap(which, fresh, newest.number, opened, given.aad))
-    opened = transit.decrypt(which, old.secret, text, given.aad)
-    algorithm = "JWE" if transit.version(text) is None else ""
-    return TransitAnswer(
-        newest.number, ciphertext=transit.encrypt(which, fresh, newest.number, opened, given.aad, algorithm)
-    )
+    def _engine(self, tenant: str, path: ResourcePath, record: KeyRecord, version: KeyVersion) -> Engine:
+        which, material = key_kinds.kind(record.kind), self._keys.material(tenant, path, version)
+        if record.backend:
+            device = self._devices.configured_for(tenant, record.backend)
+            return Held(which, version.number, device, version.handle, material.public)
+        return Embedded(which, version.number, material)
 
+    def public(self, tenant: str, path: ResourcePath, record: KeyRecord, number: int | None) -> PublicView:
+        """The public half of a version (of the newest without ``number``); ``Conflict`` for a kind that has none.
 
-def public(keys: Keys, tenant: str, path: ResourcePath, record: KeyRecord, number: int | None) -> PublicView:
-    """The public half of a version (of the newest without ``number``); ``Conflict`` for a kind that has none.
-
-    Of a disabled version too: what it signed can still be checked by whoever has decided to.
-    """
-    which = key_kinds.kind(record.kind)
-    found = key_record.with_public(record, number)
-    material = keys.material(tenant, path, found)
-    return PublicView(
-        uri=path.uri,
-        kind=record.kind,
-        version=found.number,
-        pem=key_kinds.public_pem(material.public),
-        jwk=key_kinds.public_jwk(which, material.public),
-        fingerprint=found.fingerprint,
-        chain=key_kinds.chain_pem(material.chain).decode("ascii"),
-    )
+        Of a disabled version too: what it signed can still be checked by whoever has decided to.
+        """
+        which = key_kinds.kind(record.kind)
+        found = key_record.with_public(record, number)
+        material = self._keys.material(tenant, path, found)
+        return PublicView(
+            uri=path.uri,
+            kind=record.kind,
+            version=found.number,
+            pem=key_kinds.public_pem(material.public),
+            jwk=key_kinds.public_jwk(which, material.public),
+            fingerprint=found.fingerprint,
+            chain=key_kinds.chain_pem(material.chain).decode("ascii"),
+        )
 
 
 def _input(expected: object, present: set[str]) -> MalformedRequest:

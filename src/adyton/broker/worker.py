@@ -47,6 +47,8 @@ from adyton.broker.identity import Identities
 from adyton.broker.journal import Journal
 from adyton.broker.key_api import KeyApi
 from adyton.broker.key_delivery import KeyDelivery
+from adyton.broker.key_engines import NoDevices
+from adyton.broker.key_use import KeyUse
 from adyton.broker.logs import Format
 from adyton.broker.metrics import Metrics, Snapshot, together
 from adyton.broker.opening import open_store, read_token
@@ -134,7 +136,9 @@ class Program:
         self._readiness = Readiness(store, book, self._engine, self._endorsements, _now, fetches=fetches)
         rooms[revoked_api.OWN] = rooms[revoked_api.BROKER] = RevokedApi(store)
         rooms["recordings"] = TrialApi(store, book)
-        key_api = KeyApi(store, book)
+        devices = NoDevices()
+        key_use = KeyUse(store.keys, devices)
+        key_api = KeyApi(store, book, key_use, devices)
         rooms.update(keys=key_api, authority=key_api)
         rooms["approvals"] = approvals
         rooms["promotions"] = Promotion(store, book)
@@ -146,7 +150,7 @@ class Program:
             store=store,
             handshake=handshake,
             delivery=delivery,
-            keys=KeyDelivery(store, releaser, auditor, delivery),
+            keys=KeyDelivery(store, key_use, releaser, auditor, delivery),
             administration=Administration(store, gate, approvals, api=admin.handle, coco=CocoAdmin(admin).handle),
             auditor=auditor,
             checkpoints=self._checkpoints,

@@ -52,8 +52,8 @@ def encrypt(  # noqa: PLR0917 -- one value each
     which: Kind, secret: bytes, version: int, plaintext: bytes, aad: bytes, algorithm: str = ""
 ) -> str:
     """The ciphertext's text. ``algorithm``: ``JWE`` where the kind has a choice. ``TooLarge``; ``MalformedRequest``."""
-    _bounded(plaintext, aad, MAX_PLAINTEXT)
-    name = _encryption(which, algorithm)
+    bounded(plaintext, aad, MAX_PLAINTEXT)
+    name = encryption(which, algorithm)
     if name == "JWE":
         _no_aad(aad)
         return jwe.encrypt(jwk.from_public(_recipient(which, secret)), plaintext).decode("ascii")
@@ -64,12 +64,12 @@ def decrypt(which: Kind, secret: bytes, text: str, aad: bytes) -> bytes:
     """What was encrypted. One ``MalformedRequest`` ``ciphertext_refused`` for whatever is wrong with it."""
     if _is_jwe(text):
         _no_aad(aad)
-        if _encryption(which, "JWE") != "JWE":
-            raise _refused()
+        if encryption(which, "JWE") != "JWE":
+            raise refused()
         try:
             return jwe.decrypt(cast("jwe.PrivateKey", load(secret)), text.encode("ascii"))
         except (MalformedRequest, UnicodeEncodeError) as error:
-            raise _refused() from error
+            raise refused() from error
     return _opened(which, secret, text, aad, "enc")
 
 
@@ -77,7 +77,7 @@ def wrap(which: Kind, secret: bytes, version: int, key: bytes, aad: bytes) -> st
     """``key`` (1 to ``MAX_WRAPPED`` bytes) wrapped: what only ``unwrap`` opens."""
     if not key:
         raise MalformedRequest("there is no key to wrap", code="transit_input", field="plaintext")
-    _bounded(key, aad, MAX_WRAPPED)
+    bounded(key, aad, MAX_WRAPPED)
     return _sealed(which, secret, version, key, aad, "wrap")
 
 
@@ -88,12 +88,12 @@ def unwrap(which: Kind, secret: bytes, text: str, aad: bytes) -> bytes:
 
 def purpose(text: str) -> Purpose:
     """What a ciphertext was made for; ``MalformedRequest``."""
-    return "enc" if _is_jwe(text) else cast("Purpose", _parts(text)[0])
+    return "enc" if _is_jwe(text) else cast("Purpose", parts(text)[0])
 
 
 def version(text: str) -> int | None:
     """The version of the key that made a ciphertext; ``None`` for a JWE, which does not say."""
-    return None if _is_jwe(text) else _parts(text)[1]
+    return None if _is_jwe(text) else parts(text)[1]
 
 
 def sign(
@@ -103,7 +103,7 @@ def sign(
 
     ECDSA as JOSE has it, r then s (RFC 7518 3.4). ``MalformedRequest`` for an algorithm that is not this kind's.
     """
-    name, scheme = _signing(which, algorithm)
+    name, scheme = signing(which, algorithm)
     key = load(secret)
     if isinstance(key, ed25519.Ed25519PrivateKey):
         _no_digest(digest)
@@ -121,7 +121,7 @@ def verify(  # noqa: PLR0917 -- one value each
     which: Kind, public: bytes, message: bytes, signature: bytes, algorithm: str = "", digest: bytes | None = None
 ) -> tuple[str, bool]:
     """Algorithm, and whether ``signature`` is the pair's over ``message`` (or ``digest``)."""
-    name, scheme = _signing(which, algorithm)
+    name, scheme = signing(which, algorithm)
     key = load_public(public)
     try:
         if isinstance(key, ed25519.Ed25519PublicKey):
@@ -176,22 +176,22 @@ def _sealed(  # noqa: PLR0917 -- one value each
             ) from error
     else:
         nonce = AESGCM.generate_key(128)[:12]
-        sealed = bytes([_FORMAT]) + nonce + _aes(which, secret).encrypt(nonce, plaintext, _context(use, number, aad))
+        sealed = bytes([_FORMAT]) + nonce + _aes(which, secret).encrypt(nonce, plaintext, context(use, number, aad))
     return f"adyton:{use}:{number}:{b64.encode_url(sealed)}"
 
 
 def _opened(which: Kind, secret: bytes, text: str, aad: bytes, use: Purpose) -> bytes:
-    found, number, sealed = _parts(text)
+    found, number, sealed = parts(text)
     if len(aad) > MAX_AAD or found != use:
-        raise _refused()
+        raise refused()
     try:
         if which.rsa_bits:
             return cast("rsa.RSAPrivateKey", load(secret)).decrypt(sealed, _oaep(aad))
         if len(sealed) < 29 or sealed[0] != _FORMAT:
-            raise _refused()
-        return _aes(which, secret).decrypt(sealed[1:13], sealed[13:], _context(use, number, aad))
+            raise refused()
+        return _aes(which, secret).decrypt(sealed[1:13], sealed[13:], context(use, number, aad))
     except (InvalidTag, ValueError) as error:
-        raise _refused() from error
+        raise refused() from error
 
 
 def _aes(which: Kind, secret: bytes) -> AESGCM:
@@ -200,18 +200,20 @@ def _aes(which: Kind, secret: bytes) -> AESGCM:
     return AESGCM(secret)
 
 
-def _context(use: Purpose, number: int, aad: bytes) -> bytes:
+def context(use: Purpose, number: int, aad: bytes) -> bytes:
+    """What is authenticated with a ciphertext of this purpose and version."""
     return b"adyton transit 1\0" + use.encode().ljust(4, b"\0") + struct.pack(">I", number) + aad
 
 
-def _parts(text: str) -> tuple[str, int, bytes]:
+def parts(text: str) -> tuple[str, int, bytes]:
+    """Purpose, version and bytes of a ciphertext's text; ``MalformedRequest`` ``ciphertext_refused``."""
     match = _TEXT.match(text) if len(text) <= MAX_CIPHERTEXT else None
     if match is None:
-        raise _refused()
+        raise refused()
     try:
         return match[1], int(match[2]), b64.decode_url(match[3])
     except ValueError as error:
-        raise _refused() from error
+        raise refused() from error
 
 
 def _is_jwe(text: str) -> bool:
@@ -225,7 +227,8 @@ def _recipient(which: Kind, secret: bytes) -> ec.EllipticCurvePublicKey | rsa.RS
     return key
 
 
-def _encryption(which: Kind, algorithm: str) -> str:
+def encryption(which: Kind, algorithm: str) -> str:
+    """The algorithm that a kind encrypts with; ``MalformedRequest`` ``key_algorithm_wrong``."""
     known: tuple[str, ...] = ()
     if which in {Kind.AES_128, Kind.AES_192, Kind.AES_256}:
         known = (f"A{which.size * 8}GCM",)
@@ -238,7 +241,8 @@ def _encryption(which: Kind, algorithm: str) -> str:
     return algorithm or known[0]
 
 
-def _signing(which: Kind, algorithm: str) -> tuple[str, hashes.HashAlgorithm]:
+def signing(which: Kind, algorithm: str) -> tuple[str, hashes.HashAlgorithm]:
+    """Name and hash of the algorithm that a kind signs with; ``MalformedRequest`` ``key_algorithm_wrong``."""
     known: tuple[str, ...] = ()
     if which in _ECDSA:
         known = (_ECDSA[which][0],)
@@ -291,7 +295,8 @@ def _oaep(aad: bytes) -> padding.OAEP:
     return padding.OAEP(mgf=padding.MGF1(hashes.SHA256()), algorithm=hashes.SHA256(), label=aad or None)
 
 
-def _bounded(plaintext: bytes, aad: bytes, limit: int) -> None:
+def bounded(plaintext: bytes, aad: bytes, limit: int) -> None:
+    """``TooLarge`` ``transit_too_large`` for more than one operation takes."""
     for field, value, most in (("plaintext", plaintext, limit), ("aad", aad, MAX_AAD)):
         if len(value) > most:
             raise TooLarge(
@@ -314,7 +319,8 @@ def _algorithm(which: Kind, expected: object, got: str) -> MalformedRequest:
     )
 
 
-def _refused() -> MalformedRequest:
+def refused() -> MalformedRequest:
+    """The one error for whatever is wrong with a ciphertext."""
     return MalformedRequest(
         "the ciphertext does not open with this key, version and additional data", code="ciphertext_refused"
     )

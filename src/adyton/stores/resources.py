@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from adyton.errors import Conflict, NotFound, TooLarge, Unavailable
-from adyton.protocol.key_record import KeyRecord
+from adyton.protocol.key_record import KeyRecord, State
 from adyton.protocol.release import Binding
 from adyton.protocol.resource import ResourcePath
 from adyton.stores import quotas, tenants
@@ -178,6 +178,14 @@ class Resources:
     def delete(self, tenant: str, path: ResourcePath) -> None:
         """Forget it, durable on return; ``NotFound`` if there is none. Of a key every version is erased."""
         with self._database.write() as transaction:
+            kept = self.read(transaction, tenant, path)
+            record = kept.key if kept is not None else None
+            if (
+                record is not None
+                and record.backend
+                and any(one.state is not State.DESTROYED for one in record.versions)
+            ):
+                raise _held(path, record.backend)
             done = transaction.execute("DELETE FROM resources WHERE tenant=? AND path=?", (tenant, str(path)))
             if not done.rowcount:
                 raise absent(path)
@@ -186,6 +194,16 @@ class Resources:
             tenants.touch(transaction, tenant)
         if erased:
             self._database.purge()
+
+
+def _held(path: ResourcePath, backend: str) -> Conflict:
+    return Conflict(
+        "a back end holds this key: it is destroyed there first",
+        code="key_in_backend",
+        field="resource",
+        got=backend,
+        hint=f"adyton key delete {path.uri}",
+    )
 
 
 def _pack(binding: Binding, value: bytes | KeyRecord) -> bytes:

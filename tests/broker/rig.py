@@ -76,6 +76,7 @@ class RunningBroker:
     data: Path
     arguments: tuple[str, ...]
     process: subprocess.Popen[str] | None = None
+    descriptors: tuple[int, ...] = ()
 
     def start(self) -> None:
         environment = {**os.environ, "PYTHONUNBUFFERED": "1", "ADYTON_HOME": str(self.data.parent / "home")}
@@ -83,7 +84,7 @@ class RunningBroker:
         with log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "adyton", "broker", "serve", "--data", str(self.data), *self.arguments],
-                stdout=log, stderr=log, text=True, env=environment,
+                stdout=log, stderr=log, text=True, env=environment, pass_fds=self.descriptors,
             )  # fmt: skip
         for _ in range(600):
             if self.process.poll() is not None:

@@ -14,7 +14,8 @@ import signal
 import socket
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -22,7 +23,7 @@ from pathlib import Path
 
 import msgspec
 
-from adyton.broker import certificate, notify
+from adyton.broker import certificate, notify, tls
 from adyton.broker.custody import RootKeyFinder
 from adyton.broker.opening import open_store
 from adyton.broker.policies import PolicyBook
@@ -53,6 +54,7 @@ class Listening:
     root_key_by: str
     admin_url: str
     metrics_url: str | None
+    peers_url: str = ""
 
 
 def prepare(settings: Settings, *, tls: bool) -> Settings:
@@ -117,6 +119,7 @@ def serve(
     store = open_store(settings, root_key=finder)
     listeners: dict[str, socket.socket] = {}
     try:
+        finder.note(store)
         _check_policies(settings, store)
         listeners[PUBLIC] = _listen(settings.host, settings.port)
         for name, field, text in (
@@ -125,18 +128,19 @@ def serve(
         ):
             if text:
                 listeners[name] = _listen(*address(field, text))
-        listening = _describe(settings, listeners, finder.by)
+        with _peers(settings, store, finder.root_key) as peers_url:
+            listening = _describe(settings, listeners, finder.by, peers_url)
 
-        def ready() -> None:
-            announce(listening)
-            notify.ready(f"serving {listening.url}")
+            def ready() -> None:
+                announce(listening)
+                notify.ready(f"serving {listening.url}")
 
-        reread = partial(_reread, again)
-        if settings.workers == 1:
-            program = Program(settings, store)
-            run(program, listeners, lambda ending: _alone(program, ending, reread, ready))
-        else:
-            Supervisor(settings, store, listeners, finder.root_key, reread).run(ready)
+            reread = partial(_reread, again)
+            if settings.workers == 1:
+                program = Program(settings, store)
+                run(program, listeners, lambda ending: _alone(program, ending, reread, ready))
+            else:
+                Supervisor(settings, store, listeners, finder.root_key, reread).run(ready)
     finally:
         (settings.directory / DESCRIPTION).unlink(missing_ok=True)
         for listener in listeners.values():
@@ -217,7 +221,7 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _describe(settings: Settings, listeners: Listeners, root_key_by: str) -> Listening:
+def _describe(settings: Settings, listeners: Listeners, root_key_by: str, peers_url: str) -> Listening:
     """Write ``broker.json``: how administrators on this machine reach the broker. No secret in it."""
     scheme = "https" if settings.tls else "http"
     url = _url(scheme, settings.host, listeners[PUBLIC])
@@ -239,11 +243,30 @@ def _describe(settings: Settings, listeners: Listeners, root_key_by: str) -> Lis
         "admin_token_file": str(settings.admin_token),
         "certificate": settings.certificate or None,
         "environment": settings.environment,
+        "endorsements": settings.endorsements,
+        "peers": peers_url or None,
         "workers": settings.workers,
         "pid": os.getpid(),
     }
     certificate.write_private(description, (json.dumps(content, indent=1) + "\n").encode())
-    return Listening(url, pin, settings, description, root_key_by, admin, metrics)
+    return Listening(url, pin, settings, description, root_key_by, admin, metrics, peers_url)
+
+
+@contextmanager
+def _peers(settings: Settings, store: Store, root_key: bytes) -> Iterator[str]:
+    """The port for peers, if there is to be one; its URL, or an empty text."""
+    if not settings.accept_peers:
+        yield ""
+        return
+    from adyton.broker import peer_door
+    from adyton.broker.peers import Giver, Instance
+
+    host, port = address("accept-peers", settings.accept_peers)
+    identity = tls.read(settings)
+    context = tls.context(identity, settings, clients=False) if identity is not None else None
+    giver = Giver(Instance.of(settings, _now()), store, root_key)
+    with _listen(host, port) as listener, peer_door.opened(giver, listener, context):
+        yield _url("https" if settings.tls else "http", host, listener)
 
 
 def _url(scheme: str, host: str, listener: socket.socket) -> str:

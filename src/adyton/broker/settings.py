@@ -25,6 +25,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     vendors' services for what is not there; ``fetch_from``: ask these instead (``[KIND=]URL``).
     ``database``: the URL of a PostgreSQL database that several brokers share, without a password; empty for the file in
     ``data``. ``database_password_file``: where the password is, if it needs one.
+    ``attester``: what this instance proves itself with (``snp``, ``devtee:DESCRIPTOR``). ``peer``: the URL of an instance
+    that is asked for the root key, known by ``peer_pin``; ``accept_peers``: ADDR:PORT where peers may ask this one;
+    ``accepted_peers``: identities besides its own that it takes for its own, ``allow_debug_peers`` also with debug.
     ``keep_broken_policies``: start although a tenant's policy no longer compiles; that tenant then gets nothing.
     ``page``: serve the web page at ``/ui``; without, only the API that it uses.
     ``tenant_hosts`` maps a configured host name to its tenant; everything else goes by the URL's path.
@@ -51,6 +54,12 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     database: str = ""
     database_password_file: str = ""
     root_key_file: str = ""
+    attester: str = ""
+    peer: str = ""
+    peer_pin: str = ""
+    accept_peers: str = ""
+    accepted_peers: list[str] = []
+    allow_debug_peers: bool = False
     admin_token_file: str = ""
     trust_sample_evidence: bool = False
     collateral_cache: str = ""
@@ -147,6 +156,11 @@ def check(settings: Settings) -> Settings:
             spec="contracts 3",
             hint="leave --trust-sample-evidence out",
         )
+    if (settings.peer or settings.accept_peers) and not settings.attester:
+        raise _wrong("attester", "snp, or devtee:DESCRIPTOR: peers prove to each other what they are", "none")
+    if settings.allow_debug_peers and not environment.may_trust_development_roots:
+        allowed = [item.value for item in Environment if item.may_trust_development_roots]
+        raise _wrong("environment", allowed, environment.value)
     if (settings.fetch_endorsements or settings.fetch_from) and not settings.collateral_cache:
         raise _wrong("collateral-cache", "a directory, where endorsements are fetched", "none")
     if bool(settings.se_host_key_documents) != bool(settings.se_image_header):

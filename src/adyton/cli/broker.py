@@ -109,6 +109,23 @@ def broker() -> None:
 )
 @click.option("--root-key-file", type=click.Path(dir_okay=False, path_type=Path), help="32 bytes that seal the data.")
 @opening_options
+@click.option("--attester", default="", metavar="KIND", help="Prove this instance to peers: snp, or devtee:DESCRIPTOR.")
+@click.option("--peer", default="", metavar="URL", help="Ask this instance for the root key, if nothing here has it.")
+@click.option("--peer-pin", default="", metavar="PIN", help="sha256:<hex> of the SPKI of that instance's certificate.")
+@click.option(
+    "--accept-peers",
+    default="",
+    metavar="ADDR:PORT",
+    help="Give the root key to instances that prove the same identity.",
+)
+@click.option(
+    "--accept-peer",
+    "accepted_peers",
+    multiple=True,
+    metavar="MEASUREMENT/sha256:DOCUMENT",
+    help="Take this identity for one's own too, such as the next version's. Repeatable.",
+)
+@click.option("--allow-debug-peers", is_flag=True, help="Also with debug. Only in development, ci and test.")
 @click.option(
     "--keep-broken-policies",
     is_flag=True,
@@ -190,6 +207,12 @@ def _settings(data: Path | None, listen: str, tls: bool | None, **options: Any) 
         database=options["database"] or "",
         database_password_file=_absolute(options["database_password_file"]),
         root_key_file=_absolute(options["root_key_file"]),
+        attester=options["attester"],
+        peer=options["peer"],
+        peer_pin=options["peer_pin"],
+        accept_peers=options["accept_peers"],
+        accepted_peers=list(options["accepted_peers"]),
+        allow_debug_peers=options["allow_debug_peers"],
         keep_broken_policies=options["keep_broken_policies"],
         allow_rsa1_5=options["allow_rsa1_5"],
         trusted_token_issuers=[_absolute(path) for path in options["trusted_token_issuer"]],
@@ -245,7 +268,11 @@ def _announce(listening: object) -> None:
     if listening.metrics_url:
         say(f"metrics    {listening.metrics_url}/metrics")
     say(f"JWK set    {listening.url}/.well-known/jwks.json")
-    if listening.root_key_by != "plain":
+    if listening.peers_url:
+        say(f"peers      {listening.peers_url}")
+    if listening.root_key_by.startswith("peer "):
+        say(f"root key   from {listening.root_key_by}, in memory only")
+    elif listening.root_key_by != "plain":
         say(f"root key   from slot {listening.root_key_by!r}")
     elif not settings.root_key_file:
         _warn(f"the root key lies in a plain file, {settings.root_key}: whoever reads it reads every secret here.")

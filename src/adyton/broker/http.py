@@ -31,6 +31,7 @@ from adyton.broker.keys import BrokerKeys
 from adyton.broker.page import Page
 from adyton.broker.paths import Route, route
 from adyton.broker.people import NOBODY
+from adyton.broker.rates import Rates
 from adyton.broker.readiness import Readiness
 from adyton.broker.refusals import Stage
 from adyton.broker.revoked_api import PublishedLists
@@ -84,6 +85,7 @@ class Front:
         tenant_hosts: Mapping[str, str],
         max_in_flight: int,
         journal: Journal,
+        rates: Rates | None = None,
         page: Page | None = None,
     ) -> None:
         self._handlers = handlers
@@ -95,6 +97,7 @@ class Front:
         self._journal = journal
         self._page = page
         self._lists = PublishedLists(handlers.store)
+        self._rates = rates
         self._in_flight = 0
 
     @property
@@ -126,6 +129,8 @@ class Front:
             return self._top(request, where, began)
         if self._in_flight >= self._max_in_flight:
             return refusals.OVERLOADED
+        if self._rates is not None and (wait := self._rates.wait(where, request.peer, began)):
+            return refusals.plain(429, Variant.HTTP_FAILED, "too often; ask again later", "rate", retry_after=wait)
         if where.area == "kbs" and where.parts == ("auth",) and request.method == "POST":
             return self._auth(where.tenant, request)
         return self._counted(where, request, began)

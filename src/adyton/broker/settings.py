@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 
+from adyton.broker.rates import Rates
 from adyton.config import Environment
 from adyton.errors import ConfigError
 from adyton.tee.sample.anybody import ANYBODY
@@ -38,6 +39,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     and there are no metrics. ``client_ca``: PEM file; who administers (or, without ``admin_listen``, whoever connects)
     must show a certificate under it. ``metrics_tenants``: at most so many tenants have a label of their own.
     ``drain_seconds``: how long a broker that is to end says so before it does. ``otlp``: URL of a collector of traces.
+    ``rate_limits`` and ``peer_rate_limits``: how often a tenant's, or one address's, requests are answered (``rates.py``).
     Seconds and bytes throughout; ``max_in_flight`` and ``max_connections`` count per worker.
     """
 
@@ -78,6 +80,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_body: int = 2 * 1000 * 1000
     max_in_flight: int = 256
     max_connections: int = 1024
+    rate_limits: list[str] = []
+    peer_rate_limits: list[str] = []
     head_seconds: float = 10.0
     body_seconds: float = 30.0
     idle_seconds: float = 75.0
@@ -192,6 +196,7 @@ def check(settings: Settings) -> Settings:
             address(field, text)
     if bool(settings.certificate) != bool(settings.private_key):
         raise _wrong("tls", "a certificate and its private key", "one of them")
+    Rates(settings.rate_limits, settings.peer_rate_limits)
     for name in ("session_seconds", "token_seconds"):
         if not 10 <= getattr(settings, name) <= 86400:
             raise _wrong(name, "10 to 86400 seconds", getattr(settings, name))

@@ -57,6 +57,7 @@ from adyton.broker.people_api import PeopleApi
 from adyton.broker.policies import PolicyBook
 from adyton.broker.process import harden
 from adyton.broker.promotion import Promotion
+from adyton.broker.rates import Rates
 from adyton.broker.readiness import Readiness, expiries
 from adyton.broker.rego import RegoEngine
 from adyton.broker.release import Releaser
@@ -166,6 +167,7 @@ class Program:
             reload=self._reload_keys,
             tenant_hosts=settings.tenant_hosts,
             max_in_flight=settings.max_in_flight,
+            rates=Rates.of(settings.rate_limits, settings.peer_rate_limits),
             journal=self._journal,
             page=Page() if settings.page else None,
         )

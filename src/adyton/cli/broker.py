@@ -131,6 +131,20 @@ def broker() -> None:
     is_flag=True,
     help="Start although a stored policy no longer compiles; its tenant gets nothing until it is replaced.",
 )
+@click.option(
+    "--rate-limit",
+    "rate_limits",
+    multiple=True,
+    metavar="CLASS=RATE[:BURST]",
+    help="At most so many requests a second of auth, attest, resource or admin for each tenant, in each worker.",
+)
+@click.option(
+    "--peer-rate-limit",
+    "peer_rate_limits",
+    multiple=True,
+    metavar="CLASS=RATE[:BURST]",
+    help="The same for each address that asks. Neither is limited by default.",
+)
 @click.option("--session-seconds", type=int, default=300, show_default=True, help="How long a session lasts.")
 @click.option("--token-seconds", type=int, default=300, show_default=True, help="How long a token is valid.")
 @click.option("--admin-listen", default="", metavar="ADDR:PORT", help="A port of its own for the API and the page.")
@@ -222,6 +236,8 @@ def _settings(data: Path | None, listen: str, tls: bool | None, **options: Any) 
         workers=options["workers"],
         session_seconds=options["session_seconds"],
         token_seconds=options["token_seconds"],
+        rate_limits=list(options["rate_limits"]),
+        peer_rate_limits=list(options["peer_rate_limits"]),
         admin_listen=options["admin_listen"],
         client_ca=_absolute(options["client_ca"]),
         metrics_listen=options["metrics"],

@@ -23,7 +23,7 @@ import msgspec
 import uvloop
 
 from adyton import tee
-from adyton.broker import certificate, keys, refusals, secure_execution, server
+from adyton.broker import certificate, keys, refusals, secure_execution, server, tls
 from adyton.broker.admin import Admin
 from adyton.broker.appraiser import Appraiser
 from adyton.broker.audit import Auditor
@@ -35,13 +35,13 @@ from adyton.broker.gate import Gate
 from adyton.broker.handshake import Verifying
 from adyton.broker.identity import Identities
 from adyton.broker.journal import Journal
+from adyton.broker.opening import open_store, read_token
 from adyton.broker.policies import PolicyBook
 from adyton.broker.rego import RegoEngine
 from adyton.broker.services.changes import Changes
 from adyton.broker.services.evaluation import Evaluator
 from adyton.broker.services.rest import OVERLOADED, RestFront
 from adyton.broker.settings import Settings
-from adyton.broker.worker import open_store, read_token, tls_context
 from adyton.errors import AdytonError, ConfigError, PlatformError
 from adyton.rats.types import TrustAnchors
 from adyton.stores.sqlite import Store
@@ -173,7 +173,8 @@ class ServiceProgram:
         if self._asked.rest is None:
             return None
         host, port = self._asked.rest
-        context = tls_context(self._asked.settings)
+        identity = tls.read(self._asked.settings)
+        context = tls.context(identity, self._asked.settings, clients=False) if identity is not None else None
         if context is not None and self._asked.client_ca:
             try:
                 context.load_verify_locations(self._asked.client_ca)

@@ -185,7 +185,7 @@ class LogBroken(OwnerError):
 
 
 class ReleaseRefused(OwnerError):
-    """The relying party said no. ``reasons`` holds every mismatch, for the owner's eyes; ``policies`` what was asked."""
+    """The relying party said no. ``reasons`` holds every mismatch, for the owner's eyes; ``policies`` what was asked about which ``claims``."""
 
     default_code = "release_refused"
 
@@ -195,6 +195,7 @@ class ReleaseRefused(OwnerError):
         super().__init__(message, code=code, hint=hint)
         self.reasons = reasons
         self.policies: tuple[object, ...] = ()
+        self.claims: object = None
 
     def as_dict(self) -> dict[str, object]:
         """As the base, with ``reasons``."""

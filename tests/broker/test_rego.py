@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from adyton.appraisal.rego_check import AcceptedPolicy, check
 from adyton.broker import rego
-from adyton.broker.rego import ABSENT, RegoEngine, Results, prepare
+from adyton.broker.rego import ABSENT, RegoEngine, Results
+from adyton.broker.rego_values import prepare
 from adyton.errors import MalformedRequest, PlatformError, PolicyInvalid, TooLarge, Unavailable
 from adyton.rats.types import JsonValue
 

@@ -14,6 +14,7 @@ import msgspec
 
 from adyton.appraisal import explain
 from adyton.broker import session
+from adyton.broker.afterwards import Afterwards, Event
 from adyton.broker.answer import Answer
 from adyton.broker.audit import Auditor
 from adyton.broker.handshake import Handshake
@@ -26,6 +27,8 @@ from adyton.broker.session import Attested
 from adyton.crypto import jwe, jwk, jwt, key_kinds
 from adyton.errors import AdytonError, Conflict, MalformedRequest, NotFound, ReleaseRefused, SessionInvalid
 from adyton.protocol import ear, key_record
+from adyton.protocol.audit_row import PolicyUsed
+from adyton.protocol.ear import TokenClaims
 from adyton.protocol.key_record import KeyRecord, KeyVersion
 from adyton.protocol.resource import ResourcePath
 from adyton.protocol.revoked import names_of_token
@@ -57,6 +60,7 @@ class Delivery:
         self._releaser = releaser
         self._auditor = auditor
         self._handshake = handshake
+        self.afterwards: Afterwards | None = None
         self._issuers = issuers or Issuers()
 
     def holder(
@@ -139,7 +143,7 @@ class Delivery:
             value, number = self._key(tenant, path, stored.key, version), version.number
         deadline.check()
         body = jwe.encrypt(holder.key, value)
-        await self._auditor.released(
+        row = await self._auditor.released(
             tenant,
             path,
             holder.claims,
@@ -150,6 +154,7 @@ class Delivery:
             version=number,
             policies=permit.policies,
         )
+        self._note(tenant, path, permit.claims or holder.claims, asked, row, permit.policies, released=True)
         deadline.check()  # the record says more than was done, never less
         return Answer(200, body, session=holder.handle)
 
@@ -184,7 +189,7 @@ class Delivery:
             references = self._store.references.snapshot(tenant, asked.at)
             for submodule in holder.claims.submodules:
                 found += explain.mismatches(submodule.tee, submodule.evidence, references)
-        return await self._auditor.release_refused(
+        row = await self._auditor.release_refused(
             tenant,
             path,
             holder.claims,
@@ -195,6 +200,25 @@ class Delivery:
             mismatches=found,
             action=action,
         )
+        if isinstance(error, ReleaseRefused) and error.claims is not None and action == key_record.RELEASE:
+            policies = cast("tuple[PolicyUsed, ...]", error.policies)
+            self._note(tenant, path, cast("TokenClaims", error.claims), asked, row, policies, released=False)
+        return row
+
+    def _note(  # noqa: PLR0917 -- one value each
+        self,
+        tenant: str,
+        path: ResourcePath,
+        claims: TokenClaims,
+        asked: Asking,
+        row: int,
+        policies: tuple[PolicyUsed, ...],
+        *,
+        released: bool,
+    ) -> None:
+        """For what follows a decision; costs it nothing where nothing follows."""
+        if self.afterwards is not None and self.afterwards.wanted(tenant):
+            self.afterwards.note(Event(tenant, asked.at, row, None, claims, path, asked.query, released, policies))
 
 
 def asked_version(query: Mapping[str, str]) -> int | None:

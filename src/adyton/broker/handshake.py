@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -105,6 +105,7 @@ class Handshake:
         self._token_seconds = token_seconds
         self._secure = secure
         self.holders = Holders()
+        self.afterwards: Callable[[str, datetime, int, AttestationResult], None] = lambda *_: None
         self.tcb_dates: dict[str, str] = {}  # by TEE, the oldest lately, RFC 3339
 
     def apply(self, *, session_seconds: int, token_seconds: int) -> None:
@@ -216,7 +217,7 @@ class Handshake:
                 self._store.claims.put(tenant, claims, ends_at, at)
         body = rcar.token_body(keys.signer.sign(claims))
         holder = Holder.of(request.key, ear.told(result, payload), result.generation)
-        await self._auditor.attested(
+        number = await self._auditor.attested(
             tenant,
             result,
             at,
@@ -226,6 +227,7 @@ class Handshake:
             platform=platforms.told(verified[0]),
         )
         self.holders.put(digest, holder)
+        self.afterwards(tenant, at, number, result)
         cookie_value = session.set_cookie(value, expires, secure=self._secure)
         return Answer(200, body, cookie=cookie_value, session=holder.handle)
 

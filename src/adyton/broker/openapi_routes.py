@@ -59,7 +59,16 @@ from adyton.protocol.people import (
     VoteBody,
     Whoami,
 )
-from adyton.protocol.policies import ActivationView, DryRunView, PolicyBody, PolicyView, VersionBody, VersionView
+from adyton.protocol.policies import (
+    ActivationView,
+    DryRunView,
+    PolicyBody,
+    PolicyView,
+    TestBody,
+    TestReport,
+    VersionBody,
+    VersionView,
+)
 from adyton.protocol.providers import ProviderSettings, ProviderView, PublicationView, PublishBody, RevocationBody
 from adyton.protocol.release import Binding
 from adyton.protocol.revoked import Entry, LiftBody, RevokeBody
@@ -133,6 +142,7 @@ ROUTES: Mapping[str, Given] = {
     "POST policies/*/*/rollback": Given("Let the one decide that did before", _POLICY, answer=PolicyView),
     "POST policies/*/*/dry-run": Given("Try a version beside the deciding one", _POLICY, VersionBody, DryRunView),
     "DELETE policies/*/*/dry-run": Given("End the trial", _POLICY),
+    "POST policy-tests": Given("What a policy would change", body=TestBody, answer=TestReport),
     "GET recordings": Given(
         "Recorded decisions", query={"after": _NUMBER, "limit": _NUMBER}, content="application/x-ndjson"
     ),

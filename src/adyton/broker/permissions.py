@@ -85,6 +85,7 @@ api POST   policies/*/*/activate           owner     policy.activate
 api POST   policies/*/*/rollback           owner     policy.rollback
 api POST   policies/*/*/dry-run            owner     policy.dry-run
 api DELETE policies/*/*/dry-run            owner     policy.dry-run-end
+api POST   policy-tests                    auditor   policy.test
 api GET    recordings                      auditor   -
 api DELETE recordings                      owner     recordings.delete
 

@@ -33,7 +33,7 @@ from adyton.protocol.release_rules import ReleaseRules
 from adyton.protocol.resource import ResourcePath
 from adyton.protocol.revoked import NOTHING, Revoked
 from adyton.rats.types import JsonValue
-from adyton.stores.policy_types import PolicyKind, StoredPolicy, digest
+from adyton.stores.policy_types import PolicyKind, PolicyVersion, StoredPolicy, digest
 from adyton.stores.references import Snapshot
 from adyton.stores.resources import StoredResource
 from adyton.stores.sqlite import Store
@@ -44,6 +44,7 @@ ATTESTATION_RULES = ("trust_claims", "extensions")
 RESOURCE_RULES = ("allow",)
 MAX_ACCEPTED = 4096
 MAX_VIEWS = 1024
+MAX_VERSIONS_KNOWN = 64
 STAGE_SECONDS = 0.3
 _SORTED = msgspec.json.Encoder(order="sorted")
 _KINDS: tuple[PolicyKind, ...] = ("attestation", "resource", "requirements")
@@ -100,6 +101,7 @@ class PolicyBook:
         self._engine = engine
         self._others = others
         self._views = Memory[TenantView](MAX_VIEWS)
+        self._versions = Memory[PolicyVersion](MAX_VERSIONS_KNOWN)
         self._accepted = Memory[AcceptedPolicy](MAX_ACCEPTED)  # of this thread and the administration's
 
     def set(
@@ -188,6 +190,15 @@ class PolicyBook:
         if kind == "resource":
             return self.accept(text, RESOURCE_DATA), RESOURCE_RULES
         return self.accept(text, ATTESTATION_DATA), ATTESTATION_RULES
+
+    def stored_version(self, tenant: str, kind: PolicyKind, policy_id: str, version: int) -> PolicyVersion:
+        """A version that was set, in force or not; remembered, since a version never changes."""
+        key = (tenant, kind, policy_id, version)
+        known = self._versions.get(key)
+        if known is None:
+            known = self._store.policies.version(tenant, kind, policy_id, version)
+            self._versions.put(key, known)
+        return known
 
     def rehearse(self, tenant: str, kind: PolicyKind, policy_id: str, version: int) -> None:
         """Compile what another worker is about to activate."""
@@ -316,28 +327,6 @@ class PolicyBook:
                 hint=f"set one: adyton policy set attestation FILE --id {policy_set}_{tee_class}",
             )
         return found
-
-
-class Rehearsal:
-    """What a worker compiles ahead because another one announced it. Asked for ten times a second; nearly always nothing."""
-
-    def __init__(self, store: Store, book: PolicyBook) -> None:
-        self._store = store
-        self._book = book
-        self._done: frozenset[tuple[str, PolicyKind, str, int]] = frozenset()
-
-    def due(self) -> frozenset[tuple[str, PolicyKind, str, int]]:
-        """What was announced and not compiled here yet."""
-        announced = frozenset(self._store.staged.list())
-        self._done &= announced
-        return announced - self._done
-
-    def compile(self, due: frozenset[tuple[str, PolicyKind, str, int]]) -> None:
-        """Compile it. What cannot be is left to whoever asks for it."""
-        for item in due:
-            with suppress(AdytonError):
-                self._book.rehearse(*item)
-        self._done |= due
 
 
 def _absent(kind: str, name: str) -> NotFound:

@@ -17,7 +17,7 @@ from adyton import provenance
 from adyton.broker import api_bodies, refusals
 from adyton.broker.answer import Answer
 from adyton.broker.asked import Asked, parse_time
-from adyton.broker.rego import prepare
+from adyton.broker.rego_values import prepare
 from adyton.errors import Conflict, DocumentInvalid, MalformedRequest, NotFound, TooLarge
 from adyton.protocol.admin import ReferenceBody, ReferenceView
 from adyton.protocol.providers import (

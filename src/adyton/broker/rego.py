@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 import select
 import signal
@@ -20,15 +19,17 @@ import subprocess
 import sys
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 
-from adyton.appraisal.rego_check import MAX_DEPTH, AcceptedPolicy
+from adyton.appraisal.rego_check import AcceptedPolicy
 from adyton.broker.rego_key import Reader
-from adyton.errors import AdytonError, MalformedRequest, PlatformError, PolicyInvalid, TooLarge, Unavailable
+from adyton.broker.rego_values import prepare, single
+from adyton.errors import AdytonError, PlatformError, PolicyInvalid, Unavailable
 from adyton.rats.types import JsonValue
 
 CPU_SECONDS = 0.1
@@ -37,6 +38,7 @@ START_SECONDS = 20.0
 MEMORY = 256 * 1024 * 1024
 MAX_REMEMBERED = 4096
 MAX_PREPARED = 64
+MAX_LATELY = 32
 MAX_REPLY = 1024 * 1024
 _HEADER = struct.Struct(">I")
 _START = "import sys; sys.path[:] = sys.argv[2:]; from adyton.broker.rego_worker import main; main(int(sys.argv[1]))"
@@ -76,13 +78,16 @@ class Memory(Generic[T]):
 
 
 class RegoEngine:
-    """One worker process, started when first needed, and what it found out before."""
+    """A worker process, one that stands by, both started when first needed, and what was found out before."""
 
     def __init__(self, *, cpu_seconds: float = CPU_SECONDS, memory: int = MEMORY) -> None:
         self._cpu_milliseconds = round(cpu_seconds * 1000)
         self._memory = memory
         self._lock = threading.Lock()
         self._worker: _Worker | None = None
+        self._preparing = threading.Lock()  # taken before the other, never after it
+        self._spare: _Worker | None = None
+        self._lately: OrderedDict[str, tuple[str, tuple[str, ...]]] = OrderedDict()
         self._thread: ThreadPoolExecutor | None = None
         self._remembered = Memory[Results]()
         self._prepared = Memory[JsonValue](MAX_PREPARED)
@@ -156,44 +161,83 @@ class RegoEngine:
         return {"i": prepare(dict(document)), "d": prepared}
 
     def compile(self, policy: AcceptedPolicy, rules: Sequence[str]) -> None:
-        """``PolicyInvalid`` if the engine does not take the policy."""
-        self._ask(policy, rules, None)
+        """``PolicyInvalid`` if the engine does not take the policy. From then on the policy is there, compiled.
+
+        Compiling takes ten times as long as an answer, so it is done in a second process, beside what was asked lately;
+        then the two change places. Nobody's question waits for it.
+        """
+        with self._preparing:
+            with self._lock:
+                lately = list(self._lately.items())
+            for key, (text, named) in lately:
+                try:
+                    self._prepared_by_spare(key, text, named)
+                except PolicyInvalid:  # it once was taken: whoever asks next finds out what is wrong with it
+                    with self._lock:
+                        self._lately.pop(key, None)
+            self._prepared_by_spare(_key(policy, rules), policy.engine_text, rules)
+            with self._lock:
+                self._worker, self._spare = self._spare, self._worker
+
+    def _prepared_by_spare(self, key: str, text: str, rules: Sequence[str]) -> None:
+        if self._spare is None or not self._spare.alive():
+            if self._spare is not None:
+                self._spare.kill()
+            self._spare = _Worker(self._memory)
+        try:
+            self._told(self._spare, key, text, rules, None)
+        except AdytonError:
+            self._spare.kill()
+            self._spare = None
+            raise
 
     def close(self) -> None:
         """End the worker process."""
         if self._thread is not None:
             self._thread.shutdown(wait=True)
             self._thread = None
-        with self._lock:
-            if self._worker is not None:
-                self._worker.kill()
-                self._worker = None
+        with self._preparing, self._lock:
+            for worker in (self._worker, self._spare):
+                if worker is not None:
+                    worker.kill()
+            self._worker = self._spare = None
 
-    def _ask(self, policy: AcceptedPolicy, rules: Sequence[str], question: Mapping[str, object] | None) -> Results:
+    def _ask(self, policy: AcceptedPolicy, rules: Sequence[str], question: Mapping[str, object]) -> Results:
         self.asked += 1
-        request = {
-            "key": f"{policy.digest} {' '.join(rules)}",
-            "text": None,
-            "rules": list(rules),
-            "input": question,
-            "cpu_ms": self._cpu_milliseconds,
-        }
+        key = _key(policy, rules)
         with self._lock:
             if self._worker is None or not self._worker.alive():  # died while idle: nobody's policy did that
                 if self._worker is not None:
                     self._worker.kill()
                 self._worker = _Worker(self._memory)
             try:
-                reply = self._worker.ask(request)
-                if reply.get("error") == "unknown_program":
-                    reply = self._worker.ask({**request, "text": policy.engine_text})
-                if "error" in reply:  # the engine does not always survive its own errors
-                    raise _failed(str(reply["error"]), str(reply["detail"]))
+                said = self._told(self._worker, key, policy.engine_text, rules, question)
             except AdytonError:
                 self._worker.kill()
                 self._worker = _Worker(self._memory)  # starts up while the refusal is on its way
                 raise
-        return {rule: _result(rule, text) for rule, text in reply["rules"].items()}
+            self._lately[key] = (policy.engine_text, tuple(rules))
+            self._lately.move_to_end(key)
+            if len(self._lately) > MAX_LATELY:
+                self._lately.popitem(last=False)
+        return {rule: ABSENT if text == "undefined" else single(rule, text) for rule, text in said.items()}
+
+    def _told(
+        self, worker: _Worker, key: str, text: str, rules: Sequence[str], question: Mapping[str, object] | None
+    ) -> dict[str, str]:
+        """What a worker process says; after an error it is not to be used any more."""
+        asked = {"key": key, "text": None, "rules": list(rules), "input": question, "cpu_ms": self._cpu_milliseconds}
+        reply = worker.ask(asked)
+        if reply.get("error") == "unknown_program":
+            reply = worker.ask({**asked, "text": text})
+        if "error" in reply:  # the engine does not always survive its own errors
+            raise _failed(str(reply["error"]), str(reply["detail"]))
+        found: dict[str, str] = reply["rules"]
+        return found
+
+
+def _key(policy: AcceptedPolicy, rules: Sequence[str]) -> str:
+    return f"{policy.digest} {' '.join(rules)}"
 
 
 class _Worker:
@@ -285,44 +329,6 @@ class _Worker:
         poll.register(descriptor, event)
         if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
             raise _deadline()
-
-
-def prepare(value: JsonValue, depth: int = 0) -> JsonValue:
-    """``value`` as the engine must be given it: strings escaped as JSON, no number that it would take for another.
-
-    ``TooLarge`` for what is nested deeper than 64, ``MalformedRequest`` for integers beyond 64 bits and for
-    floating-point numbers that six decimals do not hold: the engine would silently take another number.
-    """
-    if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False)[1:-1]
-    if value is None or isinstance(value, bool):
-        return value
-    if isinstance(value, int):
-        if not -(2**63) <= value < 2**63:
-            raise MalformedRequest("an integer that policies cannot compare", code="policy_input_number")
-        return value
-    if isinstance(value, float):
-        if not (abs(value) < 1e15 and float(f"{value:f}") == value):
-            raise MalformedRequest("a number that policies cannot compare", code="policy_input_number")
-        return value
-    if depth >= MAX_DEPTH:
-        raise TooLarge(f"what policies read is nested deeper than {MAX_DEPTH}", code="policy_input_too_deep")
-    if isinstance(value, list):
-        return [prepare(item, depth + 1) for item in value]
-    return {json.dumps(name, ensure_ascii=False)[1:-1]: prepare(item, depth + 1) for name, item in value.items()}
-
-
-def _result(rule: str, text: str) -> JsonValue | Absent:
-    if text == "undefined":
-        return ABSENT
-    try:
-        expressions = json.loads(text)["expressions"]
-        if len(expressions) == 1:
-            value: JsonValue = expressions[0]
-            return value
-    except (ValueError, KeyError, TypeError, RecursionError):
-        pass  # the engine writes errors, such as two values for one rule, into the result
-    raise _failed("policy_failed", f"rule {rule} has no single value")
 
 
 def _failed(code: str, detail: str) -> PolicyInvalid:

@@ -53,6 +53,7 @@ class Permit:
 
     by: str
     policies: tuple[PolicyUsed, ...] = ()
+    claims: TokenClaims | None = None
 
 
 @dataclass(slots=True)
@@ -115,6 +116,7 @@ class Releaser:
             return await self._decide(asking, tenant, path, resource, now, operation, against)
         except ReleaseRefused as error:
             error.policies = (*appraised_by(asking.claims), *asking.policies)
+            error.claims = asking.claims
             raise
 
     async def _decide(  # noqa: PLR0917 -- as ``decide``
@@ -161,7 +163,7 @@ class Releaser:
                 reasons=tuple(reasons),
                 hint="the reasons are in the broker's audit log; what must match is in `adyton resource show`",
             )
-        return Permit(by=by, policies=(*appraised_by(claims), *asking.policies))
+        return Permit(by=by, policies=(*appraised_by(claims), *asking.policies), claims=claims)
 
     def status_reasons(self, claims: TokenClaims, environment: str = "") -> list[str]:
         """Why the attestation status is not accepted in a tenant's environment; empty if it is.

@@ -29,6 +29,7 @@ from adyton import tee
 from adyton.broker import exposition, issuers, keys, logs, replicas, revoked_api, secure_execution
 from adyton.broker.admin import Admin
 from adyton.broker.administration import Administration
+from adyton.broker.afterwards import Afterwards
 from adyton.broker.appraiser import Appraiser
 from adyton.broker.approvals import Approvals
 from adyton.broker.asked import Room
@@ -60,6 +61,7 @@ from adyton.broker.promotion import Promotion
 from adyton.broker.rates import Rates
 from adyton.broker.readiness import Readiness, expiries
 from adyton.broker.rego import RegoEngine
+from adyton.broker.rehearsal import Rehearsal
 from adyton.broker.release import Releaser
 from adyton.broker.reports import DIRECTORY, Report, read
 from adyton.broker.revoked_api import RevokedApi
@@ -105,7 +107,9 @@ class Program:
         roots = settings.trusted_fingerprints
         anchors = TrustAnchors(custom=frozenset(bytes.fromhex(root) for root in roots))
         self._engine = RegoEngine()
-        book = PolicyBook(store, self._engine, others=settings.workers > 1)
+        others = settings.workers > 1 or store.shared
+        book = PolicyBook(store, self._engine, others=others)
+        self._rehearsal = Rehearsal(store, book) if others else None
         auditor = Auditor(store)
         self._checkpoints = Checkpoints(store)
         releaser = Releaser(book, self._engine, environment=environment, development_roots=roots)
@@ -136,7 +140,7 @@ class Program:
         fetches = self._fetching is not None and (settings.fetch_endorsements or bool(settings.fetch_from))
         self._readiness = Readiness(store, book, self._engine, self._endorsements, _now, fetches=fetches)
         rooms[revoked_api.OWN] = rooms[revoked_api.BROKER] = RevokedApi(store)
-        rooms["recordings"] = TrialApi(store, book)
+        rooms["recordings"] = rooms["policy-tests"] = TrialApi(store, book)
         devices = NoDevices()
         key_use = KeyUse(store.keys, devices)
         key_api = KeyApi(store, book, key_use, devices)
@@ -147,6 +151,8 @@ class Program:
         rooms.update(dict.fromkeys(("people", "whoami", "own-tokens", "identity-providers", "admin-token"), people))
         admin = Admin(store, book, settings.environment, settings.development_roots, self._checkpoints, rooms=rooms)
         delivery = Delivery(store, releaser, auditor, handshake, self._issuers)
+        self._afterwards = delivery.afterwards = Afterwards(store, book)
+        handshake.afterwards = self._afterwards.attested
         handlers = Handlers(
             store=store,
             handshake=handshake,
@@ -198,6 +204,9 @@ class Program:
         await self._doors.open(listeners, self._watched.current)
         chores = [asyncio.ensure_future(worker.sweep()) for worker in self._doors.workers.values()]
         chores.append(asyncio.ensure_future(self._maintain()))
+        if self._rehearsal is not None:
+            chores.append(asyncio.ensure_future(self._rehearsal.keep_up(shared=self._store.shared)))
+        self._afterwards.start(asyncio.get_running_loop())
         if self._number == 0:
             chores.append(asyncio.ensure_future(self._sign_checkpoints()))
         if self.reports is not None:
@@ -218,6 +227,7 @@ class Program:
                 chore.cancel()
             with suppress(asyncio.CancelledError):
                 await asyncio.gather(*chores)
+            await asyncio.to_thread(self._afterwards.stop)
             self._engine.close()
             if self._fetching is not None:
                 await asyncio.to_thread(self._fetching.close)

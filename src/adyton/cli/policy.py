@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from adyton.cli import policy_names, policy_versions
+from adyton.cli import policy_names, policy_test, policy_versions
 from adyton.cli.administering import Noun, broker_options, open_admin
 from adyton.cli.output import json_option, print_json, print_table, say
 
@@ -165,5 +165,7 @@ for _command in (
     policy_versions.rollback,
     policy_versions.diff,
     policy_versions.dry_run,
+    policy_test.test,
+    policy_test.recordings,
 ):
     policy.add_command(_command)

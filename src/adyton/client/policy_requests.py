@@ -13,6 +13,8 @@ from adyton.protocol.policies import (
     DryRunView,
     PolicyBody,
     PolicyView,
+    TestBody,
+    TestReport,
     VersionBody,
     VersionView,
 )
@@ -74,6 +76,10 @@ class PolicyRequests:
     def end_dry_run(self: _Asks, kind: str, policy_id: str) -> None:
         """Try it no longer; ``NotFound``."""
         self._send("DELETE", _path(kind, policy_id, "dry-run"))
+
+    def test_policy(self: _Asks, body: TestBody) -> TestReport:
+        """What would change of the decisions that are recorded."""
+        return self._ask("POST", "/policy-tests", TestReport, body)
 
     def recordings(self: _Asks, after: int = 0, limit: int = 500) -> list[bytes]:
         """Recorded decisions after number ``after``, a line of JSON each; a page of them."""

@@ -153,7 +153,7 @@ def _serve(grpc: str | None, rest: str | None, options: dict[str, Any], *, evalu
     )
     everywhere = not all(is_loopback(host) for host, _ in addresses)
     with_tls = bool(certificate) or (tls if tls is not None else everywhere or bool(options["client_ca"]))
-    program.serve(asked, tls=with_tls, ready=lambda serving: _announce(serving, asked.client_ca))
+    program.serve(asked, with_tls=with_tls, ready=lambda serving: _announce(serving, asked.client_ca))
 
 
 def _absolute(path: Path | None) -> str:

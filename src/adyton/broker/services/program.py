@@ -10,7 +10,6 @@ import asyncio
 import logging
 import signal
 import socket
-import ssl
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -174,13 +173,9 @@ class ServiceProgram:
             return None
         host, port = self._asked.rest
         identity = tls.read(self._asked.settings)
-        context = tls.context(identity, self._asked.settings, clients=False) if identity is not None else None
-        if context is not None and self._asked.client_ca:
-            try:
-                context.load_verify_locations(self._asked.client_ca)
-            except (OSError, ssl.SSLError) as error:
-                raise _unusable_ca(self._asked.client_ca) from error
-            context.verify_mode = ssl.CERT_REQUIRED
+        context = None
+        if identity is not None:
+            context = tls.context(identity, self._asked.settings, clients=bool(identity.client_ca))
         try:
             family = socket.AF_INET6 if ":" in host else socket.AF_INET
             listener = socket.create_server((host, port), family=family, backlog=1024)
@@ -202,14 +197,9 @@ class ServiceProgram:
         host, port = asked.grpc or ("", 0)
         shown = f"[{host}]" if ":" in host else host
         secret = None
-        if settings.tls:
-            try:
-                ca = Path(asked.client_ca).read_bytes() if asked.client_ca else None
-                secret = grpc_front.credentials(
-                    Path(settings.certificate).read_bytes(), Path(settings.private_key).read_bytes(), ca
-                )
-            except OSError as error:
-                raise _unusable_ca(asked.client_ca) from error
+        identity = tls.read(settings)
+        if identity is not None:
+            secret = grpc_front.credentials(identity.certificate, identity.private_key, identity.client_ca or None)
         front = grpc_front.GrpcFront(loop, self.evaluator if asked.evaluates else None, self.changes, clock=time.time)
         made, taken = grpc_front.server(front, f"{shown}:{port}", secret, settings.max_body)
         made.start()
@@ -253,13 +243,14 @@ def _now() -> datetime:
     return datetime.fromtimestamp(time.time(), UTC)
 
 
-def serve(asked: ServiceSettings, *, tls: bool, ready: Callable[[Serving], None]) -> None:
+def serve(asked: ServiceSettings, *, with_tls: bool, ready: Callable[[Serving], None]) -> None:
     """Run until SIGTERM or SIGINT. ``ready`` is called once calls are answered."""
     if asked.rest is None and asked.grpc is None:
         raise ConfigError("no port to serve on", code="setting_invalid", field="grpc", hint="--grpc ADDR:PORT")
-    if asked.client_ca and not tls:
+    if asked.client_ca and not with_tls:
         raise ConfigError("client certificates need TLS", code="setting_invalid", field="client-ca", hint="--tls")
-    settings = server.prepare(asked.settings, tls=tls)
+    settings = server.prepare(asked.settings, tls=with_tls)
+    settings = msgspec.structs.replace(settings, client_ca=asked.client_ca)
     asked = msgspec.structs.replace(asked, settings=settings)
     store = open_store(settings)
 
@@ -280,7 +271,3 @@ def _shown(host: str) -> str:
     if host in {"0.0.0.0", "::", ""}:  # noqa: S104 -- that includes loopback, which is how to reach it from here
         host = "127.0.0.1" if host != "::" else "::1"
     return f"[{host}]" if ":" in host else host
-
-
-def _unusable_ca(path: str) -> ConfigError:
-    return ConfigError("the clients' CA cannot be read", code="certificate_unusable", field=path or "client-ca")

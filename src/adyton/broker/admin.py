@@ -10,8 +10,10 @@ from collections.abc import Mapping
 from datetime import datetime
 from types import MappingProxyType
 
+from msgspec import structs
+
 from adyton import __version__
-from adyton.broker import openapi, refusals
+from adyton.broker import elsewhere, openapi, refusals
 from adyton.broker.answer import Answer
 from adyton.broker.api_bodies import answer as _json
 from adyton.broker.api_bodies import read as _read
@@ -19,6 +21,7 @@ from adyton.broker.api_bodies import stamp as _stamp
 from adyton.broker.asked import Asked, Room
 from adyton.broker.audit_api import AuditApi
 from adyton.broker.checkpoints import Checkpoints
+from adyton.broker.elsewhere import ElsewhereValues
 from adyton.broker.policies import PolicyBook
 from adyton.broker.policy_api import PolicyApi
 from adyton.broker.reference_api import ReferenceApi
@@ -31,6 +34,7 @@ from adyton.protocol.admin import (
 )
 from adyton.protocol.release import Binding
 from adyton.protocol.resource import ResourcePath
+from adyton.stores.backends.configured import Backends
 from adyton.stores.resources import ResourceInfo
 from adyton.stores.sqlite import Store
 
@@ -47,6 +51,7 @@ class Admin:
         checkpoints: Checkpoints,
         *,
         rooms: Mapping[str, Room] = MappingProxyType({}),
+        values: ElsewhereValues | None = None,
     ) -> None:
         self.store = store
         self._book = book
@@ -56,6 +61,7 @@ class Admin:
         self._environment = environment
         self._development_roots = development_roots
         self._rooms = rooms
+        self._elsewhere = values or ElsewhereValues(store, Backends())
 
     def handle(self, asked: Asked, parts: tuple[str, ...]) -> Answer:
         """The answer to ``/api/v0/<parts>``; errors of the tree leave as they are."""
@@ -92,6 +98,8 @@ class Admin:
                 return _json(_resource(found.info))
             case ("PUT",):
                 given = _read(asked.body, ResourceBody)
+                if given.backend or given.foreign_plain_value:
+                    return self._set_elsewhere(asked, path, given)
                 return self.set_resource(tenant, path, given.value, given.binding, asked.now)
             case ("PUT", "binding"):
                 info = self.store.resources.bind(
@@ -99,7 +107,7 @@ class Admin:
                 )
                 return _json(_resource(info), ("resource.bind", path.uri))
             case ("DELETE",):
-                self.store.resources.delete(tenant, path)
+                self._elsewhere.forget(tenant, path, self.store.resources.delete(tenant, path))
                 return Answer(204, changes=(("resource.delete", path.uri),))
         return refusals.NO_METHOD
 
@@ -108,7 +116,17 @@ class Admin:
     ) -> Answer:
         """Register or replace, after the binding has been looked at; ``None`` keeps the one that there is."""
         checked = self._checked(tenant, binding) if binding is not None else None
-        info = self.store.resources.set(tenant, path, value, checked, now)
+        info, old = self.store.resources.exchange(tenant, path, value, checked, now)
+        self._elsewhere.forget(tenant, path, old)
+        return _json(_resource(info), ("resource.set", path.uri))
+
+    def _set_elsewhere(self, asked: Asked, path: ResourcePath, given: ResourceBody) -> Answer:
+        elsewhere.check_body(given.value, backend=given.backend, foreign=given.foreign_plain_value)
+        tenant, binding, now = asked.tenant, self._checked(asked.tenant, given.binding), asked.now
+        if given.foreign_plain_value:
+            info = self._elsewhere.set_foreign(tenant, path, binding, given.backend, now)
+        else:
+            info = self._elsewhere.set(tenant, path, given.value, binding, given.backend, now)
         return _json(_resource(info), ("resource.set", path.uri))
 
     def _checked(self, tenant: str, binding: Binding) -> Binding:
@@ -119,4 +137,7 @@ class Admin:
 
 def _resource(info: ResourceInfo) -> ResourceView:
     kind = info.key.kind if info.key is not None else ""
-    return ResourceView(info.path.uri, info.size, info.version, _stamp(info.updated), info.binding, kind)
+    view = ResourceView(info.path.uri, info.size, info.version, _stamp(info.updated), info.binding, kind)
+    if info.elsewhere is None:
+        return view
+    return structs.replace(view, backend=info.elsewhere.backend, foreign_plain_value=info.elsewhere.foreign)

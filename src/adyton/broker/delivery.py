@@ -17,6 +17,7 @@ from adyton.broker import session
 from adyton.broker.afterwards import Afterwards, Event
 from adyton.broker.answer import Answer
 from adyton.broker.audit import Auditor
+from adyton.broker.elsewhere import ElsewhereValues
 from adyton.broker.handshake import Handshake
 from adyton.broker.holders import FOREIGN, Holder
 from adyton.broker.issuers import Issuers
@@ -25,7 +26,7 @@ from adyton.broker.release import Releaser
 from adyton.broker.replicas import Deadline
 from adyton.broker.session import Attested
 from adyton.crypto import jwe, jwk, jwt, key_kinds
-from adyton.errors import AdytonError, Conflict, MalformedRequest, NotFound, ReleaseRefused, SessionInvalid
+from adyton.errors import AdytonError, Conflict, MalformedRequest, NotFound, ReleaseRefused, SessionInvalid, Unavailable
 from adyton.protocol import ear, key_record
 from adyton.protocol.audit_row import PolicyUsed
 from adyton.protocol.ear import TokenClaims
@@ -33,8 +34,11 @@ from adyton.protocol.key_record import KeyRecord, KeyVersion
 from adyton.protocol.resource import ResourcePath
 from adyton.protocol.revoked import names_of_token
 from adyton.rats.result import Mismatch
+from adyton.stores.backends.configured import Backends
 from adyton.stores.resources import StoredResource
 from adyton.stores.sqlite import Store
+
+TRIES = 3
 
 
 class Asking(msgspec.Struct, frozen=True):
@@ -48,13 +52,14 @@ class Asking(msgspec.Struct, frozen=True):
 class Delivery:
     """``GET resource`` of one worker."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 -- the parts of a worker
         self,
         store: Store,
         releaser: Releaser,
         auditor: Auditor,
         handshake: Handshake,
         issuers: Issuers | None = None,
+        values: ElsewhereValues | None = None,
     ) -> None:
         self._store = store
         self._releaser = releaser
@@ -62,6 +67,7 @@ class Delivery:
         self._handshake = handshake
         self.afterwards: Afterwards | None = None
         self._issuers = issuers or Issuers()
+        self._elsewhere = values or ElsewhereValues(store, Backends())
 
     def holder(
         self, keys: BrokerKeys, tenant: str, cookie: bytes | None, authorization: bytes | None, now: float
@@ -122,7 +128,20 @@ class Delivery:
         return holder
 
     async def deliver(self, tenant: str, path: ResourcePath, holder: Holder, asked: Asking) -> Answer:
-        """The encrypted value, once its audit row is on the disk; or the refusal, as an error."""
+        """The encrypted value, once its audit row is on the disk; or the refusal, as an error.
+
+        A value from a back end takes its time. What changed meanwhile is decided anew, a few times.
+        """
+        for _ in range(TRIES):
+            answer = await self._deliver(tenant, path, holder, asked)
+            if answer is not None:
+                return answer
+        raise Unavailable(
+            "the resource changes faster than its back end answers", code="changed_meanwhile", hint="ask again"
+        )
+
+    async def _deliver(self, tenant: str, path: ResourcePath, holder: Holder, asked: Asking) -> Answer | None:
+        """``None`` if the decision was overtaken while the value was on its way."""
         deadline = Deadline(self._store)
         generation, stored = self.current(tenant, path, holder)
         version, against = None, []
@@ -136,7 +155,19 @@ class Delivery:
         )
         if stored is None:  # a permit for nothing: the decision and this disagree, so nothing leaves
             raise NotFound("there is no such resource", code="resource_absent")
-        value, number = stored.value, stored.info.version
+        if stored.info.elsewhere is not None:
+            found = await self._elsewhere.fetch(tenant, path, stored.info.elsewhere)
+            deadline = Deadline(self._store)  # what was decided is as good as new if nothing changed until now
+            now_generation, now_stored = self.current(tenant, path, holder)
+            if now_generation != generation or now_stored is None or now_stored.info != stored.info:
+                return None
+            if found is None:
+                raise Unavailable(
+                    "the back end has lost the value", code="backend_value_lost", field=stored.info.elsewhere.backend
+                )
+            value, number = found, stored.info.version
+        else:
+            value, number = stored.value, stored.info.version
         if stored.key is not None:
             if version is None:
                 raise NotFound("there is no such version", code="resource_absent")

@@ -24,6 +24,7 @@ from adyton.protocol.admin import (
     ResourceView,
 )
 from adyton.protocol.audit_proof import ConsistencyProof, InclusionProof
+from adyton.protocol.backends import BackendView
 from adyton.protocol.keys import (
     OPERATIONS,
     AuthorityView,
@@ -127,6 +128,7 @@ ROUTES: Mapping[str, Given] = {
     "PUT resources/*/*/*/binding": Given("Who may have it, without its value", _URI, Binding, ResourceView),
     "DELETE resources/*/*/*": Given("Forget a resource", _URI),
     **_KEYS,
+    "GET backends": Given("The back ends that the tenant may use, each asked", answer=list[BackendView]),
     "GET policies": Given(
         "The policies that are in force, without their texts", answer=list[PolicyView], query={"all": _NUMBER}
     ),

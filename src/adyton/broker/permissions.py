@@ -73,6 +73,7 @@ api POST   keys/*/*/*/use/wrap             owner     key.wrap
 api POST   keys/*/*/*/use/unwrap           owner     key.unwrap
 api POST   keys/*/*/*/use/datakey          owner     key.datakey
 api GET    authority                       any       -
+api GET    backends                        owner     -
 
 api GET    policies                        auditor   -
 api GET    policies/*/*                    auditor   -

@@ -29,6 +29,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ``attester``: what this instance proves itself with (``snp``, ``devtee:DESCRIPTOR``). ``peer``: the URL of an instance
     that is asked for the root key, known by ``peer_pin``; ``accept_peers``: ADDR:PORT where peers may ask this one;
     ``accepted_peers``: identities besides its own that it takes for its own, ``allow_debug_peers`` also with debug.
+    ``backends_file`` names back ends for values and external plug-ins (``stores.backends.options``), empty for none.
     ``keep_broken_policies``: start although a tenant's policy no longer compiles; that tenant then gets nothing.
     ``page``: serve the web page at ``/ui``; without, only the API that it uses.
     ``tenant_hosts`` maps a configured host name to its tenant; everything else goes by the URL's path.
@@ -68,6 +69,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     fetch_endorsements: bool = False
     fetch_from: list[str] = []
     keep_broken_policies: bool = False
+    backends_file: str = ""
     page: bool = True
     allow_rsa1_5: bool = False
     trusted_token_issuers: list[str] = []

@@ -34,11 +34,13 @@ from adyton.broker.appraiser import Appraiser
 from adyton.broker.approvals import Approvals
 from adyton.broker.asked import Room
 from adyton.broker.audit import Auditor
+from adyton.broker.backends_api import BackendsApi
 from adyton.broker.checkpoints import Checkpoints
 from adyton.broker.chronicle import Chronicle
 from adyton.broker.coco_admin import CocoAdmin
 from adyton.broker.connection import Application
 from adyton.broker.delivery import Delivery
+from adyton.broker.elsewhere import ElsewhereValues
 from adyton.broker.endorsements import Endorsements
 from adyton.broker.fetching import Fetching, sources
 from adyton.broker.gate import Gate
@@ -48,7 +50,6 @@ from adyton.broker.identity import Identities
 from adyton.broker.journal import Journal
 from adyton.broker.key_api import KeyApi
 from adyton.broker.key_delivery import KeyDelivery
-from adyton.broker.key_engines import NoDevices
 from adyton.broker.key_use import KeyUse
 from adyton.broker.logs import Format
 from adyton.broker.metrics import Metrics, Snapshot, together
@@ -73,6 +74,7 @@ from adyton.broker.trial_api import TrialApi
 from adyton.config import Environment
 from adyton.errors import AdytonError
 from adyton.rats.types import TrustAnchors
+from adyton.stores.backends.configured import Backends
 from adyton.stores.sqlite import Store
 
 MAINTENANCE_SECONDS = 5.0
@@ -141,7 +143,7 @@ class Program:
         self._readiness = Readiness(store, book, self._engine, self._endorsements, _now, fetches=fetches)
         rooms[revoked_api.OWN] = rooms[revoked_api.BROKER] = RevokedApi(store)
         rooms["recordings"] = rooms["policy-tests"] = TrialApi(store, book)
-        devices = NoDevices()
+        devices = self._backends = Backends.read(settings.backends_file)
         key_use = KeyUse(store.keys, devices)
         key_api = KeyApi(store, book, key_use, devices)
         rooms.update(keys=key_api, authority=key_api)
@@ -149,8 +151,11 @@ class Program:
         rooms["promotions"] = Promotion(store, book)
         rooms.update(dict.fromkeys(("tenant", "tenants", "organisations"), tenants))
         rooms.update(dict.fromkeys(("people", "whoami", "own-tokens", "identity-providers", "admin-token"), people))
-        admin = Admin(store, book, settings.environment, settings.development_roots, self._checkpoints, rooms=rooms)
-        delivery = Delivery(store, releaser, auditor, handshake, self._issuers)
+        values = ElsewhereValues(store, self._backends)
+        rooms["backends"] = BackendsApi(values)
+        named = settings.development_roots
+        admin = Admin(store, book, settings.environment, named, self._checkpoints, rooms=rooms, values=values)
+        delivery = Delivery(store, releaser, auditor, handshake, self._issuers, values)
         self._afterwards = delivery.afterwards = Afterwards(store, book)
         handshake.afterwards = self._afterwards.attested
         handlers = Handlers(
@@ -229,6 +234,7 @@ class Program:
                 await asyncio.gather(*chores)
             await asyncio.to_thread(self._afterwards.stop)
             self._engine.close()
+            self._backends.close()
             if self._fetching is not None:
                 await asyncio.to_thread(self._fetching.close)
             self._journal.flush()

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from adyton.cli.administering import Noun
+from adyton.cli.administering import Noun, broker_options, open_admin
 from adyton.cli.backups import backup, restore
 from adyton.cli.config_file import Configured, again
 from adyton.cli.custody_options import openers, opening_options
 from adyton.cli.explained import explain
-from adyton.cli.output import say
+from adyton.cli.output import json_option, print_json, print_table, say
 from adyton.cli.places import places
 from adyton.cli.revoke import revoke
 from adyton.cli.root_key import root_key
@@ -145,6 +146,11 @@ def broker() -> None:
     metavar="CLASS=RATE[:BURST]",
     help="The same for each address that asks. Neither is limited by default.",
 )
+@click.option(
+    "--backends",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="TOML file that names back ends for values (HSM, Vault, AWS, KMIP) and external plug-ins.",
+)
 @click.option("--session-seconds", type=int, default=300, show_default=True, help="How long a session lasts.")
 @click.option("--token-seconds", type=int, default=300, show_default=True, help="How long a token is valid.")
 @click.option("--admin-listen", default="", metavar="ADDR:PORT", help="A port of its own for the API and the page.")
@@ -228,6 +234,7 @@ def _settings(data: Path | None, listen: str, tls: bool | None, **options: Any) 
         accepted_peers=list(options["accepted_peers"]),
         allow_debug_peers=options["allow_debug_peers"],
         keep_broken_policies=options["keep_broken_policies"],
+        backends_file=_absolute(options["backends"]),
         allow_rsa1_5=options["allow_rsa1_5"],
         trusted_token_issuers=[_absolute(path) for path in options["trusted_token_issuer"]],
         se_host_key_documents=[_absolute(path) for path in options["se_host_key_document"]],
@@ -306,6 +313,25 @@ def _announce(listening: object) -> None:
 
 def _warn(text: str) -> None:
     say(click.style("warning    ", fg="yellow", reset=True) + text)
+
+
+@broker.command()
+@broker_options
+@json_option
+def backends(as_json: bool, **options: Any) -> None:
+    """Ask each back end that the tenant may use whether it works. Exit 1 if one does not."""
+    from msgspec import to_builtins
+
+    with open_admin(**options) as admin:
+        views = admin.backends()
+    if as_json:
+        for view in views:
+            print_json(to_builtins(view))
+    else:
+        rows = ((v.name, v.kind, "yes" if v.ok else "NO", v.says or f"{v.error} [{v.code}] {v.hint}") for v in views)
+        print_table(("name", "kind", "works", "says"), rows)
+    if not all(view.ok for view in views):
+        sys.exit(1)
 
 
 broker.add_command(explain)

@@ -24,19 +24,29 @@ def resource() -> None:
 
 @resource.command("set")
 @click.argument("uri")
-@click.option("--file", "-f", "file", required=True, type=click.Path(allow_dash=True), help="The value; - reads stdin.")
+@click.option("--file", "-f", "file", type=click.Path(allow_dash=True), help="The value; - reads stdin.")
+@click.option("--backend", default="", metavar="NAME", help="The back end that shall hold the value, sealed.")
+@click.option(
+    "--foreign-plain-value",
+    is_flag=True,
+    help="Release what SOMEBODY ELSE wrote into the back end, in plain: nothing vouches for it.",
+)
 @binding_options
 @broker_options
 @json_option
-def set_(uri: str, file: str, as_json: bool, **options: Any) -> None:
+def set_(uri: str, file: str | None, backend: str, foreign_plain_value: bool, as_json: bool, **options: Any) -> None:
     """Register or replace the secret at URI. Without a binding nobody gets it until one is given."""
     from adyton.protocol.resource import ResourcePath
 
     path = ResourcePath.parse(uri)
     binding = binding_of(options)
-    value = _value(file)
+    if foreign_plain_value and (file or not backend):
+        raise click.UsageError("--foreign-plain-value is in a back end already: name that, and give no --file")
+    if not foreign_plain_value and not file:
+        raise click.UsageError("Missing option '--file' / '-f'.")
+    value = _value(file) if file else b""
     with open_admin(**options) as admin:
-        view = admin.set_resource(path, value, binding)
+        view = admin.set_resource(path, value, binding, backend, foreign=foreign_plain_value)
     _said(view, as_json, "registered")
 
 

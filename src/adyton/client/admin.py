@@ -39,6 +39,7 @@ from adyton.protocol.admin import (
     ResourceView,
 )
 from adyton.protocol.audit_proof import ConsistencyProof, InclusionProof
+from adyton.protocol.backends import BackendView
 from adyton.protocol.people import ProposalView
 from adyton.protocol.providers import (
     ProviderSettings,
@@ -70,9 +71,15 @@ class Admin(PolicyRequests):
         """What the broker is; also the cheapest way to see that address and token are right."""
         return self._ask("GET", "/about", About)
 
-    def set_resource(self, path: ResourcePath, data: bytes, binding: Binding) -> ResourceView:
-        """Register or replace a secret and who may have it."""
-        return self._ask("PUT", f"/resources/{path}", ResourceView, ResourceBody(data, binding))
+    def set_resource(
+        self, path: ResourcePath, data: bytes, binding: Binding, backend: str = "", *, foreign: bool = False
+    ) -> ResourceView:
+        """Register or replace a secret and who may have it; ``backend`` holds its value, ``foreign`` if it has it."""
+        return self._ask("PUT", f"/resources/{path}", ResourceView, ResourceBody(data, binding, backend, foreign))
+
+    def backends(self) -> list[BackendView]:
+        """The back ends that the tenant may use, each asked whether it works."""
+        return self._ask("GET", "/backends", list[BackendView])
 
     def bind_resource(self, path: ResourcePath, binding: Binding) -> ResourceView:
         """Change who may have a secret, without knowing it; ``NotFound`` if there is none."""

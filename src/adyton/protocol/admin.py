@@ -15,14 +15,23 @@ BASE = "/api/v0"
 
 
 class ResourceBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Register or replace a resource; ``value`` is base64 on the wire."""
+    """Register or replace a resource; ``value`` is base64 on the wire.
+
+    ``backend`` names the back end that shall hold the value; with ``foreign_plain_value`` somebody else has written it
+    there already, in plain, and ``value`` is empty.
+    """
 
     value: bytes
     binding: Binding
+    backend: str = ""
+    foreign_plain_value: bool = False
 
 
 class ResourceView(msgspec.Struct, frozen=True):
-    """A resource without its value. ``size`` in bytes, ``updated`` RFC 3339; ``key`` is the kind of key that it is, if it is one."""
+    """A resource without its value. ``size`` in bytes, ``updated`` RFC 3339; ``key`` is the kind of key that it is, if it is one.
+
+    ``backend`` holds the value if it is not the store; ``foreign_plain_value``: as somebody else wrote it there.
+    """
 
     uri: str
     size: int
@@ -30,6 +39,8 @@ class ResourceView(msgspec.Struct, frozen=True):
     updated: str
     binding: Binding
     key: str = ""
+    backend: str = ""
+    foreign_plain_value: bool = False
 
 
 class ReferenceBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

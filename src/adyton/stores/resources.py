@@ -1,13 +1,15 @@
 """Resources: secrets with the binding that says who may ever have them. Value and binding are sealed as one.
 
 A key is a resource too: its row holds, instead of a value, what is known of it (``protocol.key_record``); the material of
-its versions lies in a table of its own (``stores.keys``).
+its versions lies in a table of its own (``stores.keys``). So is a value that lies in a back end: its row holds where
+(``Elsewhere``).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import TypeAlias
 
 import msgspec
 
@@ -22,6 +24,29 @@ from adyton.stores.sql import Database, Transaction
 MAX_VALUE = 2 * 1024 * 1024
 KIND = "resource"
 _KEY = 1 << 31
+_ELSEWHERE = 1 << 30
+
+
+class Elsewhere(msgspec.Struct, frozen=True):
+    """Where a value lies that is not in the store. ``size`` in bytes, of the value itself.
+
+    What is there was sealed here, for this tenant and path, with ``sealed_version``; or, if that is 0, somebody else
+    wrote it in plain, and nothing vouches for it but the back end.
+    """
+
+    backend: str
+    pointer: str
+    sealed_version: int
+    size: int
+
+    @property
+    def foreign(self) -> bool:
+        """Whether somebody else wrote it."""
+        return self.sealed_version == 0
+
+
+Kept: TypeAlias = bytes | KeyRecord | Elsewhere
+"""What a row holds."""
 
 
 class ResourceInfo(msgspec.Struct, frozen=True):
@@ -33,6 +58,7 @@ class ResourceInfo(msgspec.Struct, frozen=True):
     updated: datetime
     size: int
     key: KeyRecord | None = None
+    elsewhere: Elsewhere | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +66,20 @@ class StoredResource:
     """A resource with its value, which is not in its ``repr``, and is empty for a key: that has versions."""
 
     info: ResourceInfo
-    value: bytes = field(repr=False)
+    kept: Kept = field(repr=False)
+
+    @property
+    def value(self) -> bytes:
+        """The value; ``Conflict`` if it lies elsewhere, so that nobody takes nothing for it."""
+        if isinstance(self.kept, Elsewhere):
+            raise Conflict(
+                "the value lies in a back end, not in the store",
+                code="value_elsewhere",
+                field=self.info.path.uri,
+                got=self.kept.backend,
+                hint="set it where it is wanted",
+            )
+        return self.kept if isinstance(self.kept, bytes) else b""
 
     @property
     def path(self) -> ResourcePath:
@@ -66,14 +105,20 @@ class Resources:
         self._sealer = sealer
 
     def set(
-        self, tenant: str, path: ResourcePath, value: bytes, binding: Binding | None, now: datetime
+        self, tenant: str, path: ResourcePath, value: bytes | Elsewhere, binding: Binding | None, now: datetime
     ) -> ResourceInfo:
         """Register or replace, durable on return. ``binding`` ``None`` keeps the one that there is, or binds to nobody.
 
         ``Conflict`` ``resource_is_key`` where a key is: its versions would be lost.
         """
+        return self.exchange(tenant, path, value, binding, now)[0]
+
+    def exchange(
+        self, tenant: str, path: ResourcePath, value: bytes | Elsewhere, binding: Binding | None, now: datetime
+    ) -> tuple[ResourceInfo, Elsewhere | None]:
+        """As ``set``; also where the value lay that was replaced, if that was elsewhere."""
         tenants.check(tenant)
-        if len(value) > MAX_VALUE:
+        if isinstance(value, bytes) and len(value) > MAX_VALUE:
             raise TooLarge(f"a resource has at most {MAX_VALUE} bytes", code="resource_too_large", got=len(value))
         name = str(path)
         with self._database.write() as transaction:
@@ -85,7 +130,13 @@ class Resources:
                 binding = kept.binding if kept is not None else Binding()
             self.write(transaction, tenant, name, version, now, binding, value)
             quotas.check(transaction, self._sealer, tenant, "resources", "bytes")
-        return ResourceInfo(path=path, binding=binding, version=version, updated=now, size=len(value))
+        return _info(path, binding, version, now, value), kept.info.elsewhere if kept is not None else None
+
+    def reserve(self, tenant: str) -> int:
+        """A version that nothing else of the tenant has, for a value that is sealed before its row is written."""
+        tenants.check(tenant)
+        with self._database.write() as transaction:
+            return tenants.touch(transaction, tenant)
 
     def read(self, transaction: Transaction, tenant: str, path: ResourcePath) -> StoredResource | None:
         """As ``get``, inside a transaction."""
@@ -102,14 +153,14 @@ class Resources:
         version: int,
         now: datetime,
         binding: Binding,
-        value: bytes | KeyRecord,
+        value: Kept,
     ) -> None:
         """Put a row, inside a transaction; ``version`` is ``tenants.touch``'s."""
-        if isinstance(value, bytes):
-            size = len(value)
-        else:  # what a key takes, for the tenant's quota
+        if isinstance(value, KeyRecord):  # what a key takes, for the tenant's quota
             taken = "SELECT coalesce(sum(length(sealed)), 0) FROM key_versions WHERE tenant=? AND path=?"
             size = int(transaction.execute(taken, (tenant, name)).fetchone()[0])
+        else:
+            size = _size(value)
         sealed = self._sealer.seal(_pack(binding, value), tenant, KIND, name, version)
         transaction.execute(
             "INSERT INTO resources VALUES (?,?,?,?,?,?) ON CONFLICT (tenant, path) DO UPDATE SET version=excluded.version,"
@@ -125,10 +176,8 @@ class Resources:
             kept = self.read(transaction, tenant, path)
             if kept is None:
                 raise absent(path)
-            self.write(transaction, tenant, name, version, now, binding, kept.value if kept.key is None else kept.key)
-        return ResourceInfo(
-            path=path, binding=binding, version=version, updated=now, size=len(kept.value), key=kept.key
-        )
+            self.write(transaction, tenant, name, version, now, binding, kept.kept)
+        return _info(path, binding, version, now, kept.kept)
 
     def get(self, tenant: str, path: ResourcePath) -> StoredResource | None:
         """The resource as it was last acknowledged, or ``None``."""
@@ -151,18 +200,7 @@ class Resources:
 
     def _open(self, tenant: str, path: ResourcePath, version: int, updated: float, sealed: bytes) -> StoredResource:
         binding, kept = _unpack(self._sealer.open(sealed, tenant, KIND, str(path), version))
-        value = kept if isinstance(kept, bytes) else b""
-        return StoredResource(
-            ResourceInfo(
-                path=path,
-                binding=binding,
-                version=version,
-                updated=datetime.fromtimestamp(updated, UTC),
-                size=len(value),
-                key=kept if isinstance(kept, KeyRecord) else None,
-            ),
-            value,
-        )
+        return StoredResource(_info(path, binding, version, datetime.fromtimestamp(updated, UTC), kept), kept)
 
     def version(self, tenant: str, path: ResourcePath) -> int | None:
         """The version that was last acknowledged, or ``None`` if there is no such resource. Never used twice."""
@@ -175,8 +213,11 @@ class Resources:
         found = (self.get(tenant, ResourcePath.parse(path)) for (path,) in paths)
         return [stored.info for stored in found if stored is not None]  # None: deleted meanwhile
 
-    def delete(self, tenant: str, path: ResourcePath) -> None:
-        """Forget it, durable on return; ``NotFound`` if there is none. Of a key every version is erased."""
+    def delete(self, tenant: str, path: ResourcePath) -> Elsewhere | None:
+        """Forget it, durable on return; ``NotFound`` if there is none. Of a key every version is erased.
+
+        Returns where its value lies, if that is elsewhere: it lies there still.
+        """
         with self._database.write() as transaction:
             kept = self.read(transaction, tenant, path)
             record = kept.key if kept is not None else None
@@ -194,6 +235,7 @@ class Resources:
             tenants.touch(transaction, tenant)
         if erased:
             self._database.purge()
+        return kept.info.elsewhere if kept is not None else None
 
 
 def _held(path: ResourcePath, backend: str) -> Conflict:
@@ -206,23 +248,45 @@ def _held(path: ResourcePath, backend: str) -> Conflict:
     )
 
 
-def _pack(binding: Binding, value: bytes | KeyRecord) -> bytes:
+def _info(path: ResourcePath, binding: Binding, version: int, updated: datetime, kept: Kept) -> ResourceInfo:
+    return ResourceInfo(
+        path=path,
+        binding=binding,
+        version=version,
+        updated=updated,
+        size=_size(kept),
+        key=kept if isinstance(kept, KeyRecord) else None,
+        elsewhere=kept if isinstance(kept, Elsewhere) else None,
+    )
+
+
+def _size(kept: Kept) -> int:
+    if isinstance(kept, bytes):
+        return len(kept)
+    return kept.size if isinstance(kept, Elsewhere) else 0
+
+
+def _pack(binding: Binding, kept: Kept) -> bytes:
     encoded = msgspec.json.encode(binding)
-    if isinstance(value, KeyRecord):
-        return (len(encoded) | _KEY).to_bytes(4, "big") + encoded + msgspec.json.encode(value)
-    return len(encoded).to_bytes(4, "big") + encoded + value
+    if isinstance(kept, bytes):
+        return len(encoded).to_bytes(4, "big") + encoded + kept
+    mark = _KEY if isinstance(kept, KeyRecord) else _ELSEWHERE
+    return (len(encoded) | mark).to_bytes(4, "big") + encoded + msgspec.json.encode(kept)
 
 
 _BINDING = msgspec.json.Decoder(Binding)
 _RECORD = msgspec.json.Decoder(KeyRecord)
+_POINTER = msgspec.json.Decoder(Elsewhere)
 
 
-def _unpack(opened: bytes) -> tuple[Binding, bytes | KeyRecord]:
+def _unpack(opened: bytes) -> tuple[Binding, Kept]:
     head = int.from_bytes(opened[:4], "big")
-    end = 4 + (head & ~_KEY)
+    end = 4 + (head & ~(_KEY | _ELSEWHERE))
     try:
         binding, rest = _BINDING.decode(opened[4:end]), opened[end:]
-        return binding, _RECORD.decode(rest) if head & _KEY else rest
+        if head & _KEY:
+            return binding, _RECORD.decode(rest)
+        return binding, _POINTER.decode(rest) if head & _ELSEWHERE else rest
     except msgspec.DecodeError as error:
         raise Unavailable(
             "a stored binding was written by another version of Adyton",

@@ -17,7 +17,8 @@ from tests.stores.backends.certificates import Authority
 from tests.stores.backends.vault_server import VaultServer
 
 from adyton.errors import AdytonError, ConfigError
-from adyton.stores.backends.aws import Aws, Options
+from adyton.stores.backends.aws import Aws
+from adyton.stores.backends.options import AwsOptions as Options
 from adyton.stores.backends.port import KeyKind, Signing
 
 REGION = "eu-central-1"

@@ -16,7 +16,8 @@ from tests.stores.backends import laws
 
 from adyton.errors import AdytonError, ConfigError, MalformedRequest, Unavailable
 from adyton.protocol.resource import ResourcePath
-from adyton.stores.backends.pkcs11 import Options, Pkcs11
+from adyton.stores.backends.options import Pkcs11Options as Options
+from adyton.stores.backends.pkcs11 import Pkcs11
 from adyton.stores.backends.port import KeyKind, Signing
 
 MODULE = "/usr/lib/softhsm/libsofthsm2.so"

@@ -15,8 +15,9 @@ from tests.stores.backends.certificates import Authority
 from tests.stores.backends.vault_server import EVERYTHING, STEWARD, Token, VaultServer
 
 from adyton.errors import AdytonError, ConfigError, Unavailable
+from adyton.stores.backends.options import VaultOptions as Options
 from adyton.stores.backends.port import KeyKind, Signing
-from adyton.stores.backends.vault import Options, Vault
+from adyton.stores.backends.vault import Vault
 
 
 @pytest.fixture

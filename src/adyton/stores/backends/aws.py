@@ -15,11 +15,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-import msgspec
-
 from adyton.errors import AdytonError, ConfigError, MalformedRequest, Unavailable
 from adyton.protocol.loopback import is_loopback
 from adyton.protocol.resource import ResourcePath
+from adyton.stores.backends.options import AwsOptions as Options
 from adyton.stores.backends.port import MAX_PLAINTEXT, MAX_VALUE, KeyKind, Signing, label
 from adyton.stores.backends.private import read_private
 from adyton.stores.backends.signatures import EC_KINDS, absent, check_fits, digest, raw_ecdsa, refused, unknown
@@ -70,24 +69,6 @@ _FORBIDDEN = {
 }
 _REFUSED = {"InvalidCiphertextException", "IncorrectKeyException"}
 _GONE = {"KMSInvalidStateException", "DisabledException"}
-
-
-class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="aws"):
-    """Which account and region. ``endpoint_url`` for a private endpoint; ``kms_key`` seals the secrets. Seconds.
-
-    ``window_days``: how long AWS keeps a key back that is to be destroyed (7 to 30).
-    """
-
-    region: str
-    endpoint_url: str = ""
-    profile: str = ""
-    credentials_file: str = ""
-    ca_file: str = ""
-    prefix: str = "adyton"
-    kms_key: str = ""
-    window_days: int = 7
-    insecure_http: bool = False
-    seconds: float = 5.0
 
 
 class Aws:

@@ -18,11 +18,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-import msgspec
-
 from adyton.errors import AdytonError, ConfigError, MalformedRequest, Unavailable
 from adyton.protocol.resource import ResourcePath
 from adyton.stores.backends import pkcs11_keys as keys
+from adyton.stores.backends.options import Pkcs11Options as Options
 from adyton.stores.backends.port import MAX_PLAINTEXT, MAX_VALUE, KeyKind, Signing, label
 from adyton.stores.backends.private import read_secret
 from adyton.stores.backends.signatures import absent, check_fits, refused, unknown
@@ -43,20 +42,6 @@ _T = TypeVar("_T")
 _LOCKS: dict[str, threading.RLock] = {}
 _LOCKS_LOCK = threading.Lock()
 _PIN_WRONG = (p11.PinIncorrect, p11.PinLocked, p11.PinExpired, p11.PinInvalid, p11.PinLenRange)
-
-
-class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="pkcs11"):
-    """Which token. ``module`` is the vendor's library, ``token`` the token's label, ``pin_file`` mode 0600.
-
-    ``oaep_hash`` is ``sha-256``, or ``sha-1`` for tokens that know no other (SoftHSM2). Seconds.
-    """
-
-    module: str
-    token: str
-    pin_file: str
-    application: str = "adyton"
-    oaep_hash: str = "sha-256"
-    seconds: float = 5.0
 
 
 class Pkcs11:

@@ -17,12 +17,12 @@ from cryptography.hazmat.primitives.keywrap import aes_key_wrap_with_padding
 
 from adyton.errors import ConfigError, MalformedRequest, Unavailable
 from adyton.protocol.resource import ResourcePath
+from adyton.stores.backends.options import VaultOptions as Options
 from adyton.stores.backends.port import MAX_PLAINTEXT, MAX_VALUE, KeyKind, Signing, label
 from adyton.stores.backends.signatures import EC_KINDS, absent, check_fits, raw_ecdsa, refused, unknown
-from adyton.stores.backends.vault_link import Options, Refused, VaultLink
+from adyton.stores.backends.vault_link import Refused, VaultLink
 from adyton.wire import b64
 
-__all__ = ["Options", "Vault"]
 _FIELD = "adyton"
 _TYPES = {
     KeyKind.AES_256: "aes256-gcm96",

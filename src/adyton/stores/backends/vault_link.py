@@ -11,10 +11,9 @@ import threading
 import time
 from typing import Any
 
-import msgspec
-
 from adyton.errors import AdytonError, ConfigError, Unavailable
 from adyton.protocol.loopback import is_loopback
+from adyton.stores.backends.options import VaultOptions as Options
 from adyton.stores.backends.private import read_secret
 
 try:
@@ -29,29 +28,6 @@ except ImportError as _error:  # pragma: no cover -- the environment of the test
         field="vault",
         hint="pip install 'adyton[vault]'",
     ) from _error
-
-
-class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="vault"):
-    """Which Vault, and as whom: ``token_file``, or ``role_id_file`` and ``secret_id_file`` (mode 0600).
-
-    ``ca_file`` holds the certificates that the server's must lead to; without it those of the system. ``prefix`` is
-    where in ``kv_mount`` (KV version 2) values lie: ``<prefix>/<tenant>/<path>``. ``foreign_field`` is what holds a
-    value that others wrote. ``insecure_http`` allows ``http://`` to another machine. Seconds.
-    """
-
-    url: str
-    token_file: str = ""
-    role_id_file: str = ""
-    secret_id_file: str = ""
-    approle_mount: str = "approle"
-    namespace: str = ""
-    ca_file: str = ""
-    kv_mount: str = "secret"
-    prefix: str = "adyton"
-    transit_mount: str = "transit"
-    foreign_field: str = "value"
-    insecure_http: bool = False
-    seconds: float = 5.0
 
 
 class Refused(Exception):

@@ -1,0 +1,146 @@
+"""Values that lie in a back end: written before the row that points to them, read for one release, never kept.
+
+What is written there is sealed by the store's data key for tenant, back end, path and version, so a back end can lose a
+value but neither read it nor pass another one off as it. A value that somebody else wrote there in plain has no such
+protection; that it has none was said when it was set.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+
+from adyton.errors import AdytonError, MalformedRequest, NotFound, TooLarge, Unavailable
+from adyton.protocol.backends import BackendView
+from adyton.protocol.release import Binding
+from adyton.protocol.resource import ResourcePath
+from adyton.stores.backends.configured import Backends
+from adyton.stores.backends.port import MAX_VALUE
+from adyton.stores.resources import Elsewhere, ResourceInfo
+from adyton.stores.sqlite import Store
+
+MAX_PLAIN = MAX_VALUE - 64
+_KIND = "value elsewhere"
+_WAITING_OWNERS = 2
+"""Owners' calls that may wait for back ends at once: they share a few threads with everybody else's administration."""
+_LOG = logging.getLogger(__name__)
+
+
+class ElsewhereValues:
+    """Reads and writes them for one worker. All but ``fetch`` block and are called from a thread."""
+
+    def __init__(self, store: Store, backends: Backends) -> None:
+        self._store = store
+        self.backends = backends
+        self._places = threading.BoundedSemaphore(_WAITING_OWNERS)
+
+    def set(  # noqa: PLR0917 -- whose, which, what, for whom, where, when
+        self, tenant: str, path: ResourcePath, value: bytes, binding: Binding | None, name: str, now: datetime
+    ) -> ResourceInfo:
+        """Put ``value`` into the back end ``name``, read it back, then let the store point to it."""
+        if len(value) > MAX_PLAIN:
+            raise TooLarge(f"a back end takes at most {MAX_PLAIN} bytes", code="resource_too_large", got=len(value))
+        backend = self.backends.of(tenant, name)
+        version = self._store.resources.reserve(tenant)
+        sealed = self._store.sealer.seal(value, tenant, _KIND, _name(name, path), version)
+        with self._place():
+            pointer = backend.run(lambda holder: holder.put(tenant, path, sealed))
+            where = Elsewhere(name, pointer, version, len(value))
+            try:
+                if backend.run(lambda holder: holder.get(tenant, path, pointer)) != sealed:
+                    raise _not_what_was_put(name)
+                info, old = self._store.resources.exchange(tenant, path, where, binding, now)
+            except AdytonError:
+                self._remove(tenant, path, where)
+                raise
+            self._remove(tenant, path, old)
+        return info
+
+    def set_foreign(
+        self, tenant: str, path: ResourcePath, binding: Binding | None, name: str, now: datetime
+    ) -> ResourceInfo:
+        """Point to what somebody else wrote at this path; it must be there."""
+        backend = self.backends.of(tenant, name)
+        with self._place():
+            found = backend.run(lambda holder: holder.get(tenant, path))
+            if found is None:
+                raise NotFound(
+                    "the back end has no value at this path", code="backend_value_absent", field=name, got=path.uri
+                )
+            info, old = self._store.resources.exchange(tenant, path, Elsewhere(name, "", 0, len(found)), binding, now)
+            self._remove(tenant, path, old)
+        return info
+
+    def forget(self, tenant: str, path: ResourcePath, old: Elsewhere | None) -> None:
+        """Remove what no row points to any more. What cannot be removed now stays there, sealed, and is logged."""
+        if old is None or old.foreign:
+            return
+        with self._place():
+            self._remove(tenant, path, old)
+
+    async def fetch(self, tenant: str, path: ResourcePath, where: Elsewhere) -> bytes | None:
+        """The value, for one release; ``None`` if the back end has lost it, or it was replaced meanwhile."""
+        backend = self.backends.configured_for(tenant, where.backend)
+        found = await backend.run_async(lambda holder: holder.get(tenant, path, where.pointer))
+        if found is None or where.foreign:
+            return found
+        try:
+            return self._store.sealer.open(found, tenant, _KIND, _name(where.backend, path), where.sealed_version)
+        except Unavailable as error:
+            raise _not_what_was_put(where.backend) from error
+
+    def check(self, tenant: str) -> list[BackendView]:
+        """How each back end is that the tenant may use."""
+        with self._place():
+            return self.backends.check(tenant)
+
+    def _remove(self, tenant: str, path: ResourcePath, old: Elsewhere | None) -> None:
+        if old is None or old.foreign:
+            return
+        try:
+            backend = self.backends.configured_for(tenant, old.backend)
+            backend.run(lambda holder: holder.delete(tenant, path, old.pointer))
+        except AdytonError as error:
+            _LOG.warning(
+                "a value that nothing points to is left in the back end %s, sealed: %s [%s]",
+                old.backend,
+                error.message,
+                error.code,
+            )
+
+    @contextmanager
+    def _place(self) -> Iterator[None]:
+        if not self._places.acquire(blocking=False):
+            raise Unavailable(
+                "others wait for a back end already", code="backend_busy", field="backend", hint="try again in a moment"
+            )
+        try:
+            yield
+        finally:
+            self._places.release()
+
+
+def check_body(value: bytes, *, backend: str, foreign: bool) -> None:
+    """``MalformedRequest`` if what was asked for contradicts itself."""
+    if foreign and (value or not backend):
+        raise MalformedRequest(
+            "a foreign plain value is already in a back end: name that, and send no value",
+            code="body_malformed",
+            field="foreign_plain_value",
+        )
+
+
+def _name(backend: str, path: ResourcePath) -> str:
+    return f"{backend} {path}"
+
+
+def _not_what_was_put(name: str) -> Unavailable:
+    return Unavailable(
+        "what the back end gives back is not what was put there for this resource",
+        code="backend_value_swapped",
+        field=name,
+        hint="it was changed or moved behind the broker's back: look into the back end, then set the resource again",
+    )

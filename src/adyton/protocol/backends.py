@@ -1,0 +1,22 @@
+"""What the broker says of its back ends and plug-ins to an owner."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class BackendView(msgspec.Struct, frozen=True):
+    """A back end or plug-in as it was found just now.
+
+    ``says`` is what it calls itself; ``code``, ``error`` and ``hint`` why it does not work; ``breaker`` is ``closed``
+    while calls go through, ``open`` while it is left alone, ``trying`` when the next call decides.
+    """
+
+    name: str
+    kind: str
+    ok: bool
+    says: str = ""
+    code: str = ""
+    error: str = ""
+    hint: str = ""
+    breaker: str = "closed"

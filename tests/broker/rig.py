@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import functools
 import http.client
 import json
 import os
@@ -17,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import ec
+from tests import postgresql
 
 from adyton.client.address import BrokerAddress
 from adyton.client.admin import Admin
@@ -151,9 +154,20 @@ def started(data: Path, root: DevelopmentRoot | None, *arguments: str) -> Runnin
             "--endorsements",
             str(root.endorsements),
         )
+    if os.environ.get("ADYTON_TEST_STORE") == "postgresql" and "--database" not in arguments:
+        arguments = (*arguments, "--database", shared_server().schema())
     broker = RunningBroker(data, ("--listen", "127.0.0.1:0", *trust, *arguments))
     broker.start()
     return broker
+
+
+@functools.cache
+def shared_server() -> postgresql.Server:
+    """For ``ADYTON_TEST_STORE=postgresql``: every broker of these tests then keeps its store there."""
+    server = postgresql.Server.make()
+    server.start()
+    atexit.register(server.close)
+    return server
 
 
 def make_root(directory: Path) -> DevelopmentRoot:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.stores.conftest import Engine
 
 from adyton.crypto import key_kinds
 from adyton.crypto.key_kinds import Kind
@@ -30,8 +31,8 @@ BINDING = Binding(any_workload_i_accept=True)
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    opened = Store.open(tmp_path / "data", root_key=ROOT_KEY, now=NOW)
+def store(tmp_path: Path, engine: Engine) -> Iterator[Store]:
+    opened = Store.open(tmp_path / "data", root_key=ROOT_KEY, now=NOW, database=engine)
     yield opened
     opened.close()
 

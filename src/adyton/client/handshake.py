@@ -133,12 +133,17 @@ class Session:
             raise Unavailable(f"the broker's answer about {path.uri} cannot be read", code="broker_answer") from error
 
     def _ask(self, method: str, path: str, body: bytes | None = None) -> Reply:
-        for attempt in range(_BUSY_TRIES):
+        replicas = len(self._transport.address.urls)
+        tries = _BUSY_TRIES * replicas
+        for attempt in range(tries):
             headers = {"Cookie": f"{_COOKIE}={self._cookie}"} if self._cookie else {}
             reply = self._transport.request(method, path, body, headers)
-            if reply.status not in {429, 503} or attempt == _BUSY_TRIES - 1:
+            if reply.status not in {429, 503} or attempt == tries - 1:
                 break
-            time.sleep(reply.retry_after)
+            if reply.status == 503:  # another replica may have what this one lacks
+                self._transport.elsewhere()
+            if (attempt + 1) % replicas == 0:
+                time.sleep(reply.retry_after)
         name, equals, value = reply.headers.get("set-cookie", "").partition(";")[0].partition("=")
         if equals and name.strip() == _COOKIE:
             self._cookie = value.strip()

@@ -23,6 +23,7 @@ from adyton.protocol.kbs_errors import ErrorFacts
 MAX_ANSWER = 8 * 1024 * 1024
 TIMEOUT = 60.0
 _USER_AGENT = "adyton-client"
+_UNREACHABLE = "broker_unreachable"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,15 +66,40 @@ class Transport:
         self.address = address
         self._timeout = timeout
         self._connection: http.client.HTTPConnection | None = None
+        self._turn = 0
+        self._sent = False
+
+    @property
+    def url(self) -> str:
+        """The address that is asked at present."""
+        return self.address.urls[self._turn]
+
+    def elsewhere(self) -> bool:
+        """Ask the next replica from now on; tells if there is another one."""
+        self.close()
+        self._turn = (self._turn + 1) % len(self.address.urls)
+        return len(self.address.urls) > 1
 
     def request(
         self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None
     ) -> Reply:
-        """Ask for ``path`` (below the tenant's base, starting with a slash).
+        """Ask for ``path`` (below the tenant's base, starting with a slash); of several replicas, the first that answers.
 
         ``Unavailable`` if nobody answers, ``TooLarge`` for an endless answer, ``ConfigError`` if it is not our broker.
         A kept connection that the broker has closed meanwhile is opened anew once; all our requests may be repeated.
+        What an administrator changes is not sent to a second replica once a first one may have had it.
         """
+        for _ in self.address.others:
+            try:
+                return self._request(method, path, body, headers)
+            except Unavailable as error:
+                if error.code != _UNREACHABLE or (self._sent and not (method == "GET" or path.startswith("/kbs/"))):
+                    raise
+                self.elsewhere()
+        return self._request(method, path, body, headers)
+
+    def _request(self, method: str, path: str, body: bytes | None, headers: dict[str, str] | None) -> Reply:
+        self._sent = False
         sent = {"User-Agent": _USER_AGENT, "Accept": "application/json", **(headers or {})}
         if body is not None:
             sent.setdefault("Content-Type", "application/json")
@@ -102,6 +128,7 @@ class Transport:
     def _once(self, method: str, path: str, body: bytes | None, headers: dict[str, str]) -> Reply:
         connection = self._connection or self._connect()
         self._connection = connection
+        self._sent = True
         connection.request(method, self.address.base + path, body=body, headers=headers)
         answer = connection.getresponse()
         read = answer.read(MAX_ANSWER + 1)
@@ -114,10 +141,12 @@ class Transport:
         return Reply(answer.status, {name.lower(): value for name, value in answer.getheaders()}, read)
 
     def _connect(self) -> http.client.HTTPConnection:
-        parts = urlsplit(self.address.url)
+        parts = urlsplit(self.url)
         host = parts.hostname or ""
         if parts.scheme == "http":
-            return http.client.HTTPConnection(host, parts.port, timeout=self._timeout)
+            plain = http.client.HTTPConnection(host, parts.port, timeout=self._timeout)
+            plain.connect()
+            return plain
         connection = http.client.HTTPSConnection(host, parts.port, timeout=self._timeout, context=self._context())
         connection.connect()
         if self.address.pin is not None:
@@ -160,7 +189,7 @@ class Transport:
                 f"the broker's certificate is not trusted: {error.verify_message}",
                 code="broker_certificate",
                 field="url",
-                got=self.address.url,
+                got=self.url,
                 hint="give the broker's pin (adyton broker serve prints it) or its CA",
             )
         if isinstance(error, ssl.SSLError) and error.reason in {"WRONG_VERSION_NUMBER", "HTTP_REQUEST"}:
@@ -168,15 +197,15 @@ class Transport:
                 "whoever answers there does not speak TLS",
                 code="broker_not_tls",
                 field="url",
-                got=self.address.url,
+                got=self.url,
                 hint="a broker on loopback speaks plain http unless it was started with --tls: http://…",
             )
         reason = "it does not answer in time" if isinstance(error, TimeoutError) else _said(error)
         return Unavailable(
             f"the broker cannot be reached: {reason}"[:300],
-            code="broker_unreachable",
+            code=_UNREACHABLE,
             field="url",
-            got=self.address.url,
+            got=self.url,
             hint="is it running? adyton broker serve",
         )
 

@@ -69,9 +69,10 @@ class DatabaseAddress:
         port = f" port {given['port']}" if given.get("port") else ""
         return cls(f"database {name} at {host or given.get('service') or 'the local socket'}{port}", parameters)
 
-    def conninfo(self) -> bytes:
-        """What libpq connects with."""
-        return " ".join([f"{name}={_quoted(value)}" for name, value in self.parameters.items()]).encode()
+    @staticmethod
+    def conninfo(parameters: dict[str, str]) -> bytes:
+        """``parameters`` as libpq reads them."""
+        return " ".join([f"{name}={_quoted(value)}" for name, value in parameters.items() if value]).encode()
 
 
 def _quoted(value: str) -> str:

@@ -1,8 +1,16 @@
-"""Making one connection: libpq's parameters, and what is set for the session before it is used."""
+"""Making one connection: host by host, without holding anybody up, and what is set for the session before it is used.
+
+libpq's blocking call would keep the interpreter's lock for as long as a server is silent, and every event loop of the
+process with it. So its steps are taken one by one, and names are resolved before.
+"""
 
 from __future__ import annotations
 
 import re
+import select
+import socket
+import time
+from collections.abc import Iterator
 
 from psycopg import OperationalError, pq
 from psycopg.pq import abc
@@ -28,11 +36,58 @@ _REFUSED = re.compile(
 
 def connect(address: DatabaseAddress) -> Link:
     """A connection that is ready. Waits for a few seconds at most for each host that is named."""
-    connection = pq.PGconn.connect(address.conninfo())
-    if connection.status != pq.ConnStatus.OK:
-        said = connection.get_error_message()
+    failed: AdytonError = postgres_errors.unreachable(address.where)
+    for parameters in _attempts(address):
+        try:
+            return _ready(_connected(parameters, address), address)
+        except AdytonError as error:
+            failed = error
+    raise failed
+
+
+def _attempts(address: DatabaseAddress) -> Iterator[dict[str, str]]:
+    """The parameters once for each host, with its address."""
+    parameters = address.parameters
+    hosts, ports = parameters.get("host", "").split(","), parameters.get("port", "").split(",")
+    if "service" in parameters or "hostaddr" in parameters or hosts == [""]:
+        yield parameters
+        return
+    for index, host in enumerate(hosts):
+        one = {**parameters, "host": host, "port": ports[index] if len(ports) == len(hosts) else ports[0]}
+        if host.startswith(("/", "@")):
+            yield one
+            continue
+        try:
+            found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        except OSError:
+            continue
+        for place in dict.fromkeys([item[4][0] for item in found]):
+            yield {**one, "hostaddr": str(place)}
+
+
+def _connected(parameters: dict[str, str], address: DatabaseAddress) -> abc.PGconn:
+    seconds = parameters.get("connect_timeout", "")
+    until = time.monotonic() + (int(seconds) if seconds.isdigit() and int(seconds) else SETUP_SECONDS)
+    connection = pq.PGconn.connect_start(address.conninfo(parameters))
+    try:
+        while connection.status != pq.ConnStatus.BAD:
+            turn = connection.connect_poll()
+            if turn == pq.PollingStatus.OK:
+                return connection
+            if turn == pq.PollingStatus.FAILED:
+                break
+            waiting = select.poll()
+            waiting.register(connection.socket, select.POLLIN if turn == pq.PollingStatus.READING else select.POLLOUT)
+            left = until - time.monotonic()
+            if left <= 0 or not waiting.poll(left * 1000):
+                raise postgres_errors.unreachable(address.where, "it does not answer in time")
+        raise _failed(connection.get_error_message(), address.where)
+    except BaseException:
         connection.finish()
-        raise _failed(said, address.where)
+        raise
+
+
+def _ready(connection: abc.PGconn, address: DatabaseAddress) -> Link:
     _check_tls(connection)
     link = Link(connection, address.where)
     try:

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from adyton.errors import AdytonError, ConfigError, Unavailable
+from adyton.errors import AdytonError, Unavailable
 from adyton.stores import postgres_errors
 from adyton.stores.postgres_link import Link
 
@@ -70,9 +70,9 @@ class Pool:
 
     def _refusal(self) -> AdytonError:
         error = self._failed
-        if isinstance(error, ConfigError):
-            return ConfigError(error.message, code=error.code, field=error.field, got=error.got, hint=error.hint)
-        if error is not None or self._busy < self._size - 1:
+        if error is not None:  # a new one each time: an error that is raised twice would grow
+            return type(error)(error.message, code=error.code, field=error.field, got=error.got, hint=error.hint)
+        if self._busy < self._size - 1:
             return postgres_errors.unreachable(self._where)
         return Unavailable("the store is busy", code="store_busy", field=self._where, hint="try again")
 

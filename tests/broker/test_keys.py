@@ -274,6 +274,8 @@ def test_states(keys: Keys, admin: Admin, session: Session) -> None:
         ("frobnicate", b"{}"),
         ("sign", b'{"digest":"AAAA","message":"AAAA"}'),
         ("datakey", b'{"plaintext":"AAAA"}'),
+        ("sign", b"{}"),
+        ("verify", b'{"signature":"AAAA"}'),
     ],
 )
 def test_input_that_cannot_be_used(keys: Keys, session: Session, operation: str, body: bytes) -> None:
@@ -328,7 +330,9 @@ def test_data_keys_and_macs(keys: Keys, session: Session) -> None:
     assert session.use("verify", hmac, TransitBody(message=b"x", signature=code.signature)).valid is False
 
 
-def test_certificates(keys: Keys, admin: Admin, session: Session) -> None:
+def test_certificates(broker: RunningBroker, keys: Keys, session: Session) -> None:
+    with broker.admin("keys-without-authority") as other:
+        assert code_of(Keys(other).authority) == "authority_absent"
     asked = CertificateRequest("web", ["web.example", "192.0.2.1"], 30)
     path = made(keys, "p-256", certificate=asked)
     root = keys.authority()

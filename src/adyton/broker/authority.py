@@ -1,4 +1,4 @@
-"""The certification authority that each tenant has: made when it is first asked for, kept sealed, never released."""
+"""The certification authority that each tenant has: made with its first certificate, kept sealed, never released."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import msgspec
 from adyton.broker.api_bodies import stamp
 from adyton.crypto import issuing, key_kinds
 from adyton.crypto.key_kinds import Kind
-from adyton.errors import Unavailable
+from adyton.errors import NotFound, Unavailable
 from adyton.protocol.key_record import CertificateRequest
 from adyton.protocol.keys import AuthorityView
 from adyton.stores.keepsakes import Secrets
@@ -32,9 +32,16 @@ class Authority:
     def __init__(self, secrets: Secrets) -> None:
         self._secrets = secrets
 
-    def show(self, tenant: str, now: datetime) -> AuthorityView:
-        """The root certificate; makes the authority if there is none yet."""
-        der = self._kept(tenant, now).certificate
+    def show(self, tenant: str) -> AuthorityView:
+        """The root certificate; ``NotFound`` before the first certificate was issued."""
+        kept = self._secrets.get(NAME, tenant)
+        if kept is None:
+            raise NotFound(
+                "this tenant has no certification authority yet",
+                code="authority_absent",
+                hint="it is made with the first certificate: adyton key generate URI --kind p-256 --name NAME",
+            )
+        der = _read(kept).certificate
         begins, ends = issuing.validity(der)
         pem = key_kinds.chain_pem((der,)).decode("ascii")
         return AuthorityView(pem, hashlib.sha256(der).hexdigest(), stamp(begins), stamp(ends))
@@ -51,7 +58,11 @@ class Authority:
         def make() -> bytes:
             return msgspec.msgpack.encode(_Kept(*issuing.make_root(f"Adyton {tenant}"[:64], now)))
 
-        try:
-            return _DECODER.decode(self._secrets.get_or_create(NAME, make, tenant))
-        except msgspec.DecodeError as error:
-            raise Unavailable("the tenant's authority cannot be read", code="authority_unreadable") from error
+        return _read(self._secrets.get_or_create(NAME, make, tenant))
+
+
+def _read(kept: bytes) -> _Kept:
+    try:
+        return _DECODER.decode(kept)
+    except msgspec.DecodeError as error:
+        raise Unavailable("the tenant's authority cannot be read", code="authority_unreadable") from error

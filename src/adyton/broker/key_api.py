@@ -47,7 +47,7 @@ class KeyApi:
         """The answer to ``/api/v0/keys/…`` and ``/api/v0/authority``."""
         match (asked.method, *parts):
             case ("GET", "authority"):
-                return answer(self._making.authority.show(asked.tenant, asked.now))
+                return answer(self._making.authority.show(asked.tenant))
             case ("GET", "keys"):
                 return answer([view(stored) for stored in self._keys.list(asked.tenant)])
             case (_, "keys", repository, kind, tag, *rest):

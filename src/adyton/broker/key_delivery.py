@@ -8,7 +8,9 @@ in comes over TLS only: whoever ends TLS in front of the broker can read it.
 from __future__ import annotations
 
 import asyncio
-from typing import Literal
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Literal, TypeVar
 
 import msgspec
 
@@ -27,7 +29,9 @@ from adyton.protocol.resource import ResourcePath
 from adyton.stores.resources import StoredResource
 from adyton.stores.sqlite import Store
 
+THREADS = 8
 PUBLIC: Literal["public"] = "public"
+_T = TypeVar("_T")
 _ENCODER = msgspec.json.Encoder()
 
 
@@ -40,6 +44,11 @@ class KeyDelivery:
         self._releaser = releaser
         self._auditor = auditor
         self._delivery = delivery
+        self._threads = ThreadPoolExecutor(THREADS, "keys")  # a slow device must not hold up the administration
+
+    async def _aside(self, call: Callable[..., _T], *arguments: object) -> _T:
+        """In a thread of ours: RSA takes milliseconds, a device more."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, call, *arguments)
 
     async def use(  # noqa: PLR0917 -- one value each
         self, tenant: str, path: ResourcePath, holder: Holder, operation: Operation, given: TransitBody, asked: Asking
@@ -47,7 +56,7 @@ class KeyDelivery:
         """The encrypted answer, or the refusal as an error. What is wrong with the input is told only after a permit."""
         stored, permit = await self._permitted(tenant, path, holder, operation, given, asked)
         assert stored.key is not None  # noqa: S101 -- a permit for what is no key does not exist
-        done = await asyncio.to_thread(self._use.perform, tenant, path, stored.key, operation, given)
+        done = await self._aside(self._use.perform, tenant, path, stored.key, operation, given)
         return await self._answer(tenant, stored, holder, operation, permit, done, asked)
 
     async def public(self, tenant: str, path: ResourcePath, holder: Holder, asked: Asking) -> Answer:
@@ -55,7 +64,7 @@ class KeyDelivery:
         stored, permit = await self._permitted(tenant, path, holder, PUBLIC, None, asked)
         assert stored.key is not None  # noqa: S101 -- as above
         number = asked_version(asked.query)
-        view = await asyncio.to_thread(self._use.public, tenant, path, stored.key, number)
+        view = await self._aside(self._use.public, tenant, path, stored.key, number)
         return await self._answer(tenant, stored, holder, PUBLIC, permit, view, asked)
 
     async def _permitted(  # noqa: PLR0917 -- one value each

@@ -37,8 +37,8 @@ def parse(operation: str, body: bytes) -> tuple[Operation, TransitBody]:
     present = {
         field.name for field in msgspec.structs.fields(TransitBody) if getattr(given, field.name) != field.default
     }
-    if operation in {"sign", "verify"} and len(present & {"message", "digest"}) != 1 and given.digest is not None:
-        raise _input("a message or its digest, not both", present)
+    if operation in {"sign", "verify"} and len(present & {"message", "digest"}) != 1:
+        raise _input("a message, or its digest", present)
     if needed - present or present - needed - more:
         raise _input({"needed": sorted(needed), "besides": sorted(more)}, present)
     return cast("Operation", operation), given

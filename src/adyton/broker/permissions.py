@@ -56,7 +56,7 @@ api GET    keys                            owner     -
 api GET    keys/*/*/*                      owner     -
 api PUT    keys/*/*/*                      owner     key.set
 api DELETE keys/*/*/*                      owner     key.delete
-api GET    keys/*/*/*/public               auditor   -
+api GET    keys/*/*/*/public               any       -
 api GET    keys/*/*/*/value                owner     key.export
 api POST   keys/*/*/*/rotate               owner     key.rotate
 api POST   keys/*/*/*/destroy              owner     key.destroy

@@ -98,7 +98,7 @@ class Bench:
             self.store.references.set("default", name, value, NOW + timedelta(days=1), NOW)
         self.store.resources.set("default", PATH, os.urandom(1024), Binding(workloads=[str(DOCUMENT.digest)]), NOW)
         self.engine = RegoEngine()
-        book = PolicyBook(self.store, self.engine)
+        self.book = book = PolicyBook(self.store, self.engine)
         self.appraiser = Appraiser(book, self.engine)
         self.releaser = Releaser(
             book, self.engine, environment=Environment.DEVELOPMENT, development_roots=frozenset({ROOT})

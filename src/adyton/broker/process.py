@@ -5,9 +5,11 @@ from __future__ import annotations
 import ctypes
 import os
 import resource
+import sys
 
 _PR_SET_DUMPABLE = 4
 _SPARE_FILES = 512
+SWITCH_SECONDS = 0.0005
 
 
 def harden(max_connections: int) -> None:
@@ -15,6 +17,7 @@ def harden(max_connections: int) -> None:
 
     Whatever umask it was started under: what it makes is readable and writable by its owner, and by nobody else.
     """
+    sys.setswitchinterval(SWITCH_SECONDS)  # a policy that is read in another thread must not hold up the loop
     os.umask(0o077)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)

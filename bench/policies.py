@@ -1,0 +1,163 @@
+"""What policies cost a decision: one seen before, one never seen, an activation beside decisions, and ten thousand of them.
+
+* ``seen_us``: a policy's answer that is remembered (CPU µs); ``unseen_ms``: one that must be evaluated (elapsed, median).
+* ``activation_delay_ms``: how much later an appraisal ends while policies are set and activated beside it, as a process
+  that decides all the time sees it: p99 during the activations less p99 without, and the worst one.
+* ``full_over_empty``: appraise, read and decide with 100,000 resources and 10,000 policies over the same with none, in turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from adyton.appraisal.policies import DEFAULT_CPU
+from adyton.appraisal.rego_check import check
+from adyton.broker.policies import ATTESTATION_RULES, PolicyBook
+from adyton.broker.process import SWITCH_SECONDS
+from adyton.protocol import ear
+from adyton.protocol.release import Binding
+from adyton.protocol.resource import ResourcePath
+from adyton.rats.types import JsonValue
+from appraisal import NOW, PATH, Bench, cpu
+
+_DATA: dict[str, JsonValue] = {"reference": {}}
+SMALL = "package policy\nimport rego.v1\nallow if input.x == {}\n"
+
+
+async def seen(bench: Bench, rounds: int) -> float:
+    result = await bench.appraise()
+    policy, data, key = check(DEFAULT_CPU), _DATA, "the same"
+    document = result.primary.annotated
+    bench.engine.evaluate(policy, ATTESTATION_RULES, document, data, key)
+
+    async def ask() -> None:
+        await bench.engine.evaluate_async(policy, ATTESTATION_RULES, document, data, key)
+
+    return float(await cpu(ask, rounds))
+
+
+async def unseen(bench: Bench, rounds: int) -> float:
+    result = await bench.appraise()
+    policy, data = check(DEFAULT_CPU), _DATA
+    took = []
+    for _ in range(rounds):
+        started = time.perf_counter()
+        await bench.engine.evaluate_async(policy, ATTESTATION_RULES, result.primary.annotated, data)
+        took.append((time.perf_counter() - started) * 1000)
+    return statistics.median(took)
+
+
+async def delays(bench: Bench, activations: int) -> tuple[float, float]:
+    """How much later appraisals end beside activations than without: at p99, and the worst."""
+    book: PolicyBook = bench.book
+
+    async def appraisals(until: asyncio.Event) -> list[float]:
+        took = []
+        while not until.is_set():
+            started = time.perf_counter()
+            await bench.appraise()
+            took.append((time.perf_counter() - started) * 1000)
+            await asyncio.sleep(0.001)
+        return took
+
+    async def quiet() -> None:
+        await asyncio.sleep(activations * 0.1)
+
+    async def activating() -> None:
+        for number in range(activations):
+            text = f"{DEFAULT_CPU}\nbench{number} := {time.time_ns()}\n"
+            await asyncio.to_thread(book.set, "default", "attestation", "default_cpu", text, NOW)
+            await asyncio.sleep(0.05)
+
+    found = []
+    for beside in (quiet, activating):
+        done = asyncio.Event()
+        running = asyncio.ensure_future(appraisals(done))
+        await beside()
+        done.set()
+        found.append(sorted(await running))
+    without, during = found
+    last = int(len(without) * 0.99) - 1
+    return during[int(len(during) * 0.99) - 1] - without[last], during[-1] - without[last]
+
+
+def fill(bench: Bench, resources: int, policies: int) -> None:
+    """Through the store, many to a transaction: only their number matters."""
+    store = bench.store
+    with store.policies._database.write() as transaction:
+        sealer = store.sealer
+        for number in range(policies):
+            name, text = f"policy-{number}", SMALL.format(number).encode()
+            sealed = sealer.seal(text, "default", "policy resource", name, 1)
+            transaction.execute(
+                "INSERT INTO policies VALUES (?,?,?,?,?,?)", ("default", "resource", name, 1, NOW.timestamp(), sealed)
+            )
+            transaction.execute("INSERT INTO policy_heads VALUES (?,?,?,?,?)", ("default", "resource", name, 1, 1))
+    kept = store.resources.get("default", PATH)
+    assert kept is not None
+    template = next(iter(store.policies._database.read("SELECT * FROM resources WHERE tenant='default'")))
+    marks = ",".join("?" * len(template))
+    paths = [str(ResourcePath("many", "key", str(number))) for number in range(resources)]
+    with store.policies._database.write() as transaction:
+        transaction.executemany(
+            f"INSERT INTO resources VALUES ({marks})",
+            [(template[0], path, *template[2:]) for path in paths],
+        )
+
+
+async def judged(bench: Bench, rounds: int) -> float:
+    async def once() -> None:
+        result = await bench.appraise()
+        claims = ear.parse(bench.write(result))
+        stored = bench.store.resources.get("default", PATH)
+        await bench.releaser.decide("default", claims, PATH, stored, NOW)
+
+    return float(await cpu(once, rounds, batches=1))
+
+
+async def run(directory: Path, *, quick: bool) -> dict[str, float]:
+    found: dict[str, float] = {}
+    rounds = 500 if quick else 3000
+    benches = [Bench(directory / name) for name in ("empty", "full")]
+    try:
+        for bench in benches:
+            bench.store.resources.set("default", PATH, bytes(1024), Binding(any_workload_i_accept=True), NOW)
+        empty, full = benches
+        found["seen_us"] = await seen(empty, rounds)
+        found["unseen_ms"] = await unseen(empty, rounds // 5)
+        fill(full, 10_000 if quick else 100_000, 1_000 if quick else 10_000)
+        ratios = [await judged(full, rounds // 5) / await judged(empty, rounds // 5) for _ in range(7)]
+        found["full_over_empty"] = statistics.median(ratios)
+        found["activation_delay_p99_ms"], found["activation_delay_worst_ms"] = await delays(full, 10 if quick else 40)
+    finally:
+        for bench in benches:
+            bench.engine.close()
+            bench.store.close()
+    return {name: round(value, 3) for name, value in found.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="fewer rounds, a tenth of resources and policies")
+    parser.add_argument("--json", action="store_true", help="only the figures, as one JSON object")
+    options = parser.parse_args()
+    sys.setswitchinterval(SWITCH_SECONDS)  # as the broker's processes do
+    with tempfile.TemporaryDirectory() as directory:
+        found = asyncio.run(run(Path(directory), quick=options.quick))
+    if not options.json:
+        for name, value in found.items():
+            print(f"{name:<28}{value:>10.3f}")
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()

@@ -200,7 +200,7 @@ def test_development_roots_cannot_be_trusted_in_production(desk: Desk, environme
 @pytest.mark.parametrize("environment", [Environment.DEVELOPMENT, Environment.CI, Environment.TEST])
 def test_a_development_root_is_enough_where_it_is_trusted(desk: Desk, environment: Environment) -> None:
     desk.development(environment)
-    assert desk.decide(MINE, token(DEVELOPMENT, root="custom")) == Permit("workload")
+    assert desk.decide(MINE, token(DEVELOPMENT, root="custom")).by == "workload"
 
 
 @pytest.mark.parametrize("hardware", [33, 95, 97])

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -25,6 +25,7 @@ from adyton.broker.endorsements import Endorsements
 from adyton.broker.fetching import Fetching
 from adyton.broker.holders import Holder, Holders, handle_of
 from adyton.broker.keys import BrokerKeys
+from adyton.broker.revoked import refuse_revoked
 from adyton.broker.secure_execution import SecureExecution
 from adyton.broker.session import Attested, Challenged
 from adyton.crypto import jwk
@@ -44,7 +45,6 @@ from adyton.errors import (
 )
 from adyton.protocol import ear, initdata, rcar
 from adyton.protocol.initdata import InitData
-from adyton.protocol.revoked import Revoked, names_of_evidence
 from adyton.rats import binding
 from adyton.rats.result import AttestationResult
 from adyton.rats.types import Nonce, Revocation, TrustAnchors, VerifiedEvidence
@@ -361,31 +361,6 @@ class Handshake:
         if opened.claims:
             return None
         return self._store.claims.get(tenant, opened.digest, datetime.fromtimestamp(now, UTC))
-
-
-def refuse_revoked(
-    revoked: Revoked,
-    kid: str,
-    handle: str,
-    verified: Sequence[VerifiedEvidence],
-    result: AttestationResult,
-) -> None:
-    """``NotPermitted`` for what goes by a name that was revoked; ``SessionInvalid`` if the signer ``kid`` was."""
-    if ("key", kid) in revoked.entries:
-        raise SessionInvalid("the key that signs tokens here was revoked", code="signing_key_revoked")
-    named = [("session", handle)]
-    for item, appraisal in zip(verified, result.appraisals, strict=True):
-        named += names_of_evidence(item.claims, appraisal.measurement, appraisal.host_data)
-    found = revoked.first(named)
-    if found is not None:
-        raise NotPermitted(
-            f"this {found[0]} was revoked",
-            code="revoked",
-            tee=result.primary.tee,
-            field=found[0],
-            got=found[1],
-            hint="its owner or the broker's operator said so: adyton broker revoke list has the reason, lift takes it back",
-        )
 
 
 def _marked(name: str, nonce: Nonce | str) -> str:

@@ -17,9 +17,10 @@ from adyton import tee
 from adyton.broker import platforms, secure_execution
 from adyton.broker.appraiser import Appraiser
 from adyton.broker.audit import Auditor
-from adyton.broker.handshake import Verifying, refuse_revoked
+from adyton.broker.handshake import Verifying
 from adyton.broker.holders import handle_of
 from adyton.broker.keys import BrokerKeys
+from adyton.broker.revoked import refuse_revoked
 from adyton.crypto import jwk
 from adyton.crypto.x509 import EndorsementSet
 from adyton.errors import (

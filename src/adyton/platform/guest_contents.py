@@ -34,8 +34,8 @@ ROOMS = (
     *("tee/__init__.py", "tee/deferred.py", "tee/remembered.py", "tee/steps.py", "tee/snp"),
     *("client", "image", "attesters", "agent"),
 )
-# What only verifiers of other TEEs use, with libraries of their own: an agent writes evidence, it judges none.
-_LEFT_OUT = frozenset({"__pycache__", "cbor.py", "cose.py", "xmldsig.py"})
+# What only brokers and verifiers of other TEEs use, with libraries of their own: an agent writes evidence, it judges none.
+_LEFT_OUT = frozenset({"__pycache__", "cbor.py", "cose.py", "xmldsig.py", "grpc"})
 DISTRIBUTIONS = ("cryptography", "cffi", "msgspec", "isal", "backports.zstd")
 _UNUSED_MODULES = frozenset(
     {

@@ -1,8 +1,9 @@
 """What policies cost a decision: one seen before, one never seen, an activation beside decisions, and ten thousand of them.
 
 * ``seen_us``: a policy's answer that is remembered (CPU µs); ``unseen_ms``: one that must be evaluated (elapsed, median).
-* ``activation_delay_ms``: how much later an appraisal ends while policies are set and activated beside it, as a process
-  that decides all the time sees it: p99 during the activations less p99 without, and the worst one.
+* ``activation_delay_*``, ``reference_delay_*``: how much later an appraisal ends while policies are set and activated, or
+  reference values set, beside it, as a process that decides all the time sees it: p99 meanwhile, and the worst one, less
+  p99 without.
 * ``full_over_empty``: appraise, read and decide with 100,000 resources and 10,000 policies over the same with none, in turns.
 """
 
@@ -15,6 +16,7 @@ import statistics
 import sys
 import tempfile
 import time
+from datetime import timedelta
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
@@ -56,7 +58,7 @@ async def unseen(bench: Bench, rounds: int) -> float:
     return statistics.median(took)
 
 
-async def delays(bench: Bench, activations: int) -> tuple[float, float]:
+async def delays(bench: Bench, activations: int) -> dict[str, float]:
     """How much later appraisals end beside activations than without: at p99, and the worst."""
     book: PolicyBook = bench.book
 
@@ -78,16 +80,25 @@ async def delays(bench: Bench, activations: int) -> tuple[float, float]:
             await asyncio.to_thread(book.set, "default", "attestation", "default_cpu", text, NOW)
             await asyncio.sleep(0.05)
 
+    async def publishing() -> None:
+        for number in range(activations):
+            end = NOW + timedelta(days=2)
+            await asyncio.to_thread(bench.store.references.set, "default", "snp_microcode", [115, number], end, NOW)
+            await asyncio.sleep(0.05)
+
     found = []
-    for beside in (quiet, activating):
+    for beside in (quiet, activating, publishing):
         done = asyncio.Event()
         running = asyncio.ensure_future(appraisals(done))
         await beside()
         done.set()
         found.append(sorted(await running))
-    without, during = found
-    last = int(len(without) * 0.99) - 1
-    return during[int(len(during) * 0.99) - 1] - without[last], during[-1] - without[last]
+    without = found[0][int(len(found[0]) * 0.99) - 1]
+    figures = {}
+    for name, during in zip(("activation", "reference"), found[1:], strict=True):
+        figures[f"{name}_delay_p99_ms"] = during[int(len(during) * 0.99) - 1] - without
+        figures[f"{name}_delay_worst_ms"] = during[-1] - without
+    return figures
 
 
 def fill(bench: Bench, resources: int, policies: int) -> None:
@@ -137,7 +148,7 @@ async def run(directory: Path, *, quick: bool) -> dict[str, float]:
         fill(full, 10_000 if quick else 100_000, 1_000 if quick else 10_000)
         ratios = [await judged(full, rounds // 5) / await judged(empty, rounds // 5) for _ in range(7)]
         found["full_over_empty"] = statistics.median(ratios)
-        found["activation_delay_p99_ms"], found["activation_delay_worst_ms"] = await delays(full, 10 if quick else 40)
+        found |= await delays(full, 10 if quick else 40)
     finally:
         for bench in benches:
             bench.engine.close()

@@ -22,6 +22,9 @@ _CONTROLS = {number: f"\\x{number:02x}" for number in (*range(32), *range(127, 1
 }
 
 
+_IN_JSON = {number: f"\\u{number:04x}" for number in (*range(127, 160), 0x2028, 0x2029)}  # msgspec escapes the rest
+
+
 def plain(text: str) -> str:
     """``text`` without anything that could end a line or move a terminal's cursor."""
     return text.translate(_CONTROLS)
@@ -43,7 +46,7 @@ class Lines(logging.Formatter):
         if self._form == "text":
             return f"{record.levelname} {plain(message)}"
         line = {"time": round(record.created, 3), "level": record.levelname.lower(), "logger": record.name}
-        return plain(_ENCODE({**line, "message": message}).decode())
+        return _ENCODE({**line, "message": message}).decode().translate(_IN_JSON)
 
 
 def configure(form: Format, level: str) -> None:

@@ -5,11 +5,16 @@ from __future__ import annotations
 import ctypes
 import os
 import resource
+import socket
+import struct
 import sys
+from contextlib import suppress
 
 _PR_SET_DUMPABLE = 4
 _SPARE_FILES = 512
 SWITCH_SECONDS = 0.0005
+_SO_ATTACH_FILTER = 26
+_DROP = struct.pack("HBBI", 6, 0, 0, 0)  # BPF: return 0 bytes of every packet
 
 
 def harden(max_connections: int) -> None:
@@ -27,3 +32,14 @@ def harden(max_connections: int) -> None:
         resource.setrlimit(
             resource.RLIMIT_NOFILE, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard)
         )
+
+
+def turn_away(listener: socket.socket) -> None:
+    """Take no packet of a new connection from now on; those in the listener's queue stay there to be taken.
+
+    Closing a listener resets what is in its queue: clients whose connection stands and who have asked already.
+    """
+    code = ctypes.create_string_buffer(_DROP, len(_DROP))
+    program = struct.pack("HxxxxxxP", 1, ctypes.addressof(code))
+    with suppress(OSError):  # not on this system: then the queue's last ones are lost
+        listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)

@@ -20,11 +20,13 @@ from adyton.broker import refusals, tls
 from adyton.broker.answer import Answer
 from adyton.broker.connection import Application, HttpRequest, Limits, Worker
 from adyton.broker.exposition import CONTENT_TYPE
+from adyton.broker.process import turn_away
 from adyton.broker.settings import Settings
 from adyton.broker.tls import Identity
 
 PUBLIC, ADMIN, METRICS = "public", "admin", "metrics"
 DRAIN_SECONDS = 10.0
+QUEUE_SECONDS = 0.1
 _METRICS_LIMITS = Limits(
     max_body=1024, head_seconds=5.0, body_seconds=5.0, idle_seconds=60.0, max_connections=16, sweep_seconds=1.0
 )
@@ -172,8 +174,16 @@ class Doors:
         for worker in self.workers.values():
             worker.leaving = True
 
-    async def close(self) -> None:
-        """Take no more, answer what was asked, and close. The collectors' door is the last."""
+    async def close(self, *, last: bool) -> None:
+        """Take no more, answer what was asked, and close. The collectors' door is the last.
+
+        ``last``: nobody takes over the listeners. Then whoever comes now is to find nobody, rather than a queue that is
+        thrown away, and whoever is in the queue already gets an answer.
+        """
+        if last:
+            for listener in self._listeners.values():
+                turn_away(listener)
+            await asyncio.sleep(QUEUE_SECONDS)
         for name in sorted(self._servers, key=lambda name: name == METRICS):
             self._servers[name].close()
         await asyncio.sleep(0)  # what was taken off the queue already is made now

@@ -227,7 +227,7 @@ class Program:
             self._doors.leave()
             await ending.grace(self.settings.drain_seconds)
         finally:
-            await self._doors.close()
+            await self._doors.close(last=not ending.quick)
             for chore in chores:
                 chore.cancel()
             with suppress(asyncio.CancelledError):

@@ -17,6 +17,9 @@ from adyton import __version__
 
 # noun -> (module, attribute, one line of help). The help stands here so that `--help` imports no noun.
 NOUNS: dict[str, tuple[str, str, str]] = {
+    "apply": ("adyton.cli.apply", "apply", "Bring tenants into the state that a document declares."),
+    "diff": ("adyton.cli.apply", "diff", "Print how tenants differ from a document."),
+    "export": ("adyton.cli.apply", "export", "Print a tenant as a document."),
     "approval": ("adyton.cli.approval", "approval", "See and decide what waits for several people."),
     "attestation-service": (
         "adyton.cli.attestation_service",

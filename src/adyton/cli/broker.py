@@ -11,6 +11,7 @@ import click
 
 from adyton.cli.administering import Noun, broker_options, open_admin
 from adyton.cli.backups import backup, restore
+from adyton.cli.broker_status import reload, status
 from adyton.cli.config_file import Configured, again
 from adyton.cli.custody_options import openers, opening_options
 from adyton.cli.explained import explain
@@ -335,7 +336,9 @@ def backends(as_json: bool, **options: Any) -> None:
 
 
 broker.add_command(explain)
+broker.add_command(reload)
 broker.add_command(revoke)
+broker.add_command(status)
 broker.add_command(root_key)
 broker.add_command(backup)
 broker.add_command(restore)

@@ -205,6 +205,10 @@ class Admin(PolicyRequests):
         """The same, its answer as it came."""
         return self._send(method, path, body)
 
+    def outside(self, method: str, path: str) -> Reply:
+        """A request that is none of the administration's, such as ``/readyz``, with the caller's token."""
+        return self._transport.request(method, path, None, self._headers)
+
     @property
     def address(self) -> BrokerAddress:
         """Where the broker is."""

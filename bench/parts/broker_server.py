@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
 from bench.parts.broker_floor import CRYPTOGRAPHY, Floor
 
-from adyton.broker import opening, session, worker
+from adyton.broker import opening, session, worker, worker_process
 from adyton.broker.answer import Answer
 from adyton.broker.connection import HttpRequest
 from adyton.broker.delivery import Delivery
@@ -161,7 +161,7 @@ def serve(settings: Settings, *, fine: bool) -> None:
         asyncio.get_running_loop().add_reader(0, account)
         print(json.dumps({"port": listener.getsockname()[1]}), flush=True)
 
-    worker.run(program, {PUBLIC: listener}, ready)
+    worker_process.run(program, {PUBLIC: listener}, ready)
     store.close()
 
 

@@ -148,7 +148,12 @@ def routes_of_the_client() -> Iterator[tuple[str, str, str]]:
     named += [(Keys, *one) for one in inspect.getmembers(Keys, inspect.isfunction)]
     named += [(People, *one) for one in inspect.getmembers(People, inspect.isfunction)]
     for kind, name, method in named:
-        if name.startswith("_") or name in {"close", "ask", "send", "outside"}:  # the latter two are what other modules ask with
+        if name.startswith("_") or name in {
+            "close",
+            "ask",
+            "send",
+            "outside",
+        }:  # the latter two are what other modules ask with
             continue
         recorder = Recorder()
         client = Admin.__new__(Admin)

@@ -32,7 +32,8 @@ from adyton.broker.rego import RegoEngine
 from adyton.broker.serving import ADMIN, METRICS, PUBLIC, Ending, Listeners
 from adyton.broker.settings import LIVE, Settings, address, check, merged
 from adyton.broker.supervisor import Supervisor
-from adyton.broker.worker import Program, run
+from adyton.broker.worker import Program
+from adyton.broker.worker_process import run
 from adyton.crypto.aead import random_bytes
 from adyton.errors import ConfigError, PlatformError
 from adyton.stores.sqlite import Store

@@ -21,7 +21,7 @@ import msgspec
 from adyton.broker import notify, reports
 from adyton.broker.serving import DRAIN_SECONDS, Listeners, Tell
 from adyton.broker.settings import Settings
-from adyton.broker.worker import Start
+from adyton.broker.worker_process import Start
 from adyton.errors import PlatformError, Unavailable
 from adyton.stores.sqlite import Store
 
@@ -152,7 +152,7 @@ class Supervisor:
     def _start(self, number: int) -> _Process:
         descriptors = {name: listener.fileno() for name, listener in self._listeners.items()}
         worker = subprocess.Popen(
-            [sys.executable, "-P", "-m", "adyton.broker.worker"],
+            [sys.executable, "-P", "-m", "adyton.broker.worker_process"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             pass_fds=tuple(descriptors.values()),

@@ -1,9 +1,4 @@
-"""One worker process: the parts of a broker put together over one store, on one event loop, serving one socket.
-
-``python -m adyton.broker.worker`` is how a broker with several workers starts them: settings, the store's instance and
-the listening socket's number come as one line of JSON on standard input, which then stays open for as long as the
-parent lives. When it ends, the worker answers what it was asked and goes.
-"""
+"""One worker: the parts of a broker put together over one store, on one event loop, behind its doors."""
 
 from __future__ import annotations
 
@@ -11,9 +6,6 @@ import asyncio
 import gc
 import logging
 import os
-import signal
-import socket
-import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -22,11 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import cast
 
-import msgspec
-import uvloop
-
 from adyton import tee
-from adyton.broker import exposition, issuers, keys, logs, replicas, revoked_api, secure_execution
+from adyton.broker import exposition, issuers, keys, replicas, revoked_api, secure_execution
 from adyton.broker.admin import Admin
 from adyton.broker.administration import Administration
 from adyton.broker.afterwards import Afterwards
@@ -53,7 +42,7 @@ from adyton.broker.key_delivery import KeyDelivery
 from adyton.broker.key_use import KeyUse
 from adyton.broker.logs import Format
 from adyton.broker.metrics import Metrics, Snapshot, together
-from adyton.broker.opening import open_store, read_token
+from adyton.broker.opening import read_token
 from adyton.broker.page import Page
 from adyton.broker.people_api import PeopleApi
 from adyton.broker.policies import PolicyBook
@@ -64,12 +53,13 @@ from adyton.broker.readiness import Readiness, expiries
 from adyton.broker.rego import RegoEngine
 from adyton.broker.rehearsal import Rehearsal
 from adyton.broker.release import Releaser
-from adyton.broker.reports import DIRECTORY, Report, read
+from adyton.broker.reports import Report, read
 from adyton.broker.revoked_api import RevokedApi
-from adyton.broker.serving import METRICS, Doors, Ending, Listeners, Tell
+from adyton.broker.serving import METRICS, Doors, Ending, Listeners
 from adyton.broker.settings import Settings
 from adyton.broker.tenant_api import TenantApi
 from adyton.broker.tls import Watched
+from adyton.broker.tracing import Tracing
 from adyton.broker.trial_api import TrialApi
 from adyton.config import Environment
 from adyton.errors import AdytonError
@@ -82,16 +72,6 @@ CHECKPOINT_SECONDS = 60.0
 REPORT_SECONDS = 1.0
 TCB_ROUNDS = 720  # of maintenance, an hour: "lately"
 _LOG = logging.getLogger(__name__)
-
-
-class Start(msgspec.Struct, frozen=True):
-    """What a parent tells a worker, over a pipe that nobody else has. ``number`` 0 is the one that turns keys."""
-
-    settings: Settings
-    instance: str
-    descriptors: dict[str, int]
-    number: int
-    root_key: bytes
 
 
 class Program:
@@ -124,9 +104,10 @@ class Program:
         verifying = Verifying(
             anchors, self._endorsements, remembered, self._fetching, secure, rsa1_5=settings.allow_rsa1_5
         )
+        appraiser = Appraiser(book, self._engine)
         self._handshake = handshake = Handshake(
             store,
-            Appraiser(book, self._engine),
+            appraiser,
             auditor,
             verifying,
             session_seconds=settings.session_seconds,
@@ -187,6 +168,13 @@ class Program:
         self._started = time.time()
         self._report: Report | None = None
         self._tidied = datetime.fromtimestamp(0, UTC)
+        self._tracing = Tracing(settings.otlp, settings.environment) if settings.otlp else None
+        if self._tracing is not None:
+            self._tracing.around(handshake, "_verified", "verify")
+            self._tracing.around(appraiser, "appraise", "appraise")
+            self._tracing.around(releaser, "decide", "decide")
+            for method in ("attested", "attest_refused", "released", "release_refused"):
+                self._tracing.around(auditor, method, "audit")
 
     def _reload_keys(self) -> None:
         now = self._store.time(time.time())
@@ -203,7 +191,8 @@ class Program:
 
     async def serve(self, listeners: Listeners, ending: Ending, ready: Callable[[], None]) -> None:
         """Serve until ``ending`` is wished for, then answer what is under way."""
-        application: Application = self._front
+        front: Application = self._front
+        application = self._tracing.application(front) if self._tracing is not None else front
         names = frozenset(name for name in listeners if name != METRICS or self._number == 0)
         self._doors = Doors(self.settings, application, self.render, names)
         await self._doors.open(listeners, self._watched.current)
@@ -237,6 +226,8 @@ class Program:
             self._backends.close()
             if self._fetching is not None:
                 await asyncio.to_thread(self._fetching.close)
+            if self._tracing is not None:
+                await asyncio.to_thread(self._tracing.close)
             self._journal.flush()
             if self._report is not None:
                 self._report.write(self._snapshot())
@@ -353,76 +344,3 @@ def _fetching(settings: Settings) -> Fetching | None:
 
 def _now() -> datetime:
     return datetime.fromtimestamp(time.time(), UTC)
-
-
-def run(program: Program, listeners: Listeners, ready: Callable[[Ending], None]) -> None:
-    """Serve on this thread until SIGTERM or SIGINT, or until the ending given to ``ready`` is wished for."""
-
-    async def main() -> None:
-        ending = Ending()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, ending.wish)
-        await program.serve(listeners, ending, lambda: ready(ending))
-
-    uvloop.run(main())
-
-
-class _Parent:
-    """What the parent says on standard input, a line of JSON each; its end is ours."""
-
-    def __init__(self, program: Program, ending: Ending) -> None:
-        self._program = program
-        self._ending = ending
-        self._read = b""
-
-    def hear(self) -> None:
-        """There is something to read."""
-        more = os.read(0, 65536)
-        if not more:
-            asyncio.get_running_loop().remove_reader(0)
-            self._ending.wish()
-            return
-        *lines, self._read = (self._read + more).split(b"\n")
-        for line in lines:
-            told = msgspec.json.decode(line, type=Tell)
-            if told.settings is not None:
-                self._program.apply(told.settings)
-            if told.leave:
-                self._ending.quick = True
-
-
-def main() -> None:
-    """Be one of several workers, until the parent goes."""
-    start = msgspec.json.decode(_first_line(), type=Start)
-    logs.configure(cast("Format", start.settings.log_format), start.settings.log_level)
-    harden(start.settings.max_connections)
-    store = open_store(start.settings, start.instance, start.root_key)
-    try:
-        program = Program(start.settings, store, number=start.number)
-        if start.settings.metrics_listen:
-            program.reports = start.settings.directory / DIRECTORY
-        listeners = {name: socket.socket(fileno=number) for name, number in start.descriptors.items()}
-
-        def ready(ending: Ending) -> None:
-            parent = _Parent(program, ending)
-            asyncio.get_running_loop().add_reader(0, parent.hear)
-            signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the parent is told, and tells us
-            sys.stdout.write("ready\n")
-            sys.stdout.flush()
-
-        run(program, listeners, ready)
-    finally:
-        store.close()
-
-
-def _first_line() -> bytes:
-    """Byte by byte, so that nothing of what follows is lost in a buffer."""
-    read = b""
-    while not read.endswith(b"\n") and (more := os.read(0, 1)):
-        read += more
-    return read
-
-
-if __name__ == "__main__":
-    main()

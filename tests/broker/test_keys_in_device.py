@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import msgspec
 import pytest
+from tests.broker import rig
 
 from adyton.broker.asked import Asked
 from adyton.broker.key_api import KeyApi
@@ -18,11 +19,13 @@ from adyton.broker.key_engines import NoDevices
 from adyton.broker.key_use import KeyUse
 from adyton.broker.policies import PolicyBook
 from adyton.broker.rego import RegoEngine
+from adyton.client.keys import Keys
 from adyton.crypto import key_kinds, transit
 from adyton.crypto.key_kinds import Kind
 from adyton.errors import AdytonError, NotFound, Unavailable
 from adyton.protocol import key_record
 from adyton.protocol.keys import KeyView, NewKey, PublicView, RotateBody, TransitAnswer, TransitBody, ValueBody
+from adyton.protocol.release import Binding
 from adyton.protocol.resource import ResourcePath
 from adyton.stores.backends.port import KeyHolder
 from adyton.stores.sqlite import Store
@@ -58,7 +61,8 @@ class Token:
 
 @pytest.fixture(scope="module")
 def token(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Token]:
-    from adyton.stores.backends.pkcs11 import Options, Pkcs11
+    from adyton.stores.backends.options import Pkcs11Options
+    from adyton.stores.backends.pkcs11 import Pkcs11
 
     place = tmp_path_factory.mktemp("softhsm")
     (place / "tokens").mkdir()
@@ -75,7 +79,7 @@ def token(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Token]:
     )  # fmt: skip
     library = pkcs11.lib(MODULE)
     library.reinitialize()
-    holder = Pkcs11(Options(module=MODULE, token="adyton", pin_file=str(pin)))
+    holder = Pkcs11(Pkcs11Options(module=MODULE, token="adyton", pin_file=str(pin)))
     yield Token(holder)
     holder.close()
     library.finalize()
@@ -234,3 +238,41 @@ def test_a_broker_without_its_back_end_says_so(desk: Desk) -> None:
     without = Desk(desk.store, NoDevices())
     assert code_of(without.does, "encrypt", plaintext=TEXT) == "backend_not_configured"
     assert code_of(without.make, "aes-256") == "resource_exists"
+
+
+def test_a_workload_uses_a_key_in_a_token_over_a_kill_of_the_broker(tmp_path: Path, token: Token) -> None:
+    """The whole way: a broker with ``--backends``, an attested workload, the token; and the token's PIN gone wrong."""
+    root = rig.make_root(tmp_path / "root")
+    pin = tmp_path / "pin"
+    pin.write_text(PIN)
+    pin.chmod(0o600)
+    file = tmp_path / "backends.toml"
+    file.write_text(
+        f'[backends.hsm]\nkind = "pkcs11"\nmodule = "{MODULE}"\ntoken = "adyton"\npin_file = "pin"\ntenants = ["default"]\n'
+    )
+    running = rig.started(tmp_path / "data", root, "--backends", str(file))
+    running.publish()
+    mine = Binding(workloads=[str(rig.document().digest)])
+    with running.admin() as admin:
+        keys = Keys(admin)
+        keys.create(PATH, NewKey("aes-256", mine, backend="hsm"))
+        signing = ResourcePath("keys", "held", "signing")
+        keys.create(signing, NewKey("p-256", mine, backend="hsm"))
+        assert keys.show(PATH).backend == "hsm"
+    with running.admin("other") as admin:
+        assert code_of(Keys(admin).create, PATH, NewKey("aes-256", mine, backend="hsm")) == "backend_absent"
+    with running.session(rig.attester(root)) as session:
+        text = session.use("encrypt", PATH, TransitBody(plaintext=TEXT, aad=b"a")).ciphertext
+        assert code_of(session.resource, PATH) == "release_refused"
+        assert code_of(session.use, "decrypt", PATH, TransitBody(ciphertext=text)) == "transit_refused"
+    running.kill()
+    with running.session(rig.attester(root)) as session:
+        assert session.use("decrypt", PATH, TransitBody(ciphertext=text, aad=b"a")).plaintext == TEXT
+        done = session.use("sign", signing, TransitBody(message=TEXT))
+        assert session.use("verify", signing, TransitBody(message=TEXT, signature=done.signature)).valid is True
+        with running.admin() as admin:
+            row = admin.audit(limit=2)[-1]["row"]
+            assert (row["action"], row["decision"], row["version"]) == ("key.verify", "allowed", 1)
+            Keys(admin).destroy(PATH)
+        assert code_of(session.use, "decrypt", PATH, TransitBody(ciphertext=text, aad=b"a")) == "release_refused"
+    assert running.stop() == 0

@@ -19,7 +19,9 @@ import time
 from datetime import timedelta
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # when run as a file
+
+from bench.appraisal import NOW, PATH, Bench, cpu
 
 from adyton.appraisal.policies import DEFAULT_CPU
 from adyton.appraisal.rego_check import check
@@ -29,7 +31,6 @@ from adyton.protocol import ear
 from adyton.protocol.release import Binding
 from adyton.protocol.resource import ResourcePath
 from adyton.rats.types import JsonValue
-from appraisal import NOW, PATH, Bench, cpu
 
 _DATA: dict[str, JsonValue] = {"reference": {}}
 SMALL = "package policy\nimport rego.v1\nallow if input.x == {}\n"

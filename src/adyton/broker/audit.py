@@ -13,7 +13,7 @@ from typing import Literal, cast
 from adyton.errors import AdytonError, ReleaseRefused
 from adyton.protocol.audit_row import AuditRow, Finding, PolicyUsed, shown
 from adyton.protocol.ear import TokenClaims
-from adyton.protocol.resource import ResourcePath
+from adyton.protocol.resource import PluginPath, ResourcePath
 from adyton.rats.result import AttestationResult, Mismatch
 from adyton.rats.types import JsonValue
 from adyton.stores.sqlite import Store
@@ -88,7 +88,7 @@ class Auditor:
     async def released(
         self,
         tenant: str,
-        path: ResourcePath,
+        path: ResourcePath | PluginPath,
         claims: TokenClaims,
         by: str,
         now: datetime,
@@ -109,7 +109,7 @@ class Auditor:
     async def release_refused(
         self,
         tenant: str,
-        path: ResourcePath,
+        path: ResourcePath | PluginPath,
         claims: TokenClaims | None,
         error: AdytonError,
         now: datetime,
@@ -215,7 +215,7 @@ def _error_reasons(error: AdytonError) -> tuple[str, ...]:
 
 def _release_row(  # noqa: PLR0917 -- one value each
     decision: Literal["allowed", "refused"],
-    path: ResourcePath,
+    path: ResourcePath | PluginPath,
     claims: TokenClaims | None,
     codes: tuple[str, ...],
     request_id: str,

@@ -31,7 +31,7 @@ from adyton.protocol import ear, key_record
 from adyton.protocol.audit_row import PolicyUsed
 from adyton.protocol.ear import TokenClaims
 from adyton.protocol.key_record import KeyRecord, KeyVersion
-from adyton.protocol.resource import ResourcePath
+from adyton.protocol.resource import PluginPath, ResourcePath
 from adyton.protocol.revoked import names_of_token
 from adyton.rats.result import Mismatch
 from adyton.stores.backends.configured import Backends
@@ -200,6 +200,17 @@ class Delivery:
             )
         return generation, stored
 
+    def generation(self, tenant: str, holder: Holder) -> int:
+        """The tenant's generation now; ``SessionInvalid`` if ``holder`` attested under another one."""
+        generation = self._store.generation(tenant)
+        if holder.generation not in {generation, FOREIGN}:
+            raise SessionInvalid(
+                "policies, reference values or requirements changed since this attestation",
+                code="session_outdated",
+                hint="attest again",
+            )
+        return generation
+
     def _key(self, tenant: str, path: ResourcePath, record: KeyRecord, version: KeyVersion) -> bytes:
         """A version of a key as it leaves."""
         material = self._store.keys.material(tenant, path, version)
@@ -208,7 +219,7 @@ class Delivery:
     async def refused(  # noqa: PLR0917 -- one value each
         self,
         tenant: str,
-        path: ResourcePath,
+        path: ResourcePath | PluginPath,
         holder: Holder,
         error: AdytonError,
         asked: Asking,
@@ -231,9 +242,18 @@ class Delivery:
             mismatches=found,
             action=action,
         )
-        if isinstance(error, ReleaseRefused) and error.claims is not None and action == key_record.RELEASE:
+        noted = isinstance(path, ResourcePath) and action == key_record.RELEASE
+        if noted and isinstance(error, ReleaseRefused) and error.claims is not None:
             policies = cast("tuple[PolicyUsed, ...]", error.policies)
-            self._note(tenant, path, cast("TokenClaims", error.claims), asked, row, policies, released=False)
+            self._note(
+                tenant,
+                cast("ResourcePath", path),
+                cast("TokenClaims", error.claims),
+                asked,
+                row,
+                policies,
+                released=False,
+            )
         return row
 
     def _note(  # noqa: PLR0917 -- one value each

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from typing import Protocol
 
 from adyton.errors import AdytonError, MalformedRequest, NotFound, TooLarge, Unavailable
 from adyton.protocol.backends import BackendView
@@ -29,12 +30,21 @@ _WAITING_OWNERS = 2
 _LOG = logging.getLogger(__name__)
 
 
+class Checkable(Protocol):
+    """What else ``check`` looks at."""
+
+    def check(self, tenant: str) -> list[BackendView]:
+        """How each is that the tenant may use."""
+        ...
+
+
 class ElsewhereValues:
     """Reads and writes them for one worker. All but ``fetch`` block and are called from a thread."""
 
     def __init__(self, store: Store, backends: Backends) -> None:
         self._store = store
         self.backends = backends
+        self.plugins: Checkable | None = None
         self._places = threading.BoundedSemaphore(_WAITING_OWNERS)
 
     def set(  # noqa: PLR0917 -- whose, which, what, for whom, where, when
@@ -95,7 +105,7 @@ class ElsewhereValues:
     def check(self, tenant: str) -> list[BackendView]:
         """How each back end is that the tenant may use."""
         with self._place():
-            return self.backends.check(tenant)
+            return self.backends.check(tenant) + (self.plugins.check(tenant) if self.plugins is not None else [])
 
     def _remove(self, tenant: str, path: ResourcePath, old: Elsewhere | None) -> None:
         if old is None or old.foreign:

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from urllib.parse import parse_qsl
 
@@ -31,6 +31,7 @@ from adyton.broker.keys import BrokerKeys
 from adyton.broker.page import Page
 from adyton.broker.paths import Route, route
 from adyton.broker.people import NOBODY
+from adyton.broker.plugins import PREFIX, Plugins
 from adyton.broker.rates import Rates
 from adyton.broker.readiness import Readiness
 from adyton.broker.refusals import Stage
@@ -38,7 +39,7 @@ from adyton.broker.revoked_api import PublishedLists
 from adyton.errors import AdytonError, MalformedRequest, SessionInvalid, Unavailable
 from adyton.protocol.kbs_errors import Variant
 from adyton.protocol.loopback import is_loopback
-from adyton.protocol.resource import ResourcePath
+from adyton.protocol.resource import PluginPath, ResourcePath
 from adyton.stores.sqlite import Store
 
 _LOG = logging.getLogger(__name__)
@@ -62,6 +63,7 @@ class Handlers:
     handshake: Handshake
     delivery: Delivery
     keys: KeyDelivery
+    plugins: Plugins
     administration: Administration
     auditor: Auditor
     checkpoints: Checkpoints
@@ -161,6 +163,9 @@ class Front:
                     return self._resource(where, path, request)
                 case ("POST" | "GET", "key", operation, *path):
                     return self._key(where, operation, path, request)
+            found = self._handlers.plugins.named(where.tenant, where.parts)
+            if found is not None:
+                return self._plugin(where, *found, request)
         if request.outside:
             return _nothing_here()
         return self._administer(where, request)
@@ -274,6 +279,31 @@ class Front:
             told = key_delivery.refusal(error)
             number = await used.refused(tenant, path, holder, operation, told, asked)
             return refusals.answer(told, Stage.KEY, self._handlers.checkpoints.decision(tenant, number))
+
+    async def _plugin(self, where: Route, name: str, parts: tuple[str, ...], request: HttpRequest) -> Answer:
+        """For whom this is, the plug-in says; it is asked nothing for strangers."""
+        plugins, tenant, body = self._handlers.plugins, where.tenant, request.body
+        headers = request.headers
+        try:
+            if b"authorization" not in headers and session.value_of(headers.get(b"cookie", b"")) is None:
+                raise SessionInvalid("there is no attested session and no token", code="session_missing")
+            for_admin = await plugins.for_admin(name, request.method, parts, where.query, body)
+            if not for_admin:
+                holder, asked = self._holder(where, request)
+        except AdytonError as error:
+            return refusals.answer(error, Stage.RESOURCE)
+        if for_admin:
+            if request.outside:
+                return refusals.NO_PATH
+            return await self._administer(replace(where, parts=(PREFIX, name, *parts)), request)
+        path = PluginPath(name, parts)
+        try:
+            return await plugins.deliver(tenant, name, path, request.method, body, where.query, holder, asked)
+        except SessionInvalid as error:
+            return refusals.answer(error, Stage.RESOURCE)
+        except AdytonError as error:
+            number = await self._handlers.delivery.refused(tenant, path, holder, error, asked, "plugin")
+            return refusals.answer(error, Stage.RESOURCE, self._handlers.checkpoints.decision(tenant, number))
 
     def _holder(self, where: Route, request: HttpRequest) -> tuple[Holder, Asking]:
         """Who asks, when and how; ``SessionInvalid`` if nobody can be made out."""

@@ -38,6 +38,10 @@ kbs GET    key/public/*/*/*                none      -
 kbs POST   key/*/*/*/*                     none      -
 kbs POST   resource/*/*/*                  owner     resource.set
 kbs DELETE resource/*/*/*                  owner     resource.delete
+kbs GET    external/*/**                   owner     -
+kbs POST   external/*/**                   owner     plugin.use
+kbs PUT    external/*/**                   owner     plugin.use
+kbs DELETE external/*/**                   owner     plugin.use
 kbs POST   attestation-policy              owner     policy.set
 kbs POST   resource-policy                 owner     policy.set
 kbs GET    resource-policy                 auditor   -

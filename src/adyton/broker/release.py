@@ -37,7 +37,7 @@ from adyton.protocol.audit_row import PolicyUsed
 from adyton.protocol.ear import Submodule, TokenClaims
 from adyton.protocol.release import Binding, WorkloadIdentity
 from adyton.protocol.release_rules import DEFAULT_ID
-from adyton.protocol.resource import ResourcePath
+from adyton.protocol.resource import PluginPath, ResourcePath
 from adyton.rats.result import DEVELOPMENT_HARDWARE, Tier
 from adyton.rats.types import JsonValue, RootKind
 from adyton.stores.policy_types import digest
@@ -118,6 +118,49 @@ class Releaser:
             error.policies = (*appraised_by(asking.claims), *asking.policies)
             error.claims = asking.claims
             raise
+
+    async def decide_plugin(  # noqa: PLR0917 -- as ``decide``
+        self,
+        tenant: str,
+        claims: TokenClaims,
+        path: PluginPath,
+        now: datetime,
+        query: Mapping[str, str],
+        generation: int,
+        *,
+        accept_any: bool,
+    ) -> Permit:
+        """The permit to use an external plug-in, or ``ReleaseRefused``: by the tenant's resource policy.
+
+        ``accept_any``: where the tenant has none, every workload whose status is accepted may.
+        """
+        view = self._book.view(tenant, now, generation)
+        data: dict[str, JsonValue] = {
+            "plugin": path.plugin,
+            "resource-path": list(path.parts),
+            "query": dict(query),
+        }
+        asking = _Asking(view, claims, data, [])
+        reasons = self.status_reasons(claims, view.environment)
+        own = claims.raw.get("adyton")
+        if isinstance(own, dict) and own.get("generation") != view.generation:
+            reasons.append(_CHANGED)
+        if claims.expires <= now.timestamp():
+            reasons.append("token_expired: the attestation result has expired")
+        if view.resource is not None:
+            if not await self._allows(asking, view.resource.text, used(view.resource)):
+                reasons.append("resource_policy: the tenant's resource policy does not allow it")
+            if self._book.view(tenant, now) is not view:
+                reasons.append(_CHANGED)
+        elif not accept_any:
+            reasons.append("plugin_not_allowed: no resource policy says who may use this plug-in")
+        if reasons:
+            refused = ReleaseRefused("the plug-in is not for this attester", reasons=tuple(reasons))
+            refused.policies = (*appraised_by(claims), *asking.policies)
+            refused.claims = claims
+            raise refused
+        by = "resource_policy" if view.resource is not None else "any_workload_i_accept"
+        return Permit(by=by, policies=(*appraised_by(claims), *asking.policies), claims=claims)
 
     async def _decide(  # noqa: PLR0917 -- as ``decide``
         self,

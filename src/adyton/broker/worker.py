@@ -45,6 +45,7 @@ from adyton.broker.metrics import Metrics, Snapshot, together
 from adyton.broker.opening import read_token
 from adyton.broker.page import Page
 from adyton.broker.people_api import PeopleApi
+from adyton.broker.plugins import Plugins
 from adyton.broker.policies import PolicyBook
 from adyton.broker.process import harden
 from adyton.broker.promotion import Promotion
@@ -137,14 +138,19 @@ class Program:
         named = settings.development_roots
         admin = Admin(store, book, settings.environment, named, self._checkpoints, rooms=rooms, values=values)
         delivery = Delivery(store, releaser, auditor, handshake, self._issuers, values)
+        plugins = Plugins(self._backends.configured.plugins, store, releaser, auditor, delivery)
+        self._plugins = values.plugins = plugins
         self._afterwards = delivery.afterwards = Afterwards(store, book)
         handshake.afterwards = self._afterwards.attested
         handlers = Handlers(
             store=store,
             handshake=handshake,
             delivery=delivery,
+            plugins=plugins,
             keys=KeyDelivery(store, key_use, releaser, auditor, delivery),
-            administration=Administration(store, gate, approvals, api=admin.handle, coco=CocoAdmin(admin).handle),
+            administration=Administration(
+                store, gate, approvals, api=admin.handle, coco=plugins.administered(CocoAdmin(admin).handle)
+            ),
             auditor=auditor,
             checkpoints=self._checkpoints,
             readiness=self._readiness,
@@ -224,6 +230,7 @@ class Program:
             await asyncio.to_thread(self._afterwards.stop)
             self._engine.close()
             self._backends.close()
+            self._plugins.close()
             if self._fetching is not None:
                 await asyncio.to_thread(self._fetching.close)
             if self._tracing is not None:

@@ -71,3 +71,16 @@ class ResourcePath:
 
     def __str__(self) -> str:
         return f"{self.repository}/{self.type}/{self.tag}"
+
+
+@dataclass(frozen=True, slots=True)
+class PluginPath:
+    """What a request asks of a plug-in: ``parts`` follow its name. ``uri`` is how the record calls it."""
+
+    plugin: str
+    parts: tuple[str, ...]
+
+    @property
+    def uri(self) -> str:
+        """``kbs+<plugin>:///<parts>``."""
+        return f"kbs+{self.plugin}:///{'/'.join(self.parts)}"

@@ -28,7 +28,9 @@ from adyton.errors import ConfigError
 from adyton.stores.backends.private import check_not_writable
 
 MAX_FILE = 1024 * 1024
-RESERVED = frozenset({"auth", "attest", "attestation-policy", "resource-policy", "reference-value", "resource", "key"})
+RESERVED = frozenset(
+    {"auth", "attest", "attestation-policy", "resource-policy", "reference-value", "resource", "key", "external"}
+)
 """First parts of a path that are the broker's own."""
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\Z")
 
@@ -108,6 +110,7 @@ class PluginOptions(Common, frozen=True):
     """An external gRPC plug-in. ``https://`` needs ``ca_file``; ``http://`` is for this machine, or ``insecure_http``.
 
     ``certificate`` and ``private_key`` (mode 0600) are ours, where the plug-in asks for one. ``max_answer`` in bytes.
+    Workloads reach it if the tenant's resource policy allows it, or with ``any_workload_i_accept``.
     """
 
     endpoint: str
@@ -116,6 +119,7 @@ class PluginOptions(Common, frozen=True):
     private_key: str = ""
     max_answer: int = 2 * 1024 * 1024
     insecure_http: bool = False
+    any_workload_i_accept: bool = False
 
 
 BackendOptions: TypeAlias = Pkcs11Options | VaultOptions | AwsOptions

@@ -9,12 +9,14 @@ import socket
 import struct
 import sys
 from contextlib import suppress
+from pathlib import Path
 
 _PR_SET_DUMPABLE = 4
 _SPARE_FILES = 512
 SWITCH_SECONDS = 0.0005
 _SO_ATTACH_FILTER = 26
 _DROP = struct.pack("HBBI", 6, 0, 0, 0)  # BPF: return 0 bytes of every packet
+_MCL_CURRENT, _MCL_FUTURE, _MCL_ONFAULT = 1, 2, 4
 
 
 def harden(max_connections: int) -> None:
@@ -26,6 +28,7 @@ def harden(max_connections: int) -> None:
     os.umask(0o077)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+    _keep_out_of_swap()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = max_connections + _SPARE_FILES  # turning a client away takes a descriptor too
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -43,3 +46,16 @@ def turn_away(listener: socket.socket) -> None:
     program = struct.pack("HxxxxxxP", 1, ctypes.addressof(code))
     with suppress(OSError):  # not on this system: then the queue's last ones are lost
         listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
+
+
+def _keep_out_of_swap() -> None:
+    """Where there is swap and this process may: no page of it is ever written there. Best effort; ``doctor`` tells.
+
+    Only without a limit: under one, the first allocation beyond it would fail.
+    """
+    try:
+        swapping = len(Path("/proc/swaps").read_text().splitlines()) > 1
+    except OSError:
+        swapping = False
+    if swapping and resource.getrlimit(resource.RLIMIT_MEMLOCK)[0] == resource.RLIM_INFINITY:
+        ctypes.CDLL(None).mlockall(_MCL_CURRENT | _MCL_FUTURE | _MCL_ONFAULT)

@@ -14,6 +14,7 @@ from adyton.cli.backups import backup, restore
 from adyton.cli.broker_status import reload, status
 from adyton.cli.config_file import Configured, again
 from adyton.cli.custody_options import openers, opening_options
+from adyton.cli.doctor import doctor
 from adyton.cli.explained import explain
 from adyton.cli.output import json_option, print_json, print_table, say
 from adyton.cli.places import places
@@ -340,5 +341,6 @@ broker.add_command(reload)
 broker.add_command(revoke)
 broker.add_command(status)
 broker.add_command(root_key)
+broker.add_command(doctor)
 broker.add_command(backup)
 broker.add_command(restore)

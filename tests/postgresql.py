@@ -47,7 +47,7 @@ class Server:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @classmethod
-    def make(cls, directory: Path | None = None, **settings: str) -> Server:
+    def make(cls, directory: Path | None = None, *, address: str = "127.0.0.1", **settings: str) -> Server:
         """``initdb`` in a new directory (short: a socket's path has at most 107 bytes)."""
         place = directory or Path(tempfile.mkdtemp(prefix="adyton-pg-", dir="/tmp"))
         (place / "data").mkdir(mode=0o700)
@@ -62,7 +62,7 @@ class Server:
         )  # fmt: skip
         with socket.create_server(("127.0.0.1", 0)) as probe:
             port = probe.getsockname()[1]
-        return cls(place, settings, port=port)
+        return cls(place, settings, address, port=port)
 
     @property
     def data(self) -> Path:
@@ -109,7 +109,7 @@ class Server:
     def url(self, name: str, *, tcp: bool = False) -> str:
         """How to reach it: by the socket, or by loopback."""
         if tcp:
-            return f"postgresql://adyton@{self.address}:{self.port}/{name}"
+            return f"postgresql://adyton@127.0.0.1:{self.port}/{name}"
         return f"postgresql://adyton@/{name}?host={self.directory}&port={self.port}"
 
     def schema(self) -> str:

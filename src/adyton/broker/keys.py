@@ -25,6 +25,7 @@ HEAD_START = 180.0
 COOKIE_SECONDS = 12 * 3600.0
 TOKEN_SECONDS = 30 * 24 * 3600.0
 KEEP_SECONDS = 24 * 3600.0
+MAX_KEYS = 64
 
 
 class _Key(msgspec.Struct, frozen=True):
@@ -117,7 +118,7 @@ def _turn(keys: list[_Key], now: float, seconds: float, make: _Make, *, drop: bo
     if max(key.begins for key in turned) + seconds <= now:
         turned.append(make(soon))
     if not drop:
-        return turned
+        return sorted(turned, key=lambda key: key.begins)[-MAX_KEYS:] if len(turned) > MAX_KEYS else turned
     # In use until its successor began: whatever was made with it has ended KEEP_SECONDS later.
     begins = sorted(key.begins for key in turned)
     ended = [min((other for other in begins if other > key.begins), default=now) for key in turned]
@@ -142,9 +143,12 @@ def _token_key(begins: float) -> _Key:
 
 
 def _current(keys: list[_Key], now: float) -> _Key:
-    begun = [key for key in keys if key.begins <= now]
-    # A clock that was set back must not leave the broker without keys: then the oldest is the current one.
-    return max(begun, key=lambda key: key.begins) if begun else min(keys, key=lambda key: key.begins)
+    if begun := [key for key in keys if key.begins <= now]:
+        return max(begun, key=lambda key: key.begins)
+    # A clock that was set back must not leave the broker without keys. The newest may still be in its head start, and
+    # the oldest go first: so it is the one before the newest.
+    ordered = sorted(keys, key=lambda key: key.begins)
+    return ordered[-2] if len(ordered) > 1 else ordered[0]
 
 
 def _read(raw: bytes) -> _Stored:

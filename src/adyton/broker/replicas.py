@@ -19,7 +19,7 @@ from adyton.stores.sqlite import FILE, Store
 
 OLDEST_DECISION = 1.0
 CLOCKS_APART = 5.0
-STEADY_SECONDS = 3600.0
+STEADY_SECONDS = 24 * 3600.0  # as long as a session may last
 _JUMP = 30.0
 _LOG = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ class Deadline:
 
 
 class Clocks:
-    """Watches this machine's clock. ``steady``: it has not jumped for an hour, nor was this process started within it.
+    """Watches this machine's clock. ``steady``: it has not jumped for a day, nor was this process started within it.
 
     Keys are thrown away only then: a clock that jumps ahead for a while must not make good ones look old.
     """

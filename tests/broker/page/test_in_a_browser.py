@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from tests.broker import rig
 from adyton.client.handshake import Session
 from adyton.devtee.root import DevelopmentRoot
 from adyton.errors import ReleaseRefused
+from adyton.protocol import recording
+from adyton.protocol.recording import RecordRules
 from adyton.protocol.release import Binding
 from adyton.protocol.resource import ResourcePath
 from adyton.stores.sqlite import FILE
@@ -31,6 +34,7 @@ FLAGS = [
     "--disable-sync",
 ]
 KEY = ResourcePath("models", "key", "1")
+ALLOWS = "package policy\n\nimport rego.v1\n\ndefault allow := true\n"
 pytestmark = [
     pytest.mark.skipif(not Path(CHROMIUM).exists(), reason="Debian's chromium is not installed"),
     pytest.mark.xdist_group("browser"),
@@ -240,6 +244,45 @@ def test_a_policy_is_opened_on_the_bench(page: Page, served: tuple[rig.RunningBr
     page.get_by_role("button", name="Set, so that it decides").click()
     page.get_by_role("button", name="Set it").click()
     expect(page.locator(".card.error")).to_contain_text("opa.runtime")
+
+
+def test_a_policy_is_tried_kept_tried_beside_and_rolled_back(
+    page: Page, served: tuple[rig.RunningBroker, DevelopmentRoot]
+) -> None:
+    running, root = served
+    with running.admin() as admin:
+        admin.set_policy("requirements", "record", recording.written(RecordRules(100, 7)))
+        admin.set_policy("resource", "resource-policy", ALLOWS)
+    with running.session(rig.attester(root)) as session:
+        assert session.resource(KEY) == rig.SECRET
+    with running.admin() as admin:
+        for _ in range(100):  # what is recorded is written after the answer
+            if len(admin.recordings(0)) == 2:
+                break
+            time.sleep(0.1)
+    enter(page, running)
+    page.get_by_role("link", name="Policies").click()
+    page.locator("tbody tr", has_text="resource-policy").click()
+    page.get_by_label("Text of the policy").fill(ALLOWS.replace("true", "false"))
+    page.get_by_role("button", name="Try against recorded evidence").click()
+    expect(page.get_by_text("1 of 1 recorded decisions would change")).to_be_visible(timeout=20_000)
+    page.get_by_role("button", name="Keep as a candidate").click()
+    page.get_by_role("button", name="Try beside").first.click()
+    expect(page.get_by_role("heading", name="On trial")).to_be_visible()
+    with running.session(rig.attester(root)) as session:
+        assert session.resource(KEY) == rig.SECRET  # the one on trial decides nothing
+    page.get_by_role("button", name="End the trial").click()
+    expect(page.get_by_role("heading", name="On trial")).to_be_hidden()
+    page.get_by_role("button", name="Activate").first.click()
+    page.get_by_role("dialog").get_by_role("button", name="Activate").click()
+    expect(page.get_by_role("heading", name="What decided when")).to_be_visible()
+    with Session(running.address(), rig.attester(root), rig.document().raw) as other, pytest.raises(ReleaseRefused):
+        other.resource(KEY)
+    page.get_by_role("button", name="Roll back").click()
+    page.get_by_role("dialog").get_by_role("button", name="Roll back").click()
+    expect(page.locator("tbody").last).to_contain_text("rollback")
+    with running.session(rig.attester(root)) as session:
+        assert session.resource(KEY) == rig.SECRET
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -70,4 +70,9 @@ export async function post(path, body) {
   return reply.status === 204 ? null : reply.json();
 }
 
+export async function del(path) {
+  const reply = await send("DELETE", path);
+  return reply.status === 204 ? null : reply.json();
+}
+
 export const part = encodeURIComponent;

@@ -1,8 +1,7 @@
 // Policies: their text and versions, and a bench on which a new text is tried before it decides.
 
-import { get, part, post, put } from "./api.js";
+import { del, get, part, post, put } from "./api.js";
 import { ask, chip, code, fill, h, say, table, terms, time, value } from "./dom.js";
-import { word } from "./decisions.js";
 
 const KINDS = { attestation: "what evidence is worth", resource: "whether a release is allowed", requirements: "what SEV-SNP evidence must satisfy first" };
 
@@ -34,7 +33,8 @@ const START = {
 export async function one(main, go, _alive, kind, id) {
   const path = `/policies/${part(kind)}/${part(id)}`;
   const set = await get(path).catch((error) => { if (error.status === 404) return null; throw error; });
-  const versions = await get(`${path}/versions`).catch((error) => { if ([400, 404, 405].includes(error.status)) return null; throw error; });
+  const [versions, activations, running] = await Promise.all(["versions", "activations", "dry-run"].map((what) =>
+    get(`${path}/${what}`).catch((error) => { if (error.status === 404) return []; throw error; })));
   const text = h("textarea", { spellcheck: "false", "aria-label": "Text of the policy", id: "text" });
   text.value = set?.text || START[kind] || "";
   const original = text.value;
@@ -48,7 +48,7 @@ export async function one(main, go, _alive, kind, id) {
     button.disabled = false;
   };
   const test = h("button", { type: "button", class: "first" }, "Try against recorded evidence");
-  test.addEventListener("click", () => attempt(test, async () => fill(out, trial(await post(`${path}/test`, { text: text.value })))));
+  test.addEventListener("click", () => attempt(test, async () => fill(out, trial(await post("/policy-tests", { kind, id, text: text.value })))));
   const keep = h("button", { type: "button" }, "Keep as a candidate");
   keep.addEventListener("click", () => attempt(keep, async () => {
     const kept = await put(path, { text: text.value, activate: false });
@@ -66,22 +66,38 @@ export async function one(main, go, _alive, kind, id) {
     h("h1", {}, code(id), " ", chip(kind), " ", set ? chip(`version ${set.version} decides`, "good") : chip("not set: the built-in one decides, if there is one", "warn")),
     set ? h("p", { class: "lead" }, "SHA-256 ", code(set.digest), ", set ", time(set.updated), ".") : null,
     text, difference, h("div", { class: "bar" }, test, keep, activate), out,
-    versions ? [h("h2", {}, "Versions"), history(path, versions.versions ?? versions, go, attempt)] : null);
+    running.length ? [h("h2", {}, "On trial"), dryRuns(path, running, go, attempt)] : null,
+    versions.length ? [h("h2", {}, "Versions"), history(path, versions, go, attempt)] : null,
+    activations.length ? [h("h2", {}, "What decided when"), table("The latest first.", ["No.", "Version", "What", "Who", "When"],
+      activations.map((it) => ({ key: it.number, cells: [it.number, it.version || "none", it.action, it.actor, time(it.time)] })), "")] : null);
+}
+
+function button(label, question, work, go, attempt, kind = "") {
+  const made = h("button", { type: "button", class: kind || null }, label);
+  made.addEventListener("click", () => attempt(made, async () => {
+    if (question && !(await ask(`${label}?`, question, label, true))) return;
+    const done = await work();
+    say(done?.needed ? `It waits for approval: ${done.agreed} of ${done.needed} agree.` : "Done.");
+    go(location.hash.slice(1), true);
+  }));
+  return made;
+}
+
+function dryRuns(path, running, go, attempt) {
+  return table("Evaluated beside the version that decides, without deciding.", ["Version", "Since", "By", "Same", "Would differ", "Failed", "Skipped", ""],
+    running.map((it) => ({ key: it.version, cells: [it.version, time(it.since), it.actor, it.same,
+      chip(it.differ, it.differ ? "warn" : "good"), chip(it.failed, it.failed ? "bad" : "good"), it.skipped,
+      button("End the trial", "", () => del(`${path}/dry-run`), go, attempt)] })), "");
 }
 
 function history(path, versions, go, attempt) {
-  return table("Every text that was ever set.", ["Version", "State", "Digest", "Who", "When", "Note", ""],
-    versions.map((one) => {
-      const use = h("button", { type: "button" }, "Activate");
-      use.addEventListener("click", () => attempt(use, async () => {
-        if (!(await ask("Activate this version?", `Version ${one.version} decides from then on.`, "Activate", true))) return;
-        const done = await post(`${path}/activate`, { version: one.version });
-        say(done?.needed ? `It waits for approval: ${done.agreed} of ${done.needed} agree.` : `Version ${one.version} decides now.`);
-        go(location.hash.slice(1), true);
-      }));
-      const state = one.state ?? (one.active ? "active" : "");
-      return { key: one.version, cells: [one.version, state === "active" ? chip("✓ decides", "good") : state || "–", code(one.digest, 12), one.who || one.actor || "–", time(one.created ?? one.updated), one.note || "", state === "active" ? "" : use] };
-    }), "None.");
+  return table("Every text that was set. A candidate decides nothing.", ["Version", "State", "Digest", "Who", "When", "Note", ""],
+    versions.map((it) => ({ key: it.version, cells: [it.version,
+      it.state === "active" ? chip("✓ decides", "good") : it.state === "dry-run" ? chip("on trial", "warn") : it.pinned ? "named by a binding" : "–",
+      code(it.digest, 12), it.actor || "–", time(it.created), it.note || "",
+      it.state === "active" ? button("Roll back", "The version that decided before decides again.", () => post(`${path}/rollback`), go, attempt)
+        : h("span", { class: "bar" }, button("Activate", `Version ${it.version} decides from then on.`, () => post(`${path}/activate`, { version: it.version }), go, attempt),
+          it.state === "dry-run" ? null : button("Try beside", "", () => post(`${path}/dry-run`, { version: it.version }), go, attempt))] })), "None.");
 }
 
 function problem(error) {
@@ -90,21 +106,21 @@ function problem(error) {
     terms([["code", facts.code], ["where", facts.field], ["expected", facts.expected === undefined ? "" : value(facts.expected)], ["got", facts.got === undefined ? "" : value(facts.got)], ["hint", facts.hint]]));
 }
 
-function trial(result) {
-  const cases = result.cases ?? result.results ?? [];
-  const changed = cases.filter((one) => one.changed);
+function trial(report) {
+  const differ = report.tried - report.same;
   return h("div", { class: "card" },
-    h("p", { class: "big" }, changed.length ? `${changed.length} of ${cases.length} recorded decisions would change` : cases.length ? `None of ${cases.length} recorded decisions would change` : "Nothing was recorded to try it against"),
-    cases.length ? table("Those that would change come first.", ["Decision", "When", "Now", "Then", "Because of"],
-      [...changed, ...cases.filter((one) => !one.changed)].slice(0, 200).map((one) => ({ key: one.id, cells: [
-        one.id ? h("a", { href: `#decisions/${one.id}` }, one.sequence ?? one.id) : one.name, one.time ? time(one.time) : "–", said(one.now ?? one.before), said(one.then ?? one.after),
-        (one.because ?? one.differs ?? []).map((what) => h("div", {}, typeof what === "string" ? what : code(JSON.stringify(what), 160)))] })), "") :
-      h("p", { class: "dim" }, "Recording evidence is off until the tenant asks for it: adyton policy record."));
+    h("p", { class: "big" }, report.tried ? `${differ} of ${report.tried} recorded decisions would change` : "Nothing is recorded to try it against"),
+    report.tried ? [h("p", {}, `${report.same} stay the same, ${report.better} would be judged better, ${report.worse} worse, ${report.failed} could not be judged.`),
+      table("Those that would change come first.", ["Decision", "When", "Of whom", "Now", "Then", "Because of"],
+        report.trials.slice(0, 200).map((one) => ({ key: one.number, cells: [
+          one.sequence ? h("a", { href: `#decisions/${one.sequence}` }, `No. ${one.sequence}`) : one.number, time(one.time), code(one.subject, 30), judged(one.now), judged(one.candidate),
+          one.error ? chip(one.error, "bad") : (one.causes ?? []).map((cause) => h("div", {}, code(cause.path), " ", value(cause.got)))] })), "")]
+      : h("p", { class: "dim" }, "Recording is off until the tenant asks for it: adyton policy record --keep 1000"));
 }
 
-function said(what) {
-  if (what === "allowed" || what === "refused") return word(what);
-  return typeof what === "string" ? what : value(what);
+function judged(text) {
+  const kind = { affirming: "good", allowed: "good", allow: "good", warning: "warn", none: "warn", contraindicated: "bad", refused: "bad", deny: "bad" }[text];
+  return chip(text, kind ?? "");
 }
 
 /** Lines that were added and taken away; the longest common subsequence of lines. */

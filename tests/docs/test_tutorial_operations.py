@@ -1,0 +1,86 @@
+"""docs/broker/operations.md: its blocks in order in one shell; the unit is one that systemd takes."""
+
+from __future__ import annotations
+
+import configparser
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from adyton.broker import exposition, journal
+from adyton.broker.metrics import Metrics
+from adyton.broker.settings import LIVE
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+PAGE = REPOSITORY / "docs" / "broker" / "operations.md"
+UNIT = REPOSITORY / "docs" / "broker" / "adyton-broker.service"
+
+
+def _free_ports(count: int) -> list[str]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [str(one.getsockname()[1]) for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+@pytest.mark.timeout(180)
+def test_the_page_does_what_it_says(tmp_path: Path) -> None:
+    blocks = re.findall(r"```sh\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    assert len(blocks) >= 7
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    (programs / "adyton").write_text(f'#!/bin/sh\nexec {sys.executable} -m adyton "$@"\n')
+    (programs / "adyton").chmod(0o755)
+    trap = "trap 'echo FAILED at: $BASH_COMMAND >&2; cat broker.log >&2; kill $(jobs -p)' ERR"
+    first, second, third = _free_ports(3)
+    result = subprocess.run(
+        ["bash", "-c", f"set -eEuo pipefail\n{trap}\n" + "\n".join(blocks)],
+        env={
+            **os.environ,
+            "PATH": f"{programs}:{os.environ['PATH']}",
+            "TMPDIR": str(tmp_path),
+            "BROKER_PORT": first,
+            "ADMIN_PORT": second,
+            "METRICS_PORT": third,
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=150,
+    )
+    assert result.returncode == 0, f"{result.stdout[-3000:]}\n{result.stderr[-5000:]}"
+    for said in ("ready: Adyton", "adyton_workers 2.0", "as declared", "taken out of rack 7", "all tenants"):
+        assert said in result.stdout, result.stdout
+
+
+def test_the_page_names_every_metric_and_every_live_setting() -> None:
+    page = PAGE.read_text()
+    metrics = Metrics(tenants=1)
+    metrics.request(journal.area(None), "default", 503, "store_disk", 0.1)
+    moments = {"endorsement|crl": 1.0, "tcb|tdx": 1.0, "tls_certificate_expires": 1.0, "started": 1.0}
+    text = exposition.render(metrics.snapshot({}, {}, moments), environment="test").decode()
+    for name, kind in re.findall(r"^# TYPE (\S+) (\S+)$", text, re.MULTILINE):
+        assert f"`{name}`" in page, f"{name} ({kind})"
+    for name in LIVE - {"tenant_hosts"}:
+        assert f"`{name.replace('_', '-')}`" in page, name
+
+
+def test_the_unit() -> None:
+    unit = configparser.ConfigParser(strict=False, interpolation=None)
+    unit.optionxform = str  # type: ignore[assignment,method-assign]
+    unit.read_string(UNIT.read_text())
+    service = unit["Service"]
+    assert service["Type"] == "notify" and "broker serve --config" in service["ExecStart"]
+    for name in ("NoNewPrivileges", "ProtectHome", "PrivateTmp", "PrivateDevices", "MemoryDenyWriteExecute"):
+        assert service[name] == "yes"
+    assert service["LimitCORE"] == "0" and service["ProtectSystem"] == "strict" and not service["CapabilityBoundingSet"]
+    if shutil.which("systemd-analyze"):
+        done = subprocess.run(["systemd-analyze", "verify", str(UNIT)], capture_output=True, text=True)
+        assert "Unknown" not in done.stderr and "Failed to parse" not in done.stderr, done.stderr

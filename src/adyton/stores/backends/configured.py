@@ -15,6 +15,7 @@ from adyton.stores.backends.options import (
     AwsOptions,
     BackendOptions,
     Configured,
+    KmipOptions,
     Pkcs11Options,
     VaultOptions,
 )
@@ -168,3 +169,7 @@ def _open(given: BackendOptions) -> Any:
             from adyton.stores.backends.aws import Aws
 
             return Aws(given)
+        case KmipOptions():
+            from adyton.stores.backends.kmip import Kmip
+
+            return Kmip(given)

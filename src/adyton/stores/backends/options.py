@@ -122,7 +122,7 @@ class PluginOptions(Common, frozen=True):
     any_workload_i_accept: bool = False
 
 
-BackendOptions: TypeAlias = Pkcs11Options | VaultOptions | AwsOptions
+BackendOptions: TypeAlias = Pkcs11Options | VaultOptions | AwsOptions | KmipOptions
 _PATHS = (
     *("module", "pin_file", "token_file", "role_id_file", "secret_id_file", "credentials_file", "ca_file"),
     *("certificate", "private_key"),

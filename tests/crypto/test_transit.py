@@ -190,3 +190,16 @@ def test_rsa_binds_the_additional_data() -> None:
     assert code_of(transit.decrypt, kind, KEYS[kind], text, b"") == "ciphertext_refused"
     with pytest.raises(MalformedRequest):
         transit.decrypt(kind, key_kinds.generate(kind), text, b"aad")
+
+
+def test_rsa_tells_what_is_wrapped_from_what_is_encrypted() -> None:
+    kind, key = Kind.RSA_2048, KEYS[Kind.RSA_2048]
+    wrapped, text = transit.wrap(kind, key, 1, TEXT, b"a"), transit.encrypt(kind, key, 1, TEXT, b"a")
+    public = key_kinds.load_public(PUBLIC[kind])
+    sent = json.loads(jwe.encrypt(jwk.from_public(public), TEXT))  # type: ignore[arg-type]
+    assert code_of(transit.decrypt, kind, key, wrapped.replace("wrap", "enc"), b"a") == "ciphertext_refused"
+    assert code_of(transit.unwrap, kind, key, text.replace("enc", "wrap"), b"a") == "ciphertext_refused"
+    assert code_of(transit.unwrap, kind, key, "adyton:wrap:1:" + sent["encrypted_key"], b"") == "ciphertext_refused"
+    label = transit.context("wrap", 1, b"a")
+    assert code_of(transit.decrypt, kind, key, wrapped.replace("wrap", "enc"), label) == "ciphertext_refused"
+    assert transit.unwrap(kind, key, wrapped, b"a") == TEXT

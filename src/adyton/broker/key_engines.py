@@ -158,6 +158,7 @@ class Held:
         return transit.verify(self._which, self._public, message, signature, algorithm, digest)
 
     def _sealed(self, plaintext: bytes, aad: bytes, use: Purpose) -> str:
+        self._told_apart(use)
         most = self._which.rsa_bits // 8 - 66 if self._which.rsa_bits else MAX_PLAINTEXT
         if len(plaintext) > most:
             raise TooLarge(
@@ -173,6 +174,7 @@ class Held:
         return f"adyton:{use}:{self._number}:{b64.encode_url(sealed)}"
 
     def _opened(self, text: str, aad: bytes, use: Purpose) -> bytes:
+        self._told_apart(use)
         found, number, sealed = transit.parts(text)
         if found != use or number != self._number:
             raise transit.refused()
@@ -183,6 +185,11 @@ class Held:
             if error.code == "ciphertext_refused":
                 raise transit.refused() from error
             raise
+
+    def _told_apart(self, use: Purpose) -> None:
+        """Devices know no label for RSA-OAEP that would tell a wrapped key from a ciphertext."""
+        if self._which.rsa_bits and use == "wrap":
+            raise _not_by_device("wrapping by RSA")
 
     def _bound(self, use: Purpose, number: int, aad: bytes) -> bytes:
         """What the device authenticates: as ``transit`` does it; an RSA key binds the caller's data only, as its label."""

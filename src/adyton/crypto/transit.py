@@ -6,7 +6,7 @@ Ciphertexts are text, so that they fit anywhere, and say which version of the ke
 
 By AES: ``1 (1 byte) ‖ nonce (12, random) ‖ ciphertext ‖ tag (16)`` under AES-GCM, where purpose, version and the
 caller's additional data are authenticated; so what was wrapped is not opened by ``decrypt``, nor the reverse. By RSA:
-RSA-OAEP with SHA-256, the caller's additional data as its label. RSA, P-256 and P-521 also take and give a JWE (RFC
+RSA-OAEP with SHA-256, the caller's additional data as its label (of what is wrapped, with purpose and version before it). RSA, P-256 and P-521 also take and give a JWE (RFC
 7516, flattened JSON: RSA-OAEP-256 or ECDH-ES+A256KW, A256GCM), which anybody can make who has the public half.
 
 Nonces are random: one version of an AES key makes at most 2^32 ciphertexts (NIST SP 800-38D 8.3). Rotate before that.
@@ -37,6 +37,7 @@ MAX_AAD = 64 * 1024
 MAX_CIPHERTEXT = 2 * MAX_PLAINTEXT
 DATA_KEY_SIZE = 32
 _FORMAT = 1
+_CONTEXT = b"adyton transit 1\0"
 _TEXT = re.compile(r"adyton:(enc|wrap):([1-9][0-9]{0,8}):([A-Za-z0-9_-]+)\Z")
 _HASHES: Final[dict[str, hashes.HashAlgorithm]] = {
     "256": hashes.SHA256(),
@@ -164,7 +165,7 @@ def _sealed(  # noqa: PLR0917 -- one value each
 ) -> str:
     if which.rsa_bits:
         try:
-            sealed = cast("rsa.RSAPublicKey", load(secret).public_key()).encrypt(plaintext, _oaep(aad))
+            sealed = cast("rsa.RSAPublicKey", load(secret).public_key()).encrypt(plaintext, _oaep(use, number, aad))
         except ValueError as error:
             raise TooLarge(
                 "RSA encrypts less than its own size",
@@ -186,7 +187,7 @@ def _opened(which: Kind, secret: bytes, text: str, aad: bytes, use: Purpose) -> 
         raise refused()
     try:
         if which.rsa_bits:
-            return cast("rsa.RSAPrivateKey", load(secret)).decrypt(sealed, _oaep(aad))
+            return cast("rsa.RSAPrivateKey", load(secret)).decrypt(sealed, _oaep(use, number, aad))
         if len(sealed) < 29 or sealed[0] != _FORMAT:
             raise refused()
         return _aes(which, secret).decrypt(sealed[1:13], sealed[13:], context(use, number, aad))
@@ -202,7 +203,7 @@ def _aes(which: Kind, secret: bytes) -> AESGCM:
 
 def context(use: Purpose, number: int, aad: bytes) -> bytes:
     """What is authenticated with a ciphertext of this purpose and version."""
-    return b"adyton transit 1\0" + use.encode().ljust(4, b"\0") + struct.pack(">I", number) + aad
+    return _CONTEXT + use.encode().ljust(4, b"\0") + struct.pack(">I", number) + aad
 
 
 def parts(text: str) -> tuple[str, int, bytes]:
@@ -291,7 +292,11 @@ def _pss(scheme: hashes.HashAlgorithm) -> padding.PSS:
     return padding.PSS(padding.MGF1(scheme), scheme.digest_size)
 
 
-def _oaep(aad: bytes) -> padding.OAEP:
+def _oaep(use: Purpose, number: int, aad: bytes) -> padding.OAEP:
+    """The label is the caller's data, as others who have the public half expect; of what is wrapped, the purpose too."""
+    if aad.startswith(_CONTEXT):
+        raise refused()
+    aad = aad if use == "enc" else context(use, number, aad)
     return padding.OAEP(mgf=padding.MGF1(hashes.SHA256()), algorithm=hashes.SHA256(), label=aad or None)
 
 

@@ -107,9 +107,9 @@ class Front:
         """Requests that wait for their answer."""
         return self._in_flight
 
-    def apply(self, *, max_in_flight: int, tenant_hosts: Mapping[str, str]) -> None:
+    def apply(self, *, max_in_flight: int, tenant_hosts: Mapping[str, str], rates: Rates | None) -> None:
         """Go on with these."""
-        self._max_in_flight, self._tenant_hosts = max_in_flight, tenant_hosts
+        self._max_in_flight, self._tenant_hosts, self._rates = max_in_flight, tenant_hosts, rates
 
     def __call__(self, request: HttpRequest) -> Answer | Awaitable[Answer]:
         """The answer, at once where nothing must be waited for."""

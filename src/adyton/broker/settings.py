@@ -212,7 +212,7 @@ LIVE = frozenset(
     {
         "certificate", "private_key", "client_ca", "endorsements", "tenant_hosts", "session_seconds", "token_seconds",
         "max_body", "max_in_flight", "max_connections", "head_seconds", "body_seconds", "idle_seconds", "drain_seconds",
-        "log_level",
+        "log_level", "rate_limits", "peer_rate_limits",
     }
 )  # fmt: skip
 """Settings that change while a broker runs; everything else needs another start."""

@@ -158,6 +158,7 @@ class Program:
         self._metrics = Metrics(tenants=settings.metrics_tenants)
         store.audit.observe = partial(self._metrics.time, "audit_append")
         self._journal = Journal(form=cast("Format", settings.log_format), metrics=self._metrics)
+        self._rates = Rates.of(settings.rate_limits, settings.peer_rate_limits)
         self._front = Front(
             handlers,
             self._current,
@@ -165,7 +166,7 @@ class Program:
             reload=self._reload_keys,
             tenant_hosts=settings.tenant_hosts,
             max_in_flight=settings.max_in_flight,
-            rates=Rates.of(settings.rate_limits, settings.peer_rate_limits),
+            rates=self._rates,
             journal=self._journal,
             page=Page() if settings.page else None,
         )
@@ -212,6 +213,8 @@ class Program:
         if self.reports is not None:
             self._report = Report(self.reports, os.getpid())
             chores.append(asyncio.ensure_future(self._tell()))
+        if METRICS in names:
+            exposition.render(Snapshot(), environment="")  # so that nobody waits for the library's import later
         gc.collect()
         gc.freeze()  # what is here now stays; later collections need not look at it
         gc.set_threshold(20_000, 50, 50)
@@ -242,12 +245,15 @@ class Program:
 
     def apply(self, settings: Settings) -> None:
         """Go on with ``settings``, which differ only in what can change live; of what cannot be used the old stays."""
-        self.settings = settings
         logging.getLogger().setLevel(settings.log_level.upper())
         harden(settings.max_connections)
         self._endorsements.replace(settings.endorsements)
         self._endorsements.refresh(force=True)
-        self._front.apply(max_in_flight=settings.max_in_flight, tenant_hosts=settings.tenant_hosts)
+        limited = (settings.rate_limits, settings.peer_rate_limits)
+        if limited != (self.settings.rate_limits, self.settings.peer_rate_limits):
+            self._rates = Rates.of(*limited)  # else what was counted goes on
+        self._front.apply(max_in_flight=settings.max_in_flight, tenant_hosts=settings.tenant_hosts, rates=self._rates)
+        self.settings = settings
         self._handshake.apply(session_seconds=settings.session_seconds, token_seconds=settings.token_seconds)
         self._doors.limit(settings)
         self._watched.refresh(settings, force=True)

@@ -1,6 +1,7 @@
 """What was revoked, by whom and why (``protocol.revoked``). A change counts as one of policies: no decision follows the old state.
 
 Tenant ``""`` is the whole broker: what is revoked there is so for every tenant, and every tenant's generation grows.
+The row without kind and value counts a tenant's changes in ``time``, so that a long list is read once for each.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from adyton.stores.sql import Database, Transaction
 
 EVERYWHERE = ""
 MAX_ENTRIES = 10_000
+MAX_KNOWN = 1024
 STATEMENTS = (
     """CREATE TABLE revoked (
     tenant TEXT NOT NULL,
@@ -46,6 +48,7 @@ class Revocations:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._known: dict[str, tuple[frozenset[tuple[str, float]], Revoked]] = {}
 
     def add(  # noqa: PLR0917 -- one value each
         self, tenant: str, kind: str, values: Iterable[str], reason: str, who: str, now: datetime
@@ -58,7 +61,9 @@ class Revocations:
                     "INSERT INTO revoked VALUES (?,?,?,?,?,?) ON CONFLICT (tenant, kind, value) DO NOTHING",
                     (tenant, one.kind, one.value, now.timestamp(), who, reason),
                 )
-            (count,) = transaction.execute("SELECT count(*) FROM revoked WHERE tenant=?", (tenant,)).fetchone()
+            (count,) = transaction.execute(
+                "SELECT count(*) FROM revoked WHERE tenant=? AND kind<>''", (tenant,)
+            ).fetchone()
             if count > MAX_ENTRIES:
                 raise TooMany(f"more than {MAX_ENTRIES} are revoked one by one", code="revocations_too_many")
             _touch(transaction, tenant)
@@ -78,7 +83,7 @@ class Revocations:
         """What holds for a tenant: its own, and the broker's."""
         rows = self._database.read(
             "SELECT tenant, kind, value, time, who, reason FROM revoked WHERE tenant IN (?, ?)"
-            " ORDER BY tenant, kind, value",
+            " AND kind<>'' ORDER BY tenant, kind, value",
             (EVERYWHERE, tenant),
         )
         return [
@@ -87,12 +92,34 @@ class Revocations:
         ]
 
     def current(self, tenant: str) -> Revoked:
-        """The same, to look things up in."""
-        rows = self._database.read("SELECT kind, value FROM revoked WHERE tenant IN (?, ?)", (EVERYWHERE, tenant))
-        return Revoked(frozenset((kind, value) for kind, value in rows)) if rows else NOTHING
+        """The same, to look things up in; read anew only if something was revoked or lifted since."""
+        changes = frozenset(
+            (str(owner), float(count))
+            for owner, count in self._database.read(
+                "SELECT tenant, time FROM revoked WHERE tenant IN (?, ?) AND kind='' AND value=''", (EVERYWHERE, tenant)
+            )
+        )
+        if not changes:
+            return NOTHING
+        known = self._known.get(tenant)
+        if known is None or known[0] != changes:
+            # Read after the counts: what is newer than they are is read again when they have grown.
+            rows = self._database.read(
+                "SELECT kind, value FROM revoked WHERE tenant IN (?, ?) AND kind<>''", (EVERYWHERE, tenant)
+            )
+            known = changes, Revoked(frozenset((kind, value) for kind, value in rows)) if rows else NOTHING
+            if len(self._known) >= MAX_KNOWN:
+                self._known.clear()
+            self._known[tenant] = known
+        return known[1]
 
 
 def _touch(transaction: Transaction, tenant: str) -> None:
+    transaction.execute(
+        "INSERT INTO revoked VALUES (?, '', '', 1, '', '')"
+        " ON CONFLICT (tenant, kind, value) DO UPDATE SET time = revoked.time + 1",
+        (tenant,),
+    )
     if tenant == EVERYWHERE:
         tenants.touch_all(transaction)
     else:

@@ -283,29 +283,3 @@ def test_a_restart_forgets_nothing(tmp_path: Path, root: DevelopmentRoot) -> Non
     with running.session(rig.attester(root)) as session, pytest.raises((ReleaseRefused, SessionInvalid, NotPermitted)):
         session.resource(KEY)
     assert running.stop() == 0
-
-
-def test_a_long_list_is_read_once(tmp_path: Path) -> None:
-    from datetime import UTC, datetime
-
-    from adyton.errors import TooMany
-    from adyton.stores.sqlite import Store
-
-    now = datetime.fromtimestamp(time.time(), UTC)
-    store = Store.open(tmp_path, root_key=bytes(32), now=now)
-    try:
-        assert store.revoked.current("a") is revoked.NOTHING
-        store.revoked.add("a", "chip", ["aaaa"], WHY, "me", now)
-        first = store.revoked.current("a")
-        assert store.revoked.current("a") is first and store.revoked.current("b") is revoked.NOTHING
-        store.revoked.add("", "chip", ["bbbb"], WHY, "me", now)
-        assert store.revoked.current("a").entries == {("chip", "aaaa"), ("chip", "bbbb")}
-        assert store.revoked.current("b").entries == {("chip", "bbbb")}
-        store.revoked.lift("a", "chip", "aaaa")
-        store.revoked.lift("", "chip", "bbbb")
-        assert not store.revoked.current("a") and not store.revoked.current("b") and store.revoked.list("a") == []
-        with pytest.raises(TooMany):
-            store.revoked.add("a", "chip", [f"{number:08x}" for number in range(1, 10_002)], WHY, "me", now)
-        assert not store.revoked.current("a"), "all or none"
-    finally:
-        store.close()

@@ -73,7 +73,7 @@ class Revocations:
         """Take it back, durable on return; ``NotFound``."""
         with self._database.write() as transaction:
             done = transaction.execute(
-                "DELETE FROM revoked WHERE tenant=? AND kind=? AND value=?", (tenant, kind, value)
+                "DELETE FROM revoked WHERE tenant=? AND kind=? AND value=? AND kind<>''", (tenant, kind, value)
             )
             if not done.rowcount:
                 raise NotFound(f"no such {kind} is revoked", code="revocation_absent", field="value", got=value[:80])

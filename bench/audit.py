@@ -10,6 +10,8 @@
 * ``proof_ms_1m``: an inclusion and a consistency proof made over a log of a million rows (``--rows``), in milliseconds
   elapsed, median and worst of many; ``proof_check_us`` is what the auditor pays for one.
 * ``checkpoint_ms_1m``: signing a checkpoint of such a log, with the proof that it continues the one before.
+* with ``--store both``: ``append_us_postgresql`` (CPU of this thread, the server's is not counted) and
+  ``commit_ms_postgresql`` beside ``commit_ms``, elapsed, at 8 rows a commit: a PostgreSQL started here, with fsync.
 * ``verify_rows_per_second``: the broker's own check of all rows; ``reading_rows_per_second`` an auditor's, of an export.
 """
 
@@ -20,6 +22,7 @@ import json
 import random
 import sqlite3
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -98,6 +101,38 @@ def appending(directory: Path, rounds: int) -> dict[int, tuple[float, float]]:
     return found
 
 
+def commits(store: Store, rounds: int) -> tuple[float, float]:
+    """CPU µs of a row and milliseconds of a commit, at 8 rows a commit; medians."""
+    batch = [(TENANT, ROW, NOW)] * 8
+    spent, elapsed = [], []
+    for _ in range(rounds * 4):
+        began, cpu = time.perf_counter(), time.thread_time()
+        store.audit._commit(batch)
+        spent.append((time.thread_time() - cpu) / 8 * 1e6)
+        elapsed.append((time.perf_counter() - began) * 1e3)
+    assert store.audit.verify(TENANT).sequence == rounds * 32
+    return statistics.median(spent), statistics.median(elapsed)
+
+
+def both(directory: Path, rounds: int) -> dict[str, float]:
+    """The same commits into a file and into a PostgreSQL on the same disk."""
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+    from tests.postgresql import Server
+
+    running = Server.make()
+    try:
+        running.start()
+        found: dict[str, float] = {}
+        for name, opener in (("", None), ("_postgresql", running.opener())):
+            store = Store.open(directory / f"commits{name}", root_key=bytes(32), now=NOW, database=opener)
+            cpu, elapsed = commits(store, rounds)
+            found |= {f"append_us{name}": round(cpu, 1), f"commit_ms{name}": round(elapsed, 2)}
+            store.close()
+        return found
+    finally:
+        running.close()
+
+
 def timed(call: Callable[[], object]) -> float:
     """Seconds elapsed."""
     began = time.perf_counter()
@@ -158,10 +193,12 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="only the figures, as one JSON object")
     parser.add_argument("--rows", type=int, help="length of the log that is asked for proofs")
     parser.add_argument("--handshake", type=float, default=400.0, help="CPU of a handshake's handlers, in microseconds")
+    parser.add_argument("--store", choices=("embedded", "both"), default="embedded", help="also into a PostgreSQL")
     options = parser.parse_args()
     rows = options.rows or (20_000 if options.quick else 1_000_000)
     with tempfile.TemporaryDirectory() as directory:
         found = appending(Path(directory) / "append", 15 if options.quick else 101)
+        shared = both(Path(directory), 15 if options.quick else 101) if options.store == "both" else {}
         asked = proving(Path(directory) / "prove", rows, 50 if options.quick else 300)
     named = "_1m" if rows == 1_000_000 else ""
     (plain_alone, alone), (plain, ours), (plain_32, ours_32) = (found[count] for count in ROWS_A_COMMIT)
@@ -175,6 +212,7 @@ def main() -> None:
         "beyond_plain_us": round(ours - plain, 1),
         "of_handshake": round(2 * ours / options.handshake, 3),
         "beyond_plain_of_handshake": round(2 * (ours - plain) / options.handshake, 3),
+        **{name: value for name, value in shared.items() if name != "append_us"},
         **{name + (named if "_ms" in name else ""): value for name, value in asked.items()},
     }
     if not options.json:

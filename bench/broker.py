@@ -31,8 +31,9 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -161,21 +162,49 @@ def main() -> None:
     options.add_argument(
         "--fine", action="store_true", help="also what the handlers are made of, dearer by the metering"
     )
+    options.add_argument(
+        "--store",
+        choices=("embedded", "postgresql", "both"),
+        default="embedded",
+        help="a file, or a PostgreSQL that is started here, on the same disk, with fsync; its own CPU is not counted",
+    )
     given = options.parse_args()
-    with tempfile.TemporaryDirectory(dir=given.data) as directory:
-        result = measure(Path(directory), given)
-    report(result)
+    found = {}
+    for store in ("embedded", "postgresql") if given.store == "both" else (given.store,):
+        with tempfile.TemporaryDirectory(dir=given.data) as directory, database(store, given.data) as url:
+            result = measure(Path(directory), given, url)
+        print(f"store: {store}")
+        report(result)
+        found[store] = result["summary"]
     if given.json:
-        print(json.dumps(result["summary"]))
+        print(json.dumps(found if given.store == "both" else found[given.store]))
 
 
-def measure(directory: Path, given: argparse.Namespace) -> dict[str, Any]:
+@contextmanager
+def database(store: str, directory: Path | None) -> Iterator[str]:
+    """The address of an empty database, or nothing for the file."""
+    if store == "embedded":
+        yield ""
+        return
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+    from tests.postgresql import Server
+
+    running = Server.make(Path(tempfile.mkdtemp(dir=directory)) if directory else None)
+    try:
+        running.start()
+        yield running.url(running.database())
+    finally:
+        running.close()
+
+
+def measure(directory: Path, given: argparse.Namespace, url: str = "") -> dict[str, Any]:
     rounds, each = (3, 120) if given.quick else (8, 400)
     now = datetime.fromtimestamp(time.time(), UTC)
     root = DevelopmentRoot.create(directory / "root", now)
     settings = server.prepare(
         Settings(
             data=str(directory / "data"),
+            database=url,
             environment="test",
             development_roots=[root.fingerprint],
             endorsements=[str(root.endorsements)],

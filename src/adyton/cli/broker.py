@@ -16,6 +16,7 @@ from adyton.cli.config_file import Configured, again
 from adyton.cli.custody_options import openers, opening_options
 from adyton.cli.doctor import doctor
 from adyton.cli.explained import explain
+from adyton.cli.migrate import migrate
 from adyton.cli.output import json_option, print_json, print_table, say
 from adyton.cli.places import places
 from adyton.cli.revoke import revoke
@@ -344,3 +345,4 @@ broker.add_command(root_key)
 broker.add_command(doctor)
 broker.add_command(backup)
 broker.add_command(restore)
+broker.add_command(migrate)

@@ -19,7 +19,7 @@ import os
 import time
 from asyncio import get_running_loop
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from adyton.errors import AdytonError, Unavailable
@@ -91,9 +91,13 @@ class PostgresDatabase:
                 self._pool.give(link)
         raise AssertionError("unreachable")
 
-    def write(self, *locks: str, landed: Landed | None = None) -> Any:
+    def write(self, *locks: str, landed: Landed | None = None) -> AbstractContextManager[Transaction]:
         """One transaction, alone among those of the same names (see ``stores.sql``)."""
         return self._transaction(locks or (EVERYTHING,), landed)
+
+    def filling(self, landed: Landed) -> AbstractContextManager[PostgresTransaction]:
+        """A transaction that may take long, before anybody else uses the tables."""
+        return self._transaction((_MAKING, EVERYTHING), landed, making=True)
 
     @contextmanager
     def _transaction(

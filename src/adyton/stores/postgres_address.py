@@ -39,9 +39,7 @@ class DatabaseAddress:
     def read(cls, url: str, password_file: Path | None = None) -> DatabaseAddress:
         """Read a URL and the password's file; ``ConfigError`` for what cannot or must not be used."""
         if not url.startswith(_SCHEMES):
-            raise _wrong(
-                "not the address of a database", "postgresql://[USER@]HOST[:PORT]/DATABASE", url.partition(":")[0]
-            )
+            raise _wrong("not the address of a database", "postgresql://[USER@]HOST[:PORT]/DATABASE", "")
         try:
             given = _parse(url)
         except ConfigError:
@@ -128,4 +126,4 @@ def _parse(url: str) -> dict[str, str]:
 
 
 def _wrong(what: str, expected: str, got: str) -> ConfigError:
-    return ConfigError(what, code="database_address", field="database", expected=expected, got=got[:80])
+    return ConfigError(what, code="database_address", field="database", expected=expected, got=got[:80] or None)

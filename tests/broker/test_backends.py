@@ -7,6 +7,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -285,3 +286,13 @@ def test_what_is_acknowledged_while_a_value_is_on_its_way_counts(
     go.set()
     client.join(10)
     assert answers[0][0] == 403
+
+
+def test_a_file_that_is_wrong_stops_the_start(tmp_path: Path) -> None:
+    path = tmp_path / "backends.toml"
+    path.write_text("[backends.x]\nkind = 'floppy'\n")
+    for mode, code in ((0o600, "backends_file_invalid"), (0o666, "backend_config_exposed")):
+        path.chmod(mode)
+        with pytest.raises(RuntimeError) as caught:
+            rig.started(tmp_path / "data", None, "--workers", "2", "--backends", str(path))
+        assert code in str(caught.value)

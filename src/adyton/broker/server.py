@@ -36,6 +36,7 @@ from adyton.broker.worker import Program
 from adyton.broker.worker_process import run
 from adyton.crypto.aead import random_bytes
 from adyton.errors import ConfigError, PlatformError
+from adyton.stores.backends import options
 from adyton.stores.sqlite import Store
 from adyton.wire import b64
 
@@ -61,6 +62,8 @@ class Listening:
 def prepare(settings: Settings, *, tls: bool) -> Settings:
     """The directory, the admin token and, if ``tls`` asks for one and none is given, a certificate, made if absent."""
     check(settings)
+    if settings.backends_file:
+        options.read(Path(settings.backends_file))  # said here, not by a worker that does not start
     harden(settings.max_connections)
     directory = settings.directory
     try:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from adyton.broker import replicas
+from adyton.broker.settings import Settings
 from adyton.crypto.jwk import TeeKey
 from adyton.crypto.shamir import Share
 from adyton.errors import ConfigError, DocumentInvalid
@@ -166,11 +168,14 @@ class Custody:
 
 
 @contextmanager
-def of(
-    directory: Path, plain: Path, openers: Openers, now: datetime, *, alone: bool, new: bool = False
-) -> Iterator[Custody]:
-    """The custody of the store in ``directory``. ``alone``: no broker may run on it; ``new``: make it if it is not there."""
-    if new:
+def of(settings: Settings, openers: Openers, now: datetime, *, alone: bool, new: bool = False) -> Iterator[Custody]:
+    """The custody of the settings' store. ``alone``: no broker may run on its directory; ``new``: make it if it is not there.
+
+    Other brokers of a shared database are not seen: after a rotation they must be started anew. Until then they go on
+    with the data keys that they know, and wrap no new one.
+    """
+    directory, shared_database = settings.directory, replicas.opener(settings)
+    if new or shared_database is not None:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     elif not (directory / FILE).exists():
         raise ConfigError(
@@ -181,9 +186,9 @@ def of(
         )
     lock = BrokerLock.take(directory) if alone else None
     try:
-        database = SqliteDatabase(directory / FILE)
+        database = SqliteDatabase(directory / FILE) if shared_database is None else shared_database()
         try:
-            yield Custody(database, plain, openers, now)
+            yield Custody(database, settings.root_key, openers, now)
         finally:
             database.close()
     finally:

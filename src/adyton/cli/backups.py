@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from adyton.cli.bars import Bars
-from adyton.cli.custody_options import openers, opening_options
+from adyton.cli.custody_options import all_opening_options, openers
 from adyton.cli.output import json_option, print_json, say
 from adyton.cli.places import places
 from adyton.errors import AdytonError, ConfigError
@@ -33,7 +33,7 @@ _PLAIN = click.option("--root-key-file", type=_FILE, help="Where the plain file 
 @click.option(
     "--keep-passphrase-slots", is_flag=True, help="Leave them in: whoever has the copy may then guess for ever."
 )
-@opening_options
+@all_opening_options
 @json_option
 def backup(
     destination: Path,
@@ -86,7 +86,7 @@ def backup(
 @_PLAIN
 @click.option("--checkpoint", "checkpoints", multiple=True, type=_FILE, help="A checkpoint that you hold. Repeatable.")
 @click.option("--log-key", "log_keys", multiple=True, help="The log's key, to verify --checkpoint with. Repeatable.")
-@opening_options
+@all_opening_options
 @json_option
 def restore(  # noqa: PLR0917 -- click gives each option by name
     source: Path,

@@ -17,6 +17,8 @@ import click
 from adyton.errors import ConfigError
 
 if TYPE_CHECKING:
+    from adyton.stores.backends.configured import Backends
+    from adyton.stores.backends.port import KeyHolder
     from adyton.stores.custody.keyring import Openers
     from adyton.stores.custody.port import Custodian
 
@@ -28,23 +30,29 @@ _OPENING = (
     click.option("--passphrase-file", type=_FILE, help="Open a passphrase slot with what this 0600 file holds."),
     click.option("--passphrase-fd", type=int, metavar="N", help="Open it with what this inherited descriptor gives."),
     click.option("--tpm", "tcti", default=DEFAULT_TPM, show_default=True, metavar="TCTI", help="Where the TPM is."),
-    click.option("--kms", "kms", multiple=True, type=_FILE, help="Options of an HSM, Vault or KMS (TOML). Repeatable."),
 )
+_BACKENDS = click.option("--backends", type=_FILE, help="The file that names HSMs, Vaults and KMS (as serve's).")
 _NEW = (
     click.option("--custody", type=click.Choice(["file", "passphrase", "tpm", "kms"]), required=True, help="Who."),
     click.option("--slot", help="The slot's name [default: the kind of custody]."),
     click.option("--new-passphrase-file", type=_FILE, help="The new slot's passphrase, in a 0600 file."),
     click.option("--new-passphrase-fd", type=int, metavar="N", help="The new slot's passphrase, from a descriptor."),
     click.option("--pcrs", default="0,2,4,7", show_default=True, help="What the TPM seals to (SHA-256 bank)."),
-    click.option("--kms-key", metavar="HANDLE", help="The key in the device that wraps the slot."),
+    click.option("--backend", metavar="NAME", help="Which back end of --backends."),
+    click.option("--backend-key", metavar="HANDLE", help="The key there that wraps the slot [default: a new one]."),
 )
 
 
 def opening_options(command: _F) -> _F:
-    """``--passphrase-file``, ``--passphrase-fd``, ``--tpm``, ``--kms``."""
+    """``--passphrase-file``, ``--passphrase-fd``, ``--tpm``."""
     for option in reversed(_OPENING):
         command = option(command)
     return command
+
+
+def all_opening_options(command: _F) -> _F:
+    """As ``opening_options``, with ``--backends`` for who has no such option of its own."""
+    return opening_options(_BACKENDS(command))
 
 
 def new_options(command: _F) -> _F:
@@ -59,21 +67,22 @@ def openers(options: dict[str, Any], *, ask: bool = True) -> Openers:
     from adyton.stores.custody.keyring import Openers
 
     file, descriptor = options.pop("passphrase_file"), options.pop("passphrase_fd")
-    tcti, kms = options.pop("tcti"), options.pop("kms")
+    tcti, backends = options.pop("tcti"), options.pop("backends")
     given: Callable[[], bytes] | None = None
     if file is not None or descriptor is not None:
         given = partial(bytes, passphrase(file, descriptor))
     elif ask and sys.stdin.isatty():
         given = partial(_prompted, "passphrase of the root key", twice=False)
-    return Openers(passphrase=given, tcti=tcti, holders=_holders(kms) if kms else None)
+    return Openers(passphrase=given, tcti=tcti, holders=_holders(backends) if backends else None)
 
 
-def new_custodian(options: dict[str, Any], tcti: str, kms: tuple[Path, ...]) -> tuple[Custodian | None, str]:
+def new_custodian(options: dict[str, Any]) -> tuple[Custodian | None, str]:
     """Who shall hold it, and the slot's name; ``None`` is the plain file."""
     kind = options.pop("custody")
     name = options.pop("slot") or kind
     file, descriptor = options.pop("new_passphrase_file"), options.pop("new_passphrase_fd")
-    pcrs, handle = options.pop("pcrs"), options.pop("kms_key")
+    pcrs, backend, handle = options.pop("pcrs"), options.pop("backend"), options.pop("backend_key")
+    tcti, backends = options["tcti"], options["backends"]
     check_name(name)
     match kind:
         case "passphrase":
@@ -95,16 +104,19 @@ def new_custodian(options: dict[str, Any], tcti: str, kms: tuple[Path, ...]) -> 
 
             return TpmCustodian(tcti, _pcrs(pcrs)), name
         case "kms":
+            from adyton.stores.backends.port import KeyKind
             from adyton.stores.custody.device import DeviceCustodian
 
-            if len(kms) != 1 or not handle:
+            if not backends or not backend:
                 raise ConfigError(
-                    "which device, and which key in it?",
+                    "which device?",
                     code="setting_invalid",
-                    field="kms",
-                    expected="--kms OPTIONS.toml --kms-key HANDLE",
+                    field="backend",
+                    expected="--backends FILE --backend NAME",
                 )
-            return DeviceCustodian(_holders(kms)(kms[0].stem), handle, kms[0].stem), name
+            holder = _holders(backends)(backend)
+            handle = handle or holder.generate(KeyKind.AES_256, f"adyton-root-key-{name}")
+            return DeviceCustodian(holder, handle, backend), name
     return None, name
 
 
@@ -150,20 +162,15 @@ def _pcrs(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in parts)
 
 
-def _holders(files: tuple[Path, ...]) -> Callable[[str], Any]:
-    """Devices by the stem of the file that holds their options: ``hsm.toml`` is ``hsm``."""
+def _holders(file: Path) -> Callable[[str], KeyHolder]:
+    """Devices by the names that the file gives them; it is read when the first one is needed."""
+    opened: list[Backends] = []
 
-    def named(name: str) -> Any:
-        from adyton.stores.custody.holders import key_holder
+    def named(name: str) -> KeyHolder:
+        from adyton.stores.backends.configured import Backends
 
-        for file in files:
-            if file.stem == name:
-                return key_holder(file)
-        raise ConfigError(
-            f"the device {name!r} is not configured",
-            code="device_unknown",
-            field="kms",
-            hint=f"--kms {name}.toml, with its options",
-        )
+        if not opened:
+            opened.append(Backends.read(str(file.absolute())))
+        return opened[0].key_holder(name)
 
     return named

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from adyton.cli.administering import Noun
-from adyton.cli.custody_options import check_name, new_custodian, new_options, openers, opening_options, passphrase
+from adyton.cli.custody_options import all_opening_options, check_name, new_custodian, new_options, openers, passphrase
 from adyton.cli.output import json_option, print_json, print_table, say
 from adyton.cli.places import places
 from adyton.errors import ConfigError
@@ -22,7 +23,24 @@ if TYPE_CHECKING:
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _DATA = click.option("--data", type=click.Path(file_okay=False, path_type=Path), help="The broker's data directory.")
-_PLAIN = click.option("--root-key-file", type=_FILE, help="Where the plain file is [default: root.key in --data].")
+_PLAIN_OPTION = click.option(
+    "--root-key-file", type=_FILE, help="Where the plain file is [default: root.key in --data]."
+)
+_DATABASE = click.option(
+    "--database",
+    envvar="ADYTON_DATABASE",
+    metavar="URL",
+    help="The PostgreSQL database that the store is in (as serve's).",
+)
+_PASSWORD = click.option("--database-password-file", type=_FILE, help="Its password: a file that only you read.")
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+def _store_options(command: _F) -> _F:
+    """Which store: ``--data``, ``--root-key-file``, ``--database``, ``--database-password-file``."""
+    for option in (_PASSWORD, _DATABASE, _PLAIN_OPTION, _DATA):
+        command = option(command)
+    return command
 
 
 @click.group("root-key", cls=Noun)
@@ -31,17 +49,15 @@ def root_key() -> None:
 
 
 @root_key.command()
-@_DATA
-@_PLAIN
+@_store_options
 @new_options
-@opening_options
+@all_opening_options
 @json_option
-def init(data: Path | None, root_key_file: Path | None, as_json: bool, **options: Any) -> None:
+def init(as_json: bool, **options: Any) -> None:
     """Make a new store whose root key never lies in a plain file."""
     from adyton.broker.root_key import PLAIN
 
-    tcti, kms = options["tcti"], options["kms"]
-    custodian, name = new_custodian(options, tcti, kms)
+    custodian, name = new_custodian(options)
     if custodian is None:
         raise ConfigError(
             f"the broker makes the plain {PLAIN} itself at its first start",
@@ -49,34 +65,31 @@ def init(data: Path | None, root_key_file: Path | None, as_json: bool, **options
             field="custody",
             hint="adyton broker serve",
         )
-    with _custody(data, root_key_file, openers(options), alone=True, new=True) as custody:
+    with _custody(options, openers(options), alone=True, new=True) as custody:
         custody.begin(custodian, name)
         _show(custody, as_json=as_json)
 
 
 @root_key.command()
-@_DATA
-@_PLAIN
+@_store_options
 @json_option
-def show(data: Path | None, root_key_file: Path | None, as_json: bool) -> None:
+def show(as_json: bool, **options: Any) -> None:
     """List the slots, without opening any."""
     from adyton.stores.custody.keyring import Openers
 
-    with _custody(data, root_key_file, Openers(), alone=False) as custody:
+    with _custody(options, Openers(), alone=False) as custody:
         _show(custody, as_json=as_json)
 
 
 @root_key.command()
-@_DATA
-@_PLAIN
+@_store_options
 @new_options
-@opening_options
+@all_opening_options
 @json_option
-def add(data: Path | None, root_key_file: Path | None, as_json: bool, **options: Any) -> None:
+def add(as_json: bool, **options: Any) -> None:
     """Let another custodian hold the same root key. The broker may be running."""
-    tcti, kms = options["tcti"], options["kms"]
-    custodian, name = new_custodian(options, tcti, kms)
-    with _custody(data, root_key_file, openers(options), alone=False) as custody:
+    custodian, name = new_custodian(options)
+    with _custody(options, openers(options), alone=False) as custody:
         if custodian is None:
             custody.keep_plain()
         else:
@@ -86,41 +99,37 @@ def add(data: Path | None, root_key_file: Path | None, as_json: bool, **options:
 
 @root_key.command()
 @click.argument("slot")
-@_DATA
-@_PLAIN
-@opening_options
+@_store_options
+@all_opening_options
 @json_option
-def remove(slot: str, data: Path | None, root_key_file: Path | None, as_json: bool, **options: Any) -> None:
+def remove(slot: str, as_json: bool, **options: Any) -> None:
     """Take a custodian's slot away; who could open it may have kept the root key: rotate it as well."""
-    with _custody(data, root_key_file, openers(options), alone=False) as custody:
+    with _custody(options, openers(options), alone=False) as custody:
         custody.remove(slot)
         _show(custody, as_json=as_json)
 
 
 @root_key.command()
-@_DATA
-@_PLAIN
-@opening_options
+@_store_options
+@all_opening_options
 @json_option
-def rotate(data: Path | None, root_key_file: Path | None, as_json: bool, **options: Any) -> None:
+def rotate(as_json: bool, **options: Any) -> None:
     """Make a new root key for the same custodians; the old one opens nothing afterwards. The broker must be stopped."""
-    with _custody(data, root_key_file, openers(options), alone=True) as custody:
+    with _custody(options, openers(options), alone=True) as custody:
         custody.rotate()
         _show(custody, as_json=as_json)
 
 
 @root_key.command()
-@_DATA
-@_PLAIN
+@_store_options
 @new_options
-@opening_options
+@all_opening_options
 @click.option("--keep", "kept", multiple=True, metavar="SLOT", help="A slot that stays. Repeatable.")
 @json_option
-def change(data: Path | None, root_key_file: Path | None, kept: tuple[str, ...], as_json: bool, **options: Any) -> None:
+def change(kept: tuple[str, ...], as_json: bool, **options: Any) -> None:
     """Make a new root key for one custodian (and --keep) and for nobody else. The broker must be stopped."""
-    tcti, kms = options["tcti"], options["kms"]
-    custodian, name = new_custodian(options, tcti, kms)
-    with _custody(data, root_key_file, openers(options), alone=True) as custody:
+    custodian, name = new_custodian(options)
+    with _custody(options, openers(options), alone=True) as custody:
         for wanted in kept:
             _known(custody, wanted)
         custody.change(custodian, name, keep=lambda slot: slot.name in kept)
@@ -128,19 +137,16 @@ def change(data: Path | None, root_key_file: Path | None, kept: tuple[str, ...],
 
 
 @root_key.command()
-@_DATA
-@_PLAIN
+@_store_options
 @click.option("--owner", "owners", multiple=True, required=True, type=_FILE, help="An owner's public key (PEM).")
 @click.option("--threshold", type=int, required=True, help="How many owners are needed.")
 @click.option("--slot", default="shares", show_default=True, help="The slot's name.")
 @click.option(
     "-o", "--output", type=click.Path(file_okay=False, path_type=Path), required=True, help="Where the shares go."
 )
-@opening_options
+@all_opening_options
 @json_option
-def split(  # noqa: PLR0917 -- click gives each option by name
-    data: Path | None,
-    root_key_file: Path | None,
+def split(
     owners: tuple[Path, ...],
     threshold: int,
     slot: str,
@@ -162,7 +168,7 @@ def split(  # noqa: PLR0917 -- click gives each option by name
         output.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError("cannot make the directory", code="secret_file_unwritable", field=str(output)) from error
-    with _custody(data, root_key_file, openers(options), alone=False) as custody:
+    with _custody(options, openers(options), alone=False) as custody:
         sealed = custody.split(keys, threshold, slot)
     for path, content in zip(files, sealed, strict=True):
         private_file.write(path, content)
@@ -194,23 +200,19 @@ def decrypt_share(share: Path, key: Path, passphrase_file: Path | None, output: 
 
 
 @root_key.command()
-@_DATA
-@_PLAIN
+@_store_options
 @click.option("--share", "given", multiple=True, required=True, type=_FILE, help="An opened share. Repeatable.")
 @new_options
-@opening_options
+@all_opening_options
 @json_option
-def recover(
-    data: Path | None, root_key_file: Path | None, given: tuple[Path, ...], as_json: bool, **options: Any
-) -> None:
+def recover(given: tuple[Path, ...], as_json: bool, **options: Any) -> None:
     """Open the store with the owners' shares, and give it to a custodian anew. The broker must be stopped."""
     from adyton.protocol import shares
     from adyton.stores.custody import private_file
 
-    tcti, kms = options["tcti"], options["kms"]
-    custodian, name = new_custodian(options, tcti, kms)
+    custodian, name = new_custodian(options)
     parsed = [shares.parse(private_file.read(path, "a share's file")) for path in given]
-    with _custody(data, root_key_file, openers(options), alone=True) as custody:
+    with _custody(options, openers(options), alone=True) as custody:
         opened = custody.recover(parsed)
         if custodian is None:
             custody.keep_plain(opened)
@@ -220,16 +222,24 @@ def recover(
 
 
 def _custody(
-    data: Path | None, root_key_file: Path | None, opening: Openers, *, alone: bool, new: bool = False
+    options: dict[str, Any], opening: Openers, *, alone: bool, new: bool = False
 ) -> AbstractContextManager[Custody]:
     from adyton.broker import root_key as office
     from adyton.broker.process import harden
+    from adyton.broker.settings import Settings
 
     harden(0)
-    directory = (data or places().broker).absolute()
-    plain = root_key_file.absolute() if root_key_file else directory / "root.key"
-    now = datetime.fromtimestamp(time.time(), UTC)
-    return office.of(directory, plain, opening, now, alone=alone, new=new)
+
+    def absolute(name: str) -> str:
+        return str(options[name].absolute()) if options[name] else ""
+
+    settings = Settings(
+        data=absolute("data") or str(places().broker.absolute()),
+        root_key_file=absolute("root_key_file"),
+        database=options["database"] or "",
+        database_password_file=absolute("database_password_file"),
+    )
+    return office.of(settings, opening, datetime.fromtimestamp(time.time(), UTC), alone=alone, new=new)
 
 
 def _known(custody: Custody, name: str) -> None:

@@ -119,8 +119,7 @@ def open_(sealed: bytes, key: PrivateKey) -> bytes:
 def parse(text: bytes) -> tuple[Share, str, str]:
     """A share in the clear, with the store's id and the slot's name; ``DocumentInvalid`` ``share_malformed``."""
     try:
-        if len(text) > MAX_SIZE:
-            raise ValueError
+        strict_json.parse(text, max_size=MAX_SIZE)
         document = _SHARE.decode(text)
         found = Share(document.set.read(), document.index, document.value)
         if not 0 < found.index <= found.set.count:
@@ -148,8 +147,7 @@ def described(sealed: bytes) -> dict[str, object]:
 
 def _sealed(sealed: bytes) -> SealedShare:
     try:
-        if len(sealed) > MAX_SIZE:
-            raise ValueError
+        strict_json.parse(sealed, max_size=MAX_SIZE)
         return _SEALED.decode(sealed)
     except strict_json.UNREADABLE as error:
         raise DocumentInvalid("this is no sealed share", code="share_malformed", field="share") from error

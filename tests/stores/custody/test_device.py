@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import json
+import logging
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from moto.server import ThreadedMotoServer
+from tests.stores.backends.vault_server import VaultServer
 
-from adyton.errors import ConfigError
-from adyton.stores.custody.holders import key_holder
+from adyton.errors import AdytonError, ConfigError
+from adyton.stores.backends.aws import Aws
+from adyton.stores.backends.options import AwsOptions, VaultOptions
+from adyton.stores.backends.port import KeyHolder, KeyKind
+from adyton.stores.backends.vault import Vault
+from adyton.stores.custody.device import DeviceCustodian
+from adyton.stores.custody.port import Kept
 
 MODULE = Path("/usr/lib/softhsm/libsofthsm2.so")
 # In a process of its own: the module reads its configuration once a process.
@@ -24,7 +33,7 @@ from adyton.stores import rootkey
 from adyton.stores.backends.port import KeyKind
 from adyton.stores.custody import keyring, slots
 from adyton.stores.custody.device import DeviceCustodian
-from adyton.stores.custody.holders import key_holder
+from adyton.stores.backends.configured import Backends
 from adyton.stores.custody.keyring import Openers
 from adyton.stores.database import SqliteDatabase
 from adyton.stores.sqlite import FILE, Store
@@ -40,7 +49,7 @@ def code(action):
         return error.code
     return "done"
 
-holder = key_holder(place / "hsm.toml")
+holder = Backends.read(str(place / "backends.toml")).key_holder("hsm")
 for kind in (KeyKind.AES_256, KeyKind.RSA_2048):
     key, other = holder.generate(kind, "root"), holder.generate(kind, "other")
     custodian = DeviceCustodian(holder, key, "hsm")
@@ -77,8 +86,8 @@ def test_the_slot_of_a_token(tmp_path: Path) -> None:
     configuration.write_text(f"directories.tokendir = {tmp_path}/tokens\nobjectstore.backend = file\n")
     (tmp_path / "pin").write_text("a1b2c3d4\n")
     (tmp_path / "pin").chmod(0o600)
-    (tmp_path / "hsm.toml").write_text(
-        f'kind = "pkcs11"\nmodule = "{MODULE}"\ntoken = "adyton"\npin_file = "{tmp_path}/pin"\noaep_hash = "sha-1"\n'
+    (tmp_path / "backends.toml").write_text(
+        f'[backends.hsm]\nkind = "pkcs11"\nmodule = "{MODULE}"\ntoken = "adyton"\npin_file = "{tmp_path}/pin"\noaep_hash = "sha-1"\n'
     )
     environment = {"SOFTHSM2_CONF": str(configuration), "PATH": "/usr/bin:/bin"}
     subprocess.run(
@@ -97,17 +106,49 @@ def test_the_slot_of_a_token(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "content", ["", "kind = 1", 'kind = "abacus"', 'kind = "pkcs11"', 'kind = "pkcs11"\nunknown = 1', "\xff", "[kind"]
-)
-def test_options_that_are_none(tmp_path: Path, content: str) -> None:
-    file = tmp_path / "hsm.toml"
-    file.write_bytes(content.encode("latin-1"))
-    with pytest.raises(ConfigError) as caught:
-        key_holder(file)
-    assert caught.value.code == "device_options"
+def kept_and_opened(holder: KeyHolder) -> None:
+    key, other = holder.generate(KeyKind.AES_256, "root"), holder.generate(KeyKind.AES_256, "other")
+    custodian = DeviceCustodian(holder, key, "device")
+    kept = custodian.seal(bytes(range(32)), b"slot")
+    for wrong, context in (
+        (kept, b"another slot"),
+        (replace(kept, details={**kept.details, "handle": other}), b"slot"),
+        (replace(kept, sealed=kept.sealed[:-1] + bytes([kept.sealed[-1] ^ 1])), b"slot"),
+    ):
+        with pytest.raises(AdytonError):
+            custodian.open(wrong, context)
+    for damaged in ({}, {"handle": 1, "bound": True}, {"handle": key, "bound": "yes"}):
+        with pytest.raises(ConfigError):
+            custodian.open(Kept(kept.sealed, dict(damaged)), b"slot")
+    assert kept.details["bound"] is True
+    assert custodian.open(kept, b"slot") == bytes(range(32))
 
 
-def test_no_such_file(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError):
-        key_holder(tmp_path / "absent.toml")
+def test_the_slot_of_vaults_transit_engine(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("steward\n")
+    (tmp_path / "token").chmod(0o600)
+    with VaultServer() as server:
+        holder = Vault(VaultOptions(url=server.url, token_file=str(tmp_path / "token")))
+        kept_and_opened(holder)
+        holder.close()
+
+
+def test_the_slot_of_aws_kms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    credentials = tmp_path / "credentials"
+    credentials.write_text("[default]\naws_access_key_id = AKIAEXAMPLE\naws_secret_access_key = very-secret-key\n")
+    credentials.chmod(0o600)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        endpoint = f"http://{host}:{port}"
+        holder = Aws(AwsOptions(region="eu-central-1", endpoint_url=endpoint, credentials_file=str(credentials)))
+        kept_and_opened(holder)
+        holder.close()
+    finally:
+        server.stop()

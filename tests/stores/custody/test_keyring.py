@@ -13,6 +13,7 @@ from types import FrameType
 from typing import Any
 
 import pytest
+from tests.postgresql import Server
 
 from adyton.errors import AdytonError, ConfigError, Conflict, NotFound
 from adyton.protocol.release import Binding
@@ -329,3 +330,33 @@ def test_killed_anywhere_the_store_opens(plain: Path, tmp_path: Path, *, keep_pl
         raise AssertionError("it never ends")
     assert outcomes == {True, False}
     assert lines > 15
+
+
+def test_the_same_in_postgresql(tmp_path: Path, postgresql: Server) -> None:
+    opener = postgresql.opener()
+    plain = tmp_path / "root.key"
+    key, _ = rootkey.load_or_create(plain)
+    store = Store.open(tmp_path, root_key=key, now=NOW, database=opener)
+    store.resources.set("default", PATH, b"the secret", Binding(), NOW)
+    running = store.sealer
+    database = opener()
+    try:
+        opened = keyring.unlock(database, plain, Openers())
+        assert opened is not None
+        keyring.add(database, opened, maker(WORDS, "words"))
+        with pytest.raises(Conflict):
+            keyring.add(database, opened, maker(WORDS, "words"))
+        done = keyring.rotate(database, opened, plain, NOW, keep_plain=False)
+        refused("root_key_wrong", lambda: running.rotate(NOW))
+        refused("root_key_locked", lambda: keyring.unlock(database, plain, Openers()))
+        found = keyring.unlock(database, plain, by(WORDS))
+        assert found == Opened(done.root_key, "words")
+    finally:
+        database.close()
+        store.close()
+    refused("root_key_wrong", lambda: Store.open(tmp_path, root_key=key, now=NOW, database=opener))
+    again = Store.open(tmp_path, root_key=done.root_key, now=NOW, database=opener)
+    stored = again.resources.get("default", PATH)
+    again.close()
+    assert stored is not None
+    assert stored.value == b"the secret"

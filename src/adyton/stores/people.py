@@ -139,10 +139,13 @@ class People:
         self, organisation: str, person: str | None = None, kind: CredentialKind | None = None
     ) -> list[StoredCredential]:
         """Those of an organisation, or of one of its people, or of a kind."""
+        asked = {"organisation": organisation, "person": person, "kind": kind}
+        named = {name: value for name, value in asked.items() if value is not None}
         rows = self._database.read(
-            "SELECT kind, id, version, sealed FROM credentials WHERE organisation=? AND (? OR person=?) AND (? OR kind=?)"
-            " ORDER BY kind, id",
-            (organisation, int(person is None), person or "", int(kind is None), kind or ""),
+            "SELECT kind, id, version, sealed FROM credentials WHERE "  # noqa: S608 -- ours
+            + " AND ".join(f"{name}=?" for name in named)
+            + " ORDER BY kind, id",
+            tuple(named.values()),
         )
         return [
             StoredCredential(row[0], row[1], self._open(row[0], organisation, row[1], row[2:], Credential))

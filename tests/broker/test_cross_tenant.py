@@ -219,6 +219,23 @@ class Tenants(RuleBasedStateMachine):
         assert self.full.everything_of_b() == before, asked
         assert b"the secret" not in answers[0].body, asked
 
+    @precondition(lambda self: hasattr(self, "full"))
+    @rule(
+        noun=st.sampled_from(["promotions/plan", "promotions"]),
+        tenant=st.sampled_from(["acme", "acme-two"]),
+        wanted=st.sampled_from([{"policies": True}, {"references": True}, {"resources": [f"kbs:///default/{MARK}/1"]}]),
+    )
+    def a_reaches_over(self, noun: str, tenant: str, wanted: dict[str, Any]) -> None:
+        """What takes another tenant's name in its body, as the only requests that do."""
+        sent = json.dumps({"source": "bolt", **wanted}).encode()
+        before = self.full.everything_of_b()
+        answers = [
+            world.ask("POST", f"/t/{tenant}/api/v0/{noun}", self.tokens["ann"], sent)
+            for world in (self.full, self.empty)
+        ]
+        assert told(answers[0]) == told(answers[1]), (noun, wanted)
+        assert self.full.everything_of_b() == before
+
     def teardown(self) -> None:
         if hasattr(self, "full"):
             self.full.close()

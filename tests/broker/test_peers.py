@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import socket
-import struct
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +15,7 @@ import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from tests.broker import rig
+from tests.broker.instance_rig import DOCUMENT, MEASUREMENT, instance
 
 from adyton.broker.connection import HttpRequest
 from adyton.broker.peers import Giver, Instance, ask
@@ -26,10 +23,9 @@ from adyton.broker.settings import Settings
 from adyton.client.transport import Transport
 from adyton.crypto import jwe, jwk
 from adyton.devtee.root import DevelopmentRoot
-from adyton.devtee.snp import POLICY, POLICY_DEBUG, ReportFields, issue_report
+from adyton.devtee.snp import POLICY, POLICY_DEBUG
 from adyton.errors import AdytonError, ReleaseRefused
-from adyton.protocol import devtee, peers
-from adyton.protocol.devtee import Certificate, Report
+from adyton.protocol import peers
 from adyton.protocol.release import Binding
 from adyton.protocol.resource import ResourcePath
 from adyton.rats import binding
@@ -38,56 +34,7 @@ from adyton.rats.types import ReportData
 from adyton.stores.sqlite import Store
 
 NOW = datetime.fromtimestamp(int(time.time()), UTC)
-MEASUREMENT, DOCUMENT = bytes(range(48)), bytes(range(32))
 ROOT_KEY = bytes(range(7, 39))
-
-
-class Platform:
-    """Hands an instance its report channel, and answers on it with what it is told to say of that instance."""
-
-    def __init__(self, root: DevelopmentRoot, **fields: Any) -> None:
-        self.root = root
-        self.fields = {"measurement": MEASUREMENT, "host_data": DOCUMENT, **fields}
-        self.ours, self.theirs = socket.socketpair()
-        self.theirs.set_inheritable(True)
-        threading.Thread(target=self._serve, daemon=True).start()
-
-    def _serve(self) -> None:
-        with closing(self.ours.makefile("rb")) as stream:
-            while header := stream.read(devtee.HEADER.size):
-                request = devtee.decode(devtee.FROM_AGENT, stream.read(struct.unpack(">I", header)[0]))
-                assert isinstance(request, devtee.ReportRequest)
-                fields = ReportFields(**{**self.fields, "report_data": request.report_data})
-                report = issue_report(self.root.signer, fields)
-                certificates = [Certificate(kind, der) for kind, der in self.root.certificates]
-                self.ours.sendall(devtee.frame(Report(report=report, certificates=certificates)))
-
-    @property
-    def attester(self) -> str:
-        return f"devtee:{self.theirs.fileno()}"
-
-    def close(self) -> None:
-        self.ours.shutdown(socket.SHUT_RDWR)
-        self.ours.close()
-        self.theirs.close()
-
-
-@contextmanager
-def instance(data: Path, root: DevelopmentRoot, *arguments: str, tls: bool = False, **fields: Any) -> Iterator[Any]:
-    platform = Platform(root, **fields)
-    trust = ("--environment", "test", "--trust-dev-root", root.fingerprint, "--endorsements", str(root.endorsements))
-    broker = rig.RunningBroker(
-        data,
-        ("--listen", "127.0.0.1:0", *trust, "--attester", platform.attester, *(["--tls"] if tls else []), *arguments),
-        descriptors=(platform.theirs.fileno(),),
-    )
-    try:
-        broker.start()
-        yield broker
-    finally:
-        if broker.process is not None:
-            broker.stop()
-        platform.close()
 
 
 @pytest.fixture(scope="module")
@@ -347,11 +294,11 @@ def test_what_is_given_opens_with_the_attested_key_and_is_answered_for(desk: Des
 
 
 def test_a_giver_of_another_identity_gives_in_vain(
-    desk: Desk, giver: rig.RunningBroker, root: DevelopmentRoot, monkeypatch: pytest.MonkeyPatch
+    desk: Desk, root: DevelopmentRoot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An asker must not seal its secrets under a root key that a stranger knows."""
     settings = Settings(
-        data="/nowhere", environment="test", development_roots=[root.fingerprint],
+        data=str(tmp_path), environment="test", development_roots=[root.fingerprint],
         endorsements=[str(root.endorsements)], attester="x", peer="http://127.0.0.1:1",
     )  # fmt: skip
     stranger = replace(desk.instance, attester=DirectAttester(root, measurement=b"\x09" * 48))

@@ -88,11 +88,16 @@ def _issue(key: ec.EllipticCurvePrivateKey, names: list[x509.GeneralName], now: 
 def pin(certificate: Path) -> str:
     """``sha256:<hex>`` of the SPKI of the first certificate in a PEM file; ``ConfigError`` if there is none."""
     try:
-        key = x509.load_pem_x509_certificate(certificate.read_bytes()).public_key()
+        return pin_of(certificate.read_bytes())
     except (OSError, ValueError) as error:
         raise ConfigError(
             "the broker's certificate cannot be read", code="certificate_unreadable", field=str(certificate)
         ) from error
+
+
+def pin_of(pem: bytes) -> str:
+    """The same of PEM that was read; ``ValueError``."""
+    key = x509.load_pem_x509_certificate(pem).public_key()
     spki = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
     return "sha256:" + hashlib.sha256(spki).hexdigest()
 

@@ -15,10 +15,11 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
-from adyton.broker import key_delivery, key_use, refusals, session
+from adyton.broker import attestation_desk, key_delivery, key_use, refusals, session
 from adyton.broker.administration import Administration
 from adyton.broker.answer import Answer
 from adyton.broker.asked import Asked
+from adyton.broker.attestation_desk import Desk
 from adyton.broker.audit import Auditor
 from adyton.broker.checkpoints import Checkpoints
 from adyton.broker.connection import HttpRequest
@@ -89,6 +90,7 @@ class Front:
         journal: Journal,
         rates: Rates | None = None,
         page: Page | None = None,
+        desk: Desk | None = None,
     ) -> None:
         self._handlers = handlers
         self._current = current
@@ -98,6 +100,7 @@ class Front:
         self._max_in_flight = max_in_flight
         self._journal = journal
         self._page = page
+        self._desk = desk
         self._lists = PublishedLists(handlers.store)
         self._rates = rates
         self._in_flight = 0
@@ -187,7 +190,15 @@ class Front:
                 return self._lists.answer(where.tenant, self._current.keys, self._clock())
             except AdytonError as error:
                 return refusals.answer(error, Stage.RESOURCE)
+        if where.parts == (".well-known", "broker-attestation"):
+            return self._attested(request, began) if method == "POST" else refusals.NO_METHOD
         return refusals.NO_PATH
+
+    async def _attested(self, request: HttpRequest, began: float) -> Answer:
+        """What proves to an owner which broker this is."""
+        answer = await self._desk.answer(request) if self._desk is not None else attestation_desk.NOT_ATTESTED
+        self._journal.request(request, answer, began)
+        return answer
 
     async def _ready(self, request: HttpRequest, began: float) -> Answer:
         """Whether the broker can decide; which part cannot, only to who may know."""

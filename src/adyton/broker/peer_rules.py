@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from adyton.appraisal import requirements
 from adyton.errors import ReleaseRefused
-from adyton.protocol.peers import Identity
-from adyton.rats.types import JsonValue, VerifiedEvidence
+from adyton.protocol.peers import Identity, tcb_levels
+from adyton.rats.types import VerifiedEvidence
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +53,7 @@ class PeerRules:
         return reasons
 
     def _tcb(self, peer: VerifiedEvidence) -> list[str]:
-        mine, theirs = _levels(self.own.tcb), _levels(peer.tcb)
+        mine, theirs = tcb_levels(self.own.tcb), tcb_levels(peer.tcb)
         reasons = [
             f"peer_tcb: expected {name} of at least {least}, evidence has {theirs.get(name)}"
             for name, least in mine.items()
@@ -69,13 +68,3 @@ class PeerRules:
 def _same(one: Identity, other: Identity) -> bool:
     left, right = str(one).encode(), str(other).encode()
     return hmac.compare_digest(left, right)
-
-
-def _levels(tcb: Mapping[str, JsonValue]) -> dict[str, int]:
-    """What can be compared: what the platform reports, and what it is committed to; else every number there is."""
-    found: dict[str, int] = {}
-    for part in ("reported", "committed"):
-        levels = tcb.get(part)
-        if isinstance(levels, dict):
-            found |= {f"{part}.{name}": value for name, value in levels.items() if type(value) is int}
-    return found or {name: value for name, value in tcb.items() if type(value) is int}

@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cache
 
 import msgspec
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -20,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from adyton import tee
 from adyton.broker import audit, refusals
 from adyton.broker.answer import Answer
+from adyton.broker.attesting import OneAtATime, attester_of
 from adyton.broker.connection import HttpRequest
 from adyton.broker.endorsements import Endorsements
 from adyton.broker.peer_rules import PeerRules
@@ -55,27 +55,6 @@ MAX_NONCES = 64
 _LOG = logging.getLogger(__name__)
 
 
-@cache
-def attester_of(text: str) -> Attester:
-    """``snp``: this guest's device; ``devtee:N``: the report channel at descriptor N. ``ConfigError`` otherwise."""
-    from adyton.attesters.devtee import DevTeeAttester
-    from adyton.attesters.report_socket import ReportSocket
-    from adyton.attesters.snp_device import SnpDeviceAttester
-
-    kind, _, number = text.partition(":")
-    if kind == "devtee" and number.isascii() and number.isdigit() and len(number) < 8:
-        return DevTeeAttester(ReportSocket(int(number)))
-    if text == "snp":
-        return SnpDeviceAttester.find()
-    raise ConfigError(
-        "no such attester",
-        code="setting_invalid",
-        field="attester",
-        expected="snp, or devtee:DESCRIPTOR",
-        got=text[:40],
-    )
-
-
 @dataclass(frozen=True, slots=True)
 class Instance:
     """This instance: how it proves itself, how it verifies others, whom it takes for one of its own."""
@@ -89,7 +68,7 @@ class Instance:
     @classmethod
     def of(cls, settings: Settings, now: datetime) -> Instance:
         """Verify one's own evidence first, as any peer's: what it says is what peers are compared with."""
-        attester = attester_of(settings.attester)
+        attester = OneAtATime(attester_of(settings.attester), settings.directory)
         endorsements = Endorsements(settings.endorsements)
         roots = frozenset(bytes.fromhex(root) for root in settings.development_roots)  # sample evidence never counts
         anchors = TrustAnchors(custom=roots)

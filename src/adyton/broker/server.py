@@ -23,7 +23,7 @@ from pathlib import Path
 
 import msgspec
 
-from adyton.broker import certificate, notify, tls
+from adyton.broker import attesting, certificate, notify, tls
 from adyton.broker.custody import RootKeyFinder
 from adyton.broker.opening import open_store
 from adyton.broker.policies import PolicyBook
@@ -120,6 +120,8 @@ def serve(
     """
     harden(settings.max_connections)
     finder = find_root_key or RootKeyFinder(settings)
+    if settings.attester:
+        attesting.attester_of(settings.attester)  # what cannot be used stops the start
     store = open_store(settings, root_key=finder)
     listeners: dict[str, socket.socket] = {}
     try:
@@ -249,6 +251,7 @@ def _describe(settings: Settings, listeners: Listeners, root_key_by: str, peers_
         "environment": settings.environment,
         "endorsements": settings.endorsements,
         "peers": peers_url or None,
+        "attester": settings.attester.partition(":")[0] or None,
         "workers": settings.workers,
         "pid": os.getpid(),
     }

@@ -18,7 +18,7 @@ from types import FrameType
 
 import msgspec
 
-from adyton.broker import notify, reports
+from adyton.broker import attesting, notify, reports
 from adyton.broker.serving import DRAIN_SECONDS, Listeners, Tell
 from adyton.broker.settings import Settings
 from adyton.broker.worker_process import Start
@@ -151,11 +151,12 @@ class Supervisor:
 
     def _start(self, number: int) -> _Process:
         descriptors = {name: listener.fileno() for name, listener in self._listeners.items()}
+        channel = attesting.descriptor(self._settings.attester)
         worker = subprocess.Popen(
             [sys.executable, "-P", "-m", "adyton.broker.worker_process"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            pass_fds=tuple(descriptors.values()),
+            pass_fds=(*descriptors.values(), *([] if channel is None else [channel])),
             start_new_session=True,  # the terminal's Ctrl-C is for the first process, which tells the others
         )
         _write(worker, Start(self._settings, self._store.instance, descriptors, number, self._root_key))

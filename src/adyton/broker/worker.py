@@ -15,13 +15,15 @@ from pathlib import Path
 from typing import cast
 
 from adyton import tee
-from adyton.broker import exposition, issuers, keys, replicas, revoked_api, secure_execution
+from adyton.broker import certificate, exposition, issuers, keys, replicas, revoked_api, secure_execution
 from adyton.broker.admin import Admin
 from adyton.broker.administration import Administration
 from adyton.broker.afterwards import Afterwards
 from adyton.broker.appraiser import Appraiser
 from adyton.broker.approvals import Approvals
 from adyton.broker.asked import Room
+from adyton.broker.attestation_desk import Desk
+from adyton.broker.attesting import OneAtATime, attester_of
 from adyton.broker.audit import Auditor
 from adyton.broker.backends_api import BackendsApi
 from adyton.broker.checkpoints import Checkpoints
@@ -64,9 +66,12 @@ from adyton.broker.tracing import Tracing
 from adyton.broker.trial_api import TrialApi
 from adyton.config import Environment
 from adyton.errors import AdytonError
+from adyton.protocol import broker_attestation
+from adyton.protocol.broker_attestation import Facts
 from adyton.rats.types import TrustAnchors
 from adyton.stores.backends.configured import Backends
 from adyton.stores.sqlite import Store
+from adyton.stores.tenants import DEFAULT
 
 MAINTENANCE_SECONDS = 5.0
 CHECKPOINT_SECONDS = 60.0
@@ -155,6 +160,10 @@ class Program:
             checkpoints=self._checkpoints,
             readiness=self._readiness,
         )
+        self._watched = Watched(settings)
+        self._desk: Desk | None = None
+        if settings.attester:
+            self._desk = Desk(OneAtATime(attester_of(settings.attester), settings.directory), self._facts)
         self._metrics = Metrics(tenants=settings.metrics_tenants)
         store.audit.observe = partial(self._metrics.time, "audit_append")
         self._journal = Journal(form=cast("Format", settings.log_format), metrics=self._metrics)
@@ -169,8 +178,8 @@ class Program:
             rates=self._rates,
             journal=self._journal,
             page=Page() if settings.page else None,
+            desk=self._desk,
         )
-        self._watched = Watched(settings)
         self._identity = self._watched.current
         self._started = time.time()
         self._report: Report | None = None
@@ -182,6 +191,13 @@ class Program:
             self._tracing.around(releaser, "decide", "decide")
             for method in ("attested", "attest_refused", "released", "release_refused"):
                 self._tracing.around(auditor, method, "audit")
+
+    def _facts(self) -> tuple[Facts, bytes]:
+        """What this broker says about itself under its evidence."""
+        identity, jwks = self._watched.current, self._current.keys.jwks
+        pin = certificate.pin_of(identity.certificate) if identity is not None else ""
+        log = self._checkpoints.key(DEFAULT).text()
+        return Facts(pin, broker_attestation.digest(jwks), log, self.settings.environment), jwks
 
     def _reload_keys(self) -> None:
         now = self._store.time(time.time())
@@ -231,6 +247,8 @@ class Program:
             with suppress(asyncio.CancelledError):
                 await asyncio.gather(*chores)
             await asyncio.to_thread(self._afterwards.stop)
+            if self._desk is not None:
+                self._desk.close()
             self._engine.close()
             self._backends.close()
             self._plugins.close()

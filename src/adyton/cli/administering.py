@@ -39,6 +39,12 @@ _OPTIONS = (
     click.option("--broker-pin", metavar="PIN", help="sha256:<hex> of the SPKI of the broker's certificate."),
     click.option("--tenant", default="default", show_default=True, help="Whose things they are."),
     click.option("--insecure-http", is_flag=True, help="Send secrets over plain http to another machine."),
+    click.option(
+        "--unattested-broker-i-accept",
+        "unattested",
+        is_flag=True,
+        help="Send secrets to a broker elsewhere that nobody attested or pinned.",
+    ),
 )
 
 
@@ -65,7 +71,7 @@ class Noun(click.Group):
 
 
 def broker_options(command: _F) -> _F:
-    """``--broker``, ``--admin-token-file``, ``--admin-key``, ``--broker-pin``, ``--tenant``, ``--insecure-http``."""
+    """``--broker`` and how it is known, ``--admin-token-file``, ``--admin-key``, ``--tenant``, ``--insecure-http``."""
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
@@ -106,11 +112,16 @@ def open_admin(  # noqa: PLR0917 -- the options of broker_options
     tenant: str,
     insecure_http: bool,
     admin_key: Path | None = None,
+    unattested: bool = False,
 ) -> Admin:
-    """A client with the admin's token, or one that signs with a key."""
+    """A client with the admin's token, or one that signs with a key; for a broker that secrets may be sent to."""
+    from adyton.cli.known import for_secrets
     from adyton.client.admin import Admin
 
     where = address(broker, broker_pin, tenant, insecure_http=insecure_http)
+    own = local_broker()
+    ours = where.url.rstrip("/") == str(own.get("url", "")).rstrip("/") and where.pin == own.get("pin")
+    where = for_secrets(where, ours=ours, accept=unattested)
     if admin_key is None and admin_token_file is None and "ADYTON_ADMIN_KEY" in os.environ:
         admin_key = Path(os.environ["ADYTON_ADMIN_KEY"])
     if admin_key is not None:

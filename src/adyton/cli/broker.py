@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from adyton.cli.administering import Noun, broker_options, open_admin
+from adyton.cli.attest import attest
 from adyton.cli.backups import backup, restore
 from adyton.cli.broker_status import reload, status
 from adyton.cli.config_file import Configured, again
 from adyton.cli.custody_options import openers, opening_options
 from adyton.cli.doctor import doctor
 from adyton.cli.explained import explain
+from adyton.cli.known import forget, known, pin
 from adyton.cli.migrate import migrate
 from adyton.cli.output import json_option, print_json, print_table, say
 from adyton.cli.places import places
@@ -337,7 +339,11 @@ def backends(as_json: bool, **options: Any) -> None:
         sys.exit(1)
 
 
+broker.add_command(attest)
 broker.add_command(explain)
+broker.add_command(forget)
+broker.add_command(known)
+broker.add_command(pin)
 broker.add_command(reload)
 broker.add_command(revoke)
 broker.add_command(status)

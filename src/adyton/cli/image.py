@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from adyton.rats.types import Digest, JsonValue
 
 _File = click.Path(exists=True, dir_okay=False, path_type=Path)
-_BROKER = ("broker", "admin_token_file", "broker_pin", "tenant", "insecure_http")
+_BROKER = ("broker", "admin_token_file", "admin_key", "broker_pin", "tenant", "insecure_http", "unattested")
 
 
 @click.group()

@@ -1,7 +1,8 @@
 """Where Adyton keeps its things on this machine, read from the environment once, here.
 
 ``ADYTON_HOME`` moves everything. Without it: root keeps state in ``/var/lib/adyton`` and sockets in ``/run/adyton``;
-anybody else in ``$XDG_STATE_HOME/adyton`` (``~/.local/state/adyton``) and ``$XDG_RUNTIME_DIR/adyton``.
+anybody else in ``$XDG_STATE_HOME/adyton`` (``~/.local/state/adyton``) and ``$XDG_RUNTIME_DIR/adyton``. What a user
+decided is in ``$XDG_CONFIG_HOME/adyton`` (``~/.config/adyton``), root's too.
 """
 
 from __future__ import annotations
@@ -13,10 +14,16 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """``home`` lasts over a restart of the machine, ``run`` does not."""
+    """``home`` lasts over a restart of the machine, ``run`` does not. ``config`` is what this user decided."""
 
     home: Path
     run: Path
+    config: Path
+
+    @property
+    def known_brokers(self) -> Path:
+        """The brokers that this user attested or pinned."""
+        return self.config / "known-brokers"
 
     @property
     def broker(self) -> Path:
@@ -53,10 +60,12 @@ def places() -> Places:
     """The places for this process's user and environment."""
     if home := os.environ.get("ADYTON_HOME"):
         base = Path(home).absolute()
-        return Places(home=base, run=base / "run")
+        return Places(home=base, run=base / "run", config=base / "config")
+    config = Path(os.environ.get("XDG_CONFIG_HOME") or Path(os.environ.get("HOME") or "/") / ".config") / "adyton"
     if os.geteuid() == 0:
-        return Places(home=Path("/var/lib/adyton"), run=Path("/run/adyton"))
+        return Places(home=Path("/var/lib/adyton"), run=Path("/run/adyton"), config=config)
     state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     home_dir = state / "adyton"
-    return Places(home=home_dir, run=Path(runtime) / "adyton" if runtime else home_dir / "run")
+    run = Path(runtime) / "adyton" if runtime else home_dir / "run"
+    return Places(home=home_dir, run=run, config=config)

@@ -23,6 +23,10 @@ _TIERS = {
     "warning": "something is not as the reference values say",
     "contraindicated": "something is not acceptable",
 }
+_UNCHECKED = {
+    "iss": "iss: who issued it, beyond the key that signed it (--issuer)",
+    "aud": "aud: whom it is for; a token for somebody else passes too (--audience)",
+}
 
 
 @click.group(cls=Noun)
@@ -50,11 +54,14 @@ def verify(file: Path, **options: Any) -> None:
     text = _read(file)
     now = _time(options["at"])
     claims = _verified(text, _keys(options), now, options["issuer"], options["audience"])
+    unchecked = [name for name, asked in (("iss", options["issuer"]), ("aud", options["audience"])) if asked is None]
     if as_json:
-        print_json({"verified": True, "claims": claims})
+        print_json({"verified": True, "claims": claims, "unchecked": unchecked})
         return
     for line in explained(claims, now):
         say(line)
+    for name in unchecked:
+        say(f"unchecked    {_UNCHECKED[name]}")
 
 
 def _read(file: Path) -> str:

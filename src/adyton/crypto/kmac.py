@@ -1,7 +1,7 @@
 """KMAC256 (NIST SP 800-185 section 4) for one short message: the key derivation of ML-KEM in JOSE.
 
 Neither ``hashlib`` nor ``cryptography`` has it, so the permutation is here, in plain Python: three rounds of Keccak-f[1600]
-a key, some 0.3 ms. Its steps and their order do not depend on the data (no table is indexed by it); what Python's own
+a key, about 1 ms. Its steps and their order do not depend on the data (no table is indexed by it); what Python's own
 integers take longer for is not controlled. Used on the side that encrypts, once an answer, never on a secret that lasts.
 """
 

@@ -32,7 +32,7 @@ import msgspec
 
 from adyton.errors import MalformedRequest
 from adyton.rats import binding
-from adyton.rats.types import ReportData, VerifiedEvidence
+from adyton.rats.types import JsonValue, ReportData, VerifiedEvidence
 from adyton.wire import b64, strict_json
 
 HELLO, JOIN = "/peer/v0/hello", "/peer/v0/join"
@@ -167,3 +167,13 @@ class Identity:
 
     def __str__(self) -> str:
         return f"{self.measurement}/sha256:{self.init_data}"
+
+
+def tcb_levels(tcb: Mapping[str, JsonValue]) -> dict[str, int]:
+    """What of a TCB can be compared: what the platform reports, and what it is committed to; else every number there is."""
+    found: dict[str, int] = {}
+    for part in ("reported", "committed"):
+        levels = tcb.get(part)
+        if isinstance(levels, dict):
+            found |= {f"{part}.{name}": value for name, value in levels.items() if type(value) is int}
+    return found or {name: value for name, value in tcb.items() if type(value) is int}

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 
@@ -24,26 +24,33 @@ from adyton.broker.permissions import TABLE, Line
 from adyton.crypto.aead import random_bytes
 from adyton.errors import AdytonError, Conflict, MalformedRequest, NotPermitted, Unavailable
 from adyton.protocol.people import ApprovalRules, ProposalView, Vote, VoteBody
+from adyton.protocol.policies import PolicyBody
 from adyton.stores.proposals import Ballot, Proposal, State, StoredProposal, absent, decided, moment
 from adyton.stores.sqlite import Store
 from adyton.stores.tenant_settings import BROKER, StoredTenant
 
+CANDIDATE = "policy.candidate"
+"""Setting a policy that does not decide yet."""
 GUARDED = ("tenant", "person")
 """What any rule implies: else one person could make others, or take the rule away."""
-_IMPLIED = {
+_DECIDES = ("policy.set", "policy.activate", "policy.rollback", "policy.delete", "promotion")
+_VALUES = ("reference.set", "reference.publish", "provider.set", "promotion")
+_IMPLIED: Mapping[str, tuple[str, ...]] = {
+    **dict.fromkeys(_DECIDES[:-1], _DECIDES),
+    "policy.set": (*_DECIDES, CANDIDATE),
+    **dict.fromkeys(_VALUES[:-1], _VALUES),
+    "resource.set": ("promotion",),
     "resource.bind": ("resource.set", "promotion"),
     "resource.delete": ("key.delete",),
+    "key.delete": ("resource.delete",),
     "key.destroy": ("key.delete", "resource.delete"),
-    "policy": ("promotion",),
-    "policy.set": ("promotion", "policy.activate", "policy.rollback"),
-    "reference": ("promotion",),
-    "reference.set": ("promotion",),
 }
+"""Rules by what comes to the same: else who may not do it one way does it the other."""
 _UNSHOWN = frozenset({"resource.set", "key.set", "key.rotate"})
 MAX_NEEDED = 20
 MAX_HOURS = 30 * 24
-# Votes themselves, what concerns only who asks, and uses of a key, whose answers are for who asks.
-_FREE = frozenset({"approval.vote", "token.own", *(line.action for line in TABLE if "use" in line.path)})
+# Votes themselves, what concerns only who asks or changes nothing, and uses of a key, whose answers are for who asks.
+_FREE = frozenset({"approval.vote", "token.own", "policy.test", *(line.action for line in TABLE if "use" in line.path)})
 
 
 class Approvals:
@@ -56,7 +63,7 @@ class Approvals:
 
     def ask(self, line: Line, asked: Asked, parts: tuple[str, ...], tenant: StoredTenant | None) -> Answer | None:
         """``None`` if the request may go on by itself; else 202 with the proposal that it has become."""
-        rules = self._rules(line, asked.tenant, tenant)
+        rules = self._rules(line, _action(line, asked.body), tenant)
         if rules is None:
             return None
         who = asked.principal
@@ -67,7 +74,7 @@ class Approvals:
                 hint="give them a key or an identity provider's subject, or let them make their own token",
             )
         now = asked.now.timestamp()
-        where = BROKER if line.of_the_broker else asked.tenant
+        where = BROKER if line.of_the_broker or tenant is None else asked.tenant
         digest = _digest(asked.tenant, line.area, asked.method, parts, asked.query, asked.body)
         if asked.method == "GET":  # what is read goes to who asked for it, so they ask once more: once
             granted = self._store.proposals.approved(where, digest, who.name, now)
@@ -87,6 +94,9 @@ class Approvals:
             root=who.is_root,
             created=now,
             expires=now + rules.hours * 3600,
+            tenant=asked.tenant,
+            role=who.role.value,
+            tenants=None if who.tenants is None else tuple(sorted(who.tenants)),
         )
         number = random_bytes(6).hex()
         ballot = _ballot(who, "approve", now)
@@ -145,30 +155,39 @@ class Approvals:
                 hint="register people first: adyton person set",
             )
 
-    def _rules(self, line: Line, name: str, tenant: StoredTenant | None) -> ApprovalRules | None:
+    def _rules(self, line: Line, action: str, tenant: StoredTenant | None) -> ApprovalRules | None:
         """The rules that this change falls under, the strictest if there are several; ``None`` if it needs nobody."""
         if not line.action or line.action in _FREE:
             return None
         organisation = tenant.settings.organisation if tenant is not None else ""
         own = self._of(BROKER) if line.of_the_broker or tenant is None else tenant.settings.approvals
-        found = [own] if own.actions and _falls_under(line.action, own) else []
-        if line.action.startswith("person."):  # they are the organisation's, so the rules of all its tenants hold
-            tenants = [one for one in self._store.registry.tenants() if one.settings.organisation == organisation]
-            found = [one.settings.approvals for one in tenants if one.settings.approvals.actions]
-            if not organisation and (broker := self._of(BROKER)).actions:
-                found.append(broker)
+        found = [own] if falls_under(action, own) else []
+        if line.action.startswith("person."):
+            found = self._of_people(organisation)
         if not found:
             return None
         return ApprovalRules(needed=max(one.needed for one in found), hours=min(one.hours for one in found))
+
+    def guarded(self, organisation: str) -> bool:
+        """Whether anything of an organisation's needs several of its people."""
+        return bool(self._of_people(organisation))
+
+    def _of_people(self, organisation: str) -> list[ApprovalRules]:
+        """People are the organisation's, so the rules of all its tenants hold; of the broker's own, its rules too."""
+        tenants = [one for one in self._store.registry.tenants() if one.settings.organisation == organisation]
+        found = [one.settings.approvals for one in tenants if one.settings.approvals.actions]
+        if not organisation and (broker := self._of(BROKER)).actions:
+            found.append(broker)
+        return found
 
     def _of(self, name: str) -> ApprovalRules:
         found = self._store.registry.find(name)
         return found.settings.approvals if found is not None else ApprovalRules()
 
-    def _needed(self, where: str, proposal: Proposal, tenant: StoredTenant | None) -> int:
+    def _needed(self, proposal: Proposal, tenant: StoredTenant | None) -> int:
         """How many must agree by the rules as they are now, never fewer than two."""
         line = permissions.line(proposal.area, proposal.method, proposal.parts)
-        rules = self._rules(line, where, tenant) if line is not None else None
+        rules = self._rules(line, proposal.action, tenant) if line is not None else None
         return rules.needed if rules is not None else 2
 
     def _vote(self, asked: Asked, number: str, body: VoteBody) -> Answer:
@@ -194,7 +213,7 @@ class Approvals:
         changes = [(f"approval.{body.choice}", f"{number} sha256:{found.value.digest}")]
         if body.choice == "reject":
             self._store.proposals.move(tenant, number, "pending", "rejected")
-        elif self._agreed(tenant, after, stored) >= self._needed(tenant, found.value, stored):
+        elif self._agreed(tenant, after, stored) >= self._needed(found.value, stored):
             changes += self._execute(asked, number, found.value)
         return Answer(
             200, msgspec.json.encode(self._view(tenant, self._get(tenant, number), now)), changes=tuple(changes)
@@ -208,12 +227,13 @@ class Approvals:
         if not self._store.proposals.move(asked.tenant, number, "pending", "executing"):
             return []
         note = f" [proposal {number} of {proposal.by}]"
-        proposer = self._gate.again(proposal.organisation, proposal.person, root=proposal.root)
+        proposer = self._proposer(proposal)
         end: State = "failed"
         try:
             if proposer is None:
                 raise NotPermitted("the proposer is nobody here any more", code="role_not_permitted")
-            again = Asked(proposal.method, asked.tenant, proposal.body, asked.now, proposal.query, proposer, asked.peer)
+            tenant = proposal.tenant or asked.tenant
+            again = Asked(proposal.method, tenant, proposal.body, asked.now, proposal.query, proposer, asked.peer)
             answer = self.carry_out(proposal.area, proposal.parts, again)
             outcome, end = f"{answer.status}", "done" if answer.status < 300 else "failed"
             changes = [(action, name + note) for action, name in answer.changes]
@@ -224,6 +244,14 @@ class Approvals:
             raise Unavailable("the approved request failed", code="approval_failed") from error
         self._store.proposals.move(asked.tenant, number, "executing", end, outcome)
         return [*changes, (f"approval.{end}", f"{number} {proposal.action} {outcome}")]
+
+    def _proposer(self, proposal: Proposal) -> Principal | None:
+        """As they are now. Of whom only an identity provider knows, as it said then: all who agree are others."""
+        if proposal.person or proposal.root:
+            return self._gate.again(proposal.organisation, proposal.person, root=proposal.root)
+        tenants = None if proposal.tenants is None else frozenset(proposal.tenants)
+        role = Role(proposal.role) if proposal.role else Role.AUDITOR
+        return Principal(proposal.by, role, proposal.organisation, tenants, "identity provider")
 
     def _agreed(self, tenant: str, proposal: StoredProposal, stored: StoredTenant | None) -> int:
         """How many different owners agree, as they are now."""
@@ -256,13 +284,13 @@ class Approvals:
             id=found.id,
             action=value.action,
             method=value.method,
-            path="/".join(value.parts),
+            path="/".join(("t", value.tenant, *value.parts) if value.tenant not in {"", tenant} else value.parts),
             digest=value.digest,
             by=value.by,
             created=api_bodies.stamp(moment(value.created)),
             expires=api_bodies.stamp(moment(value.expires)),
             state=state,
-            needed=self._needed(tenant, value, stored),
+            needed=self._needed(value, stored),
             agreed=self._agreed(tenant, found, stored),
             votes=[Vote(one.who, one.choice, api_bodies.stamp(moment(one.time))) for one in found.votes],
             shown="" if value.action in _UNSHOWN else value.body.decode("utf-8", "replace"),
@@ -270,10 +298,25 @@ class Approvals:
         )
 
 
-def _falls_under(action: str, rules: ApprovalRules) -> bool:
+def falls_under(action: str, rules: ApprovalRules) -> bool:
+    """Whether by these rules several must agree to it."""
+    if not rules.actions:
+        return False
     names = [*rules.actions, *GUARDED]
-    names += [implied for name in rules.actions for implied in _IMPLIED.get(name, ())]
+    for rule in rules.actions:
+        names += [also for name, implied in _IMPLIED.items() if f"{name}.".startswith(f"{rule}.") for also in implied]
     return any(action == name or action.startswith(f"{name}.") for name in names)
+
+
+def _action(line: Line, body: bytes) -> str:
+    """What the request comes to: setting a policy is one thing, letting it decide another."""
+    if line.action != "policy.set" or line.area != "api":
+        return line.action
+    try:
+        activates = api_bodies.read(body, PolicyBody).activate
+    except AdytonError:  # its handler will say what is wrong with it
+        activates = True
+    return line.action if activates else CANDIDATE
 
 
 def _ballot(who: Principal, choice: str, now: float) -> Ballot:

@@ -83,10 +83,14 @@ class PeopleApi:
         people = self._store.people
         match (asked.method, *rest):
             case ("GET",):
-                found = [self._view(organisation, name, person) for name, person in people.members(organisation)]
+                members = people.members(organisation)
+                found = [view for one in members if (view := self._seen(asked, organisation, *one)) is not None]
                 return api_bodies.answer(found)
             case ("GET", name):
-                return api_bodies.answer(self._view(organisation, name, self._get(organisation, name)))
+                seen = self._seen(asked, organisation, name, self._get(organisation, name))
+                if seen is None:
+                    raise absent(name)
+                return api_bodies.answer(seen)
             case ("PUT", name):
                 return self._set(asked, organisation, name, api_bodies.read(asked.body, PersonBody))
             case ("DELETE", name):
@@ -192,6 +196,7 @@ class PeopleApi:
                 for other, known in people.providers(body.organisation):
                     if other != name and known.issuer == body.issuer:
                         raise Conflict("another entry has this issuer", code="identity_provider_twice", got=other)
+                self._check_links(name, body)
                 people.set_provider(name, body)
                 view = ProviderListed(**msgspec.structs.asdict(body), name=name)
                 return api_bodies.answer(view, ("identity.set", f"{full_name(body.organisation, name)} {body.issuer}"))
@@ -200,6 +205,22 @@ class PeopleApi:
                 people.delete_provider(organisation, name)
                 return Answer(204, changes=(("identity.delete", full_name(organisation, name)),))
         return refusals.NO_METHOD
+
+    def _check_links(self, name: str, body: ProviderBody) -> None:
+        """``Conflict`` if another provider took the place of one that says who somebody is, where several must agree."""
+        before = dict(self._store.people.providers(body.organisation)).get(name)
+        if before is not None and (before.issuer, before.ca) == (body.issuer, body.ca):
+            return
+        linked = self._store.people.credentials(body.organisation, kind="subject")
+        if any(one.id.partition(":")[0] == name for one in linked) and self._approvals.guarded(body.organisation):
+            raise Conflict(
+                "people are who this provider says they are, and they agree to changes: it is not replaced by another",
+                code="identity_provider_linked",
+                field="issuer",
+                expected="another name, or nobody with a subject of this provider",
+                got=body.issuer,
+                hint="set it under another name, then give people its subjects: adyton person set",
+            )
 
     def _switch(self, asked: Asked, *, enabled: bool) -> Answer:
         if not enabled and not asked.principal.person:
@@ -216,6 +237,16 @@ class PeopleApi:
         if found is None:
             raise absent(name)
         return found
+
+    def _seen(self, asked: Asked, organisation: str, name: str, person: Person) -> PersonView | None:
+        """Somebody as ``asked`` may see them: who has some tenants sees who has to do with the one asked about."""
+        mine = asked.principal.tenants
+        if mine is None or person.tenants is None:
+            return self._view(organisation, name, person)
+        if asked.tenant not in person.tenants:
+            return None
+        shown = tuple(tenant for tenant in person.tenants if tenant in mine)
+        return self._view(organisation, name, msgspec.structs.replace(person, tenants=shown))
 
     def _view(self, organisation: str, name: str, person: Person) -> PersonView:
         found = self._store.people.credentials(organisation, name)

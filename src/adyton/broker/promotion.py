@@ -2,7 +2,8 @@
 
 Shown first, then done only if nothing changed since (``expected`` is the digest of what was shown). Policies and
 reference values of the target that the source lacks stay: a promotion adds and replaces, it never takes away. Secrets
-go only if each is named, with no binding: to whom they are released there is decided there.
+go only if each is named, with no binding: to whom they are released there is decided there. So they do not go where less
+is asked for: from production to development, or out of a tenant where several must agree to a binding.
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ from dataclasses import dataclass
 
 import msgspec
 
-from adyton.broker import api_bodies, refusals
+from adyton.broker import api_bodies, approvals, refusals
 from adyton.broker.answer import Answer
 from adyton.broker.asked import Asked
 from adyton.broker.people import Principal, Role
 from adyton.broker.policies import PolicyBook
+from adyton.config import Environment
 from adyton.errors import Conflict, MalformedRequest, NotFound, NotPermitted
 from adyton.protocol.people import PromotionBody, PromotionView, Step
 from adyton.protocol.policies import KINDS as POLICY_KINDS
@@ -28,6 +30,7 @@ from adyton.stores.policy_types import PolicyKind, StoredPolicy
 from adyton.stores.references import StoredReference
 from adyton.stores.resources import StoredResource
 from adyton.stores.sqlite import Store
+from adyton.stores.tenant_settings import absent
 
 _ENCODER = msgspec.json.Encoder(order="sorted")
 
@@ -42,11 +45,12 @@ class _Planned:
 
 
 class Promotion:
-    """``promotions`` of one worker; the URL's tenant is the target."""
+    """``promotions`` of one worker; the URL's tenant is the target. ``environment`` is the broker's."""
 
-    def __init__(self, store: Store, book: PolicyBook) -> None:
+    def __init__(self, store: Store, book: PolicyBook, environment: str) -> None:
         self._store = store
         self._book = book
+        self._environment = environment
 
     def handle(self, asked: Asked, parts: tuple[str, ...]) -> Answer:
         """``GET`` would show nothing that ``POST promotions/plan`` does not: a body says what is wanted."""
@@ -118,7 +122,33 @@ class Promotion:
             before = theirs.get(one.name)
             yield _planned("reference", one.name, _text(before) if before else None, _text(one), one)
 
+    def _check_secrets(self, body: PromotionBody, target: str) -> None:
+        """``Conflict`` if secrets may not go there: there, others decide to whom they are released."""
+        source, to = self._store.registry.find(body.source), self._store.registry.find(target)
+        if source is None or to is None:
+            raise absent()
+        first, second = (Environment(one.settings.environment or self._environment) for one in (source, to))
+        if second.may_trust_development_roots and not first.may_trust_development_roots:
+            raise Conflict(
+                f"the secrets of {first.value} are not for {second.value}",
+                code="environment_holds_secrets",
+                field="resources",
+                expected="policies and reference values",
+                got=first.value,
+                hint="set other secrets there",
+            )
+        if approvals.falls_under("resource.bind", source.settings.approvals):
+            raise Conflict(
+                "in the source several must agree to whom a secret is released, so it is not carried out of there",
+                code="promotion_of_approved",
+                field="resources",
+                got=body.source,
+                hint="set it in the target itself",
+            )
+
     def _resources(self, body: PromotionBody, target: str) -> Iterator[_Planned]:
+        if body.resources:
+            self._check_secrets(body, target)
         for uri in body.resources:
             path = ResourcePath.parse(uri.removeprefix("kbs:///"))
             found = self._store.resources.get(body.source, path)

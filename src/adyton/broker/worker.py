@@ -135,7 +135,7 @@ class Program:
         key_api = KeyApi(store, book, key_use, devices)
         rooms.update(keys=key_api, authority=key_api)
         rooms["approvals"] = approvals
-        rooms["promotions"] = Promotion(store, book)
+        rooms["promotions"] = Promotion(store, book, settings.environment)
         rooms.update(dict.fromkeys(("tenant", "tenants", "organisations"), tenants))
         rooms.update(dict.fromkeys(("people", "whoami", "own-tokens", "identity-providers", "admin-token"), people))
         values = ElsewhereValues(store, self._backends)

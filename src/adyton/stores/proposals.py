@@ -8,6 +8,7 @@ process that dies while carrying it out leaves it ``executing``, and it must be 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal, TypeAlias
@@ -17,7 +18,7 @@ import msgspec
 from adyton.errors import Conflict, NotFound, TooMany
 from adyton.stores import tenants
 from adyton.stores.seal import Sealer
-from adyton.stores.sql import Database
+from adyton.stores.sql import Database, Row, Transaction
 
 State: TypeAlias = Literal["pending", "approved", "executing", "done", "failed", "rejected", "expired"]
 MAX_PENDING = 200
@@ -28,7 +29,8 @@ _VOTE = "vote"
 class Proposal(msgspec.Struct, frozen=True):
     """A request that somebody has made, as it will be carried out. Unix seconds.
 
-    ``organisation`` and ``person`` are the proposer's, ``root`` when the admin token asked.
+    ``organisation`` and ``person`` are the proposer's, ``root`` when the admin token asked; ``role`` and ``tenants`` what
+    they were then. ``tenant`` is the one asked about, where that does not exist yet and the broker's owners agree.
     """
 
     action: str
@@ -45,6 +47,9 @@ class Proposal(msgspec.Struct, frozen=True):
     created: float
     expires: float
     outcome: str = ""
+    tenant: str = ""
+    role: str = ""
+    tenants: tuple[str, ...] | None = None
 
 
 class Ballot(msgspec.Struct, frozen=True):
@@ -78,10 +83,10 @@ class Proposals:
     def make(self, tenant: str, number: str, value: Proposal, voter: str, ballot: Ballot) -> None:
         """Write down a proposal with its proposer's vote; ``TooMany`` that wait."""
         with self._database.write() as transaction:
-            (waiting,) = transaction.execute(
-                "SELECT count(*) FROM proposals WHERE tenant=? AND state='pending'", (tenant,)
-            ).fetchone()
-            if waiting >= MAX_PENDING:
+            waiting = transaction.execute(
+                "SELECT id, state, version, sealed FROM proposals WHERE tenant=? AND state='pending'", (tenant,)
+            ).fetchall()
+            if len(waiting) >= MAX_PENDING and not self._expire(transaction, tenant, waiting, value.created):
                 raise TooMany(f"at most {MAX_PENDING} proposals wait at a time", code="too_many_proposals")
             version = tenants.touch(transaction, tenant)
             transaction.execute(
@@ -90,6 +95,23 @@ class Proposals:
             )
             sealed = self._sealer.seal(msgspec.json.encode(ballot), tenant, _VOTE, f"{number} {voter}", version)
             transaction.execute("INSERT INTO votes VALUES (?,?,?,?,?)", (tenant, number, voter, version, sealed))
+
+    def _expire(self, transaction: Transaction, tenant: str, waiting: Sequence[Row], now: float) -> int:
+        """End those of ``waiting`` whose time is over; how many."""
+        ended = 0
+        for number, *row in waiting:
+            value = self._open(tenant, number, *row)
+            if value.expires <= now:
+                self._write(transaction, tenant, number, "expired", value)
+                ended += 1
+        return ended
+
+    def _write(self, transaction: Transaction, tenant: str, number: str, state: State, value: Proposal) -> None:
+        version = tenants.touch(transaction, tenant)
+        transaction.execute(
+            "UPDATE proposals SET state=?, version=?, sealed=? WHERE tenant=? AND id=?",
+            (state, version, self._seal(tenant, number, state, version, value), tenant, number),
+        )
 
     def vote(self, tenant: str, number: str, voter: str, ballot: Ballot) -> StoredProposal:
         """Add a vote to a pending proposal; ``Conflict`` if the voter has voted, or nothing is pending."""
@@ -122,12 +144,7 @@ class Proposals:
             if row is None or row[0] != before:
                 return False
             value = self._open(tenant, number, *row)
-            value = msgspec.structs.replace(value, outcome=outcome)
-            version = tenants.touch(transaction, tenant)
-            transaction.execute(
-                "UPDATE proposals SET state=?, version=?, sealed=? WHERE tenant=? AND id=?",
-                (after, version, self._seal(tenant, number, after, version, value), tenant, number),
-            )
+            self._write(transaction, tenant, number, after, msgspec.structs.replace(value, outcome=outcome))
         return True
 
     def get(self, tenant: str, number: str) -> StoredProposal | None:

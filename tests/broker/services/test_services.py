@@ -10,6 +10,7 @@ import os
 import ssl
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -19,6 +20,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -281,12 +283,66 @@ def test_grpc_counts(client: Client, message: dict[str, Any], code: str | None) 
 def test_grpc_garbage_size_and_deadline(client: Client, root: DevelopmentRoot) -> None:
     path = "/attestation.AttestationService/AttestationEvaluate"
     garbage = client.send({"raw": base64.b64encode(b"\xff" * 100).decode(), "method": path})
-    assert garbage["status"] == "INTERNAL"
+    assert (garbage["status"], garbage["code"]) == ("ABORTED", "body_malformed")
     too_large = client.call("AttestationEvaluate", request(root, evidence="A" * 3_000_000))
     assert too_large["status"] == "RESOURCE_EXHAUSTED"
     assert client.send({"raw": "", "method": "/attestation.AttestationService/Nothing"})["status"] == "UNIMPLEMENTED"
     assert client.call("AttestationEvaluate", request(root), timeout=0.0001)["status"] == "DEADLINE_EXCEEDED"
     assert client.call("Check", {})["message"] == {"status": 1}
+
+
+def silent(channel: Any, count: int) -> list[Any]:
+    """Calls whose message never comes."""
+
+    def nothing() -> Iterator[bytes]:
+        threading.Event().wait(60)
+        yield b""
+
+    how = channel.stream_unary("/attestation.AttestationService/AttestationEvaluate")
+    return [how.future(nothing()) for _ in range(count)]
+
+
+def own_channel(service: Service) -> Any:
+    return grpc.insecure_channel(service.said["gRPC"], options=[("grpc.use_local_subchannel_pool", 1)])
+
+
+def healthy(channel: Any) -> bool:
+    try:
+        return bool(channel.unary_unary("/grpc.health.v1.Health/Check")(b"", timeout=5) == b"\x08\x01")
+    except grpc.RpcError:
+        return False
+
+
+def test_one_connection_of_silent_callers_keeps_nobody_waiting(service: Service) -> None:
+    with own_channel(service) as bad, own_channel(service) as good:
+        calls = silent(bad, 100)
+        time.sleep(0.5)
+        assert healthy(good)
+        for call in calls:
+            call.cancel()
+        assert any(healthy(bad) for _ in range(20))
+
+
+def test_what_is_refused_leaves_no_traceback(service: Service) -> None:
+    with own_channel(service) as channel:
+        for message in (b"", b"\xff"):
+            with pytest.raises(grpc.RpcError):
+                channel.unary_unary("/attestation.AttestationService/AttestationEvaluate")(message, timeout=5)
+        call = silent(channel, 1)[0]
+        call.cancel()
+        assert healthy(channel)
+    log = service.data.with_name(f"{service.data.name}.log").read_text()
+    assert "Traceback" not in log
+
+
+@pytest.mark.slow
+def test_silent_callers_are_sent_away(service: Service) -> None:
+    with own_channel(service) as one, own_channel(service) as two, own_channel(service) as good:
+        calls = silent(one, 32) + silent(two, 32)
+        time.sleep(0.5)
+        assert not healthy(good)  # as many as are served at once
+        assert all(call.exception(timeout=20) is not None for call in calls)
+        assert healthy(good)
 
 
 def test_a_device_in_the_cpus_place(client: Client, root: DevelopmentRoot) -> None:

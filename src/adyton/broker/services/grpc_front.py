@@ -1,8 +1,11 @@
 """The same services over gRPC: Confidential Containers' attestation and reference value services, and health checks.
 
-A small pool of threads takes calls and hands them to the event loop that owns the store's verifier; messages, metadata,
-calls at once and their time are bounded. A call that is over its deadline gets ``DEADLINE_EXCEEDED``, one that finds the pool
-full ``RESOURCE_EXHAUSTED``, whatever cannot be read ``ABORTED`` as there (``faults``).
+A pool of threads takes calls and hands them to the event loop that owns the store's verifier; messages, metadata, calls at
+once, the wait for a message and the work on it are bounded. A call that is over its deadline gets ``DEADLINE_EXCEEDED``, one
+that finds the pool full ``RESOURCE_EXHAUSTED``, whatever cannot be read ``ABORTED`` as there (``faults``).
+
+On the wire every method has one message each way. They are served as streams of requests all the same, since the library
+waits for the message of a plain method in a thread and without end.
 """
 
 from __future__ import annotations
@@ -11,18 +14,19 @@ import asyncio
 import concurrent.futures
 import logging
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from adyton.broker.services import faults
-from adyton.broker.services.changes import Caller, Changes
+from adyton.broker.services.changes import Caller, Change, Changes
 from adyton.broker.services.evaluation import Evaluator
 from adyton.errors import AdytonError, ConfigError, MalformedRequest
 from adyton.protocol import attestation_service as wire
 
 try:
     import grpc
+    from google.protobuf.message import DecodeError
 
     from adyton.protocol.grpc import attestation_pb2, health_pb2, reference_pb2
 except ImportError as error:  # an extra: whoever speaks gRPC installs it
@@ -36,10 +40,13 @@ except ImportError as error:  # an extra: whoever speaks gRPC installs it
 ATTESTATION = "attestation.AttestationService"
 REFERENCE = "reference.ReferenceValueProviderService"
 HEALTH = "grpc.health.v1.Health"
-THREADS = 8
-MAX_CALLS = 64
+MAX_CALLS = 64  # each has a thread, so that those who are slow to send keep nobody else waiting
+MAX_CALLS_OF_A_CONNECTION = 32
 MAX_METADATA = 16 * 1024
+MESSAGE_SECONDS = 10.0
 CALL_SECONDS = 30.0
+HANDSHAKE_SECONDS = 10.0
+IDLE_SECONDS = 300.0
 _LOG = logging.getLogger(__name__)
 _T = TypeVar("_T")
 _Handler = Callable[[Any, "grpc.ServicerContext"], Any]
@@ -119,13 +126,13 @@ class GrpcFront:
     def _set_policy(self, asked: Any, context: grpc.ServicerContext) -> Any:
         caller, now = _caller(context), self._now()
         change = self._changes.set_policy(asked.policy_id, asked.policy, caller, now)
-        self._awaited(self._changes.record(change, caller, now), context)
+        self._recorded(change, caller, now)
         return attestation_pb2.SetPolicyResponse()
 
     def _register(self, asked: Any, context: grpc.ServicerContext) -> Any:
         caller, now = _caller(context), self._now()
         change = self._changes.register(asked.message, caller, now)
-        self._awaited(self._changes.record(change, caller, now), context)
+        self._recorded(change, caller, now)
         return reference_pb2.ReferenceValueRegisterResponse()
 
     def _query(self, asked: Any, context: grpc.ServicerContext) -> Any:
@@ -142,14 +149,33 @@ class GrpcFront:
     def _now(self) -> datetime:
         return datetime.fromtimestamp(self._clock(), UTC)
 
+    def first(self, messages: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
+        """The message of a call; one that does not come in time ends the call, as ``grpc.RpcError``."""
+        waiting = [context]
+
+        def late() -> None:
+            for one in waiting:
+                one.cancel()  # type: ignore[no-untyped-call]  # the stubs'
+
+        self._loop.call_soon_threadsafe(self._loop.call_later, MESSAGE_SECONDS, late)
+        try:
+            return next(messages)
+        except StopIteration:
+            raise MalformedRequest("the call has no message", code="body_malformed", field="message") from None
+        finally:
+            waiting.clear()
+
+    def _recorded(self, change: Change, caller: Caller, now: datetime) -> None:
+        """Write down what was changed, whatever deadline the caller set: it was done."""
+        work = self._changes.record(change, caller, now)
+        asyncio.run_coroutine_threadsafe(work, self._loop).result(CALL_SECONDS)
+
     def _awaited(self, work: Coroutine[Any, Any, _T], context: grpc.ServicerContext) -> _T:
-        remaining: float | None = (
-            context.time_remaining()
-        )  # None where the client set no deadline, whatever the stubs say
-        seconds = min(CALL_SECONDS, remaining or CALL_SECONDS)
+        # None where the client set no deadline, whatever the stubs say
+        remaining: float | None = context.time_remaining()
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
-            return future.result(max(0.0, seconds))
+            return future.result(CALL_SECONDS if remaining is None else min(CALL_SECONDS, remaining))
         except concurrent.futures.TimeoutError:
             future.cancel()
             raise
@@ -159,22 +185,25 @@ def server(
     front: GrpcFront, address: str, credentials: grpc.ServerCredentials | None, max_message: int
 ) -> tuple[Any, int]:
     """A server that listens on ``address`` (started by the caller), and its port; ``ConfigError`` if it cannot."""
-    pool = concurrent.futures.ThreadPoolExecutor(THREADS, thread_name_prefix="grpc")
+    pool = concurrent.futures.ThreadPoolExecutor(MAX_CALLS, thread_name_prefix="grpc")
     made = grpc.server(
         pool,
         options=[
             ("grpc.max_receive_message_length", max_message),
             ("grpc.max_send_message_length", max_message),
             ("grpc.max_metadata_size", MAX_METADATA),
-            ("grpc.max_concurrent_streams", MAX_CALLS),
+            ("grpc.max_concurrent_streams", MAX_CALLS_OF_A_CONNECTION),
+            ("grpc.server_handshake_timeout_ms", int(1000 * HANDSHAKE_SECONDS)),
+            ("grpc.max_connection_idle_ms", int(1000 * IDLE_SECONDS)),
             ("grpc.so_reuseport", 0),
         ],
         maximum_concurrent_rpcs=MAX_CALLS,
     )
     for name, methods in front.services().items():
         handlers = {
-            method: grpc.unary_unary_rpc_method_handler(
-                _guarded(handler), request_deserializer=given.FromString, response_serializer=answer.SerializeToString
+            method: grpc.stream_unary_rpc_method_handler(
+                _guarded(front, handler, given),
+                response_serializer=answer.SerializeToString,
             )
             for method, (handler, given, answer) in methods.items()
         }
@@ -195,27 +224,34 @@ def credentials(certificate: bytes, private_key: bytes, client_ca: bytes | None)
     )
 
 
-def _guarded(handler: _Handler) -> _Handler:
-    def call(asked: Any, context: grpc.ServicerContext) -> Any:
+def _guarded(front: GrpcFront, handler: _Handler, given: Any) -> _Handler:
+    def call(messages: Iterator[bytes], context: grpc.ServicerContext) -> Any:
         began = time.perf_counter()
         try:
-            return handler(asked, context)
+            return handler(_read(given, front.first(messages, context)), context)
+        except grpc.RpcError:
+            raise  # the library's own word: who went away, or sent nothing, hears no more
         except AdytonError as error:
             name = faults.statuses(error)[0]
             _LOG.info("%s refused [%s] after %.1f ms", name, error.code, (time.perf_counter() - began) * 1000)
             context.set_trailing_metadata(((faults.METADATA, error.code),))
-            context.set_code(grpc.StatusCode[name])
-            context.set_details(faults.text(error))
+            status, said = grpc.StatusCode[name], faults.text(error)
         except concurrent.futures.TimeoutError:
-            context.set_code(grpc.StatusCode.DEADLINE_EXCEEDED)
-            context.set_details("this took too long [deadline]")
+            status, said = grpc.StatusCode.DEADLINE_EXCEEDED, "this took too long [deadline]"
         except Exception:  # noqa: BLE001 -- the caller must get an answer, and no traceback
             _LOG.exception("a handler failed")
-            context.set_code(grpc.StatusCode.INTERNAL)
-            context.set_details("the service failed; its log has the cause [failed]")
-        return None
+            status, said = grpc.StatusCode.INTERNAL, "the service failed; its log has the cause [failed]"
+        # An answer of nothing would do, and cost a traceback in the log for each that is refused.
+        return context.abort(status, said)
 
     return call
+
+
+def _read(given: Any, message: bytes) -> Any:
+    try:
+        return given.FromString(message)
+    except DecodeError as error:
+        raise MalformedRequest("the message cannot be read", code="body_malformed", field="message") from error
 
 
 def _individual(one: Any) -> wire.Individual:

@@ -78,12 +78,17 @@ class ChallengeBody(msgspec.Struct, frozen=True):
 
 
 class Piece(msgspec.Struct, frozen=True):
-    """One piece of evidence, read. ``runtime`` is what a policy sees of its runtime data, ``expected`` what it binds."""
+    """One piece of evidence, read. ``runtime`` is what a policy sees of its runtime data, ``expected`` what it binds.
+
+    ``shared`` is what all pieces of one environment answer: raw runtime data (marked as that), or the structured in canonical
+    form without ``additional-evidence``; ``None`` without runtime data.
+    """
 
     tee: str
     evidence: bytes
     expected: ReportData | None
     runtime: Mapping[str, JsonValue]
+    shared: bytes | None
     init_data: InitData | None
     init_digest: bytes | None
 
@@ -138,9 +143,8 @@ def read(requests: Sequence[Individual], policy_ids: Sequence[str]) -> Evaluatio
     if not 0 < len(requests) <= MAX_PIECES:
         raise _malformed(f"1 to {MAX_PIECES} pieces of evidence", "verification_requests")
     pieces = tuple(map(_piece, requests))
-    shared = {name: value for name, value in pieces[0].runtime.items() if name != ADDITIONAL}
     for piece in pieces[1:]:
-        if piece.runtime != shared:
+        if piece.shared != pieces[0].shared or ADDITIONAL in piece.runtime:
             raise MalformedRequest(
                 "evidence of one environment answers one challenge",
                 code="runtime_data_differs",
@@ -157,7 +161,7 @@ def _piece(asked: Individual) -> Piece:
     if algorithm not in binding.HASHES:
         raise _malformed(f"one of {', '.join(binding.HASHES)}", "runtime_data_hash_algorithm")
     evidence = _decoded(asked.evidence, "evidence")
-    expected, runtime = _runtime(asked.tee, asked.runtime_data, algorithm)
+    expected, runtime, shared = _runtime(asked.tee, asked.runtime_data, algorithm)
     given = asked.init_data
     document, digest = None, None
     if given is not None:
@@ -167,22 +171,26 @@ def _piece(asked: Individual) -> Piece:
             digest = _decoded(given.init_data_digest, "init_data_digest")
         else:
             document = initdata.parse((given.init_data_toml or "").encode("utf-8"))
-    return Piece(asked.tee[:40], evidence, expected, runtime, document, digest)
+    return Piece(asked.tee[:40], evidence, expected, runtime, shared, document, digest)
 
 
-def _runtime(tee: str, given: RuntimeData | None, algorithm: str) -> tuple[ReportData | None, dict[str, JsonValue]]:
+def _runtime(
+    tee: str, given: RuntimeData | None, algorithm: str
+) -> tuple[ReportData | None, dict[str, JsonValue], bytes | None]:
     if given is None:
-        return None, {}
+        return None, {}, None
     if (given.raw is None) is (given.structured is None):
         raise _malformed("raw or structured", "runtime_data")
     if given.raw is not None:
-        return binding.expected_raw(tee, _decoded(given.raw, "runtime_data")), {}
+        raw = _decoded(given.raw, "runtime_data")
+        return binding.expected_raw(tee, raw), {}, b"raw " + raw
     value = given.structured or {}
     try:
         canonical = jcs.canonical(value)
+        shared = jcs.canonical({name: one for name, one in value.items() if name != ADDITIONAL})
     except ValueError as error:
         raise _malformed(str(error), "runtime_data") from error
-    return binding.expected(tee, canonical, algorithm), cast("dict[str, JsonValue]", value)
+    return binding.expected(tee, canonical, algorithm), cast("dict[str, JsonValue]", value), shared
 
 
 def _decoded(text: str, field: str) -> bytes:

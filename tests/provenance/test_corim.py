@@ -63,6 +63,8 @@ def test_an_unsigned_corim_where_the_signature_should_be_is_not_taken_for_signed
 def test_another_content_type() -> None:
     refused(cose(corim(), P256, header={3: "application/json"}), "corim_malformed")
     refused(cose(cbor2.dumps({0: "x"}), P256), "corim_malformed")
+    for odd in ([1], {1: 2}, 7, b"application/rim+cbor"):
+        refused(cose(corim(), P256, header={3: odd}), "corim_malformed")
 
 
 @settings(deadline=None)
@@ -115,6 +117,26 @@ def test_what_cannot_be_read_whole_is_refused(tag: Any) -> None:
 
 def test_two_comids_about_one_thing() -> None:
     refused(cose(corim(comid(measured()), comid(measured(), tag_id="other")), P256), "corim_malformed")
+
+
+def registers(**digests: int) -> dict[Any, Any]:
+    return {name: [[1, bytes([value]) * 32]] for name, value in digests.items()}
+
+
+@pytest.mark.parametrize(
+    "tag",
+    [
+        comid({1: {14: registers(**{"a/b": 1, "a_b": 2})}}),
+        comid({1: {14: {1: [[1, bytes(32)]], "1": [[1, b"x" * 32]]}}}),
+        comid({1: {14: {"": [[1, bytes(32)]]}}}),
+        comid({0: 4, 1: {14: registers(x=1)}}, {0: "claim4", 1: {14: registers(x=2)}}),
+        comid({0: "x"} | measured(), {1: {11: "x", **measured(OTHER)[1]}}),
+        comid({0: Tag(37, UUID)} | measured(), {0: "31fb5abf-023e-4992-aa4e-95f9c1503bfa"} | measured(OTHER)),
+        comid({0: "registers", **measured()}, {0: "registers", 1: {14: {}}}, {1: {14: registers(digests=1)}}),
+    ],
+)
+def test_two_things_of_one_name_are_no_alternatives(tag: Any) -> None:
+    refused(cose(corim(tag), P256), "corim_malformed")
 
 
 def test_names_and_values() -> None:

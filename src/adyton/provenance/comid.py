@@ -4,7 +4,8 @@ A value's name is made of what identifies it, joined by slashes: the class's ven
 index if there are, the measured element's key, name and serial number, and what it is: ``digests``, ``raw_bytes``,
 ``svn``, ``min_svn``, ``version``, ``registers/<label>``. For vendor, model, key, name and serial number, ``digests`` and
 ``raw_bytes`` these are the names that CoCo's reference value service gives, such as ``ACME/RoadRunner/<uuid>/digests``.
-Alternatives (the same name more than once) are one list.
+Alternatives (the same thing more than once) are one list. Two things of one name are refused, such as a register ``1`` and a
+register ``"1"``: as alternatives, each would be accepted in the other's place.
 
 A triple for one instance or group of devices is refused: as a reference value it would hold for all of them. So are
 measurements that a reference value cannot say (masked raw values), since to drop half of a condition widens it.
@@ -13,7 +14,7 @@ measurements that a reference value cannot say (masked raw values), since to dro
 from __future__ import annotations
 
 import uuid
-from typing import Any
+from typing import Any, NamedTuple
 
 from adyton.provenance.values import MAX_VALUES, refused
 from adyton.rats.types import JsonValue
@@ -31,6 +32,7 @@ _HASH_NAMES = {"sha-256": 32, "sha-384": 48, "sha-512": 64, "sha3-256": 32, "sha
 _SVN, _MIN_SVN, _BYTES, _UUID = 552, 553, 560, 37
 # version, svn, digests, raw value, serial number, name, registers, and what is said beside a value: flags, addresses
 _READ = frozenset({0, 1, 2, 4, 8, 11, 14})
+_COMPARED = ((2, "digests"), (4, "raw_bytes"), (1, "svn"), (0, "version"), (14, "registers"))
 
 
 def read(value: object) -> tuple[str, int, dict[str, JsonValue]]:
@@ -48,71 +50,109 @@ def read(value: object) -> tuple[str, int, dict[str, JsonValue]]:
     triples = _map(comid.get(4), "comid.triples").get(0, [])
     if not isinstance(triples, list) or len(triples) > MAX_TRIPLES:
         raise _malformed("comid.reference-triples", type(triples).__name__)
-    values: dict[str, JsonValue] = {}
+    found = _Found({}, {})
     for triple in triples:
         if not isinstance(triple, list) or len(triple) != 2 or not isinstance(triple[1], list) or not triple[1]:
             raise _malformed("comid.reference-triples", triple)
         path = _environment(_map(triple[0], "environment"))
         for measurement in triple[1]:
-            _measurement(path, _map(measurement, "measurement"), values)
-            if len(values) > MAX_VALUES:
+            _measurement(path, _map(measurement, "measurement"), found)
+            if len(found.values) > MAX_VALUES:
                 raise _malformed("comid.reference-triples", f"more than {MAX_VALUES} values")
-    return name, version, values
+    return name, version, found.values
 
 
-def _environment(environment: dict[Any, Any]) -> list[str]:
+class _Part(NamedTuple):
+    """A part of a name, and what it is there: the member, and the type of what it holds."""
+
+    text: str
+    origin: tuple[str, str]
+
+
+class _Found(NamedTuple):
+    """Values by name, and what each name stands for."""
+
+    values: dict[str, JsonValue]
+    origins: dict[str, tuple[tuple[str, str], ...]]
+
+    def name(self, path: list[_Part]) -> str:
+        """The path's name, if it is no other path's."""
+        name = "/".join([part.text for part in path])
+        origin = tuple([part.origin for part in path])
+        if self.origins.setdefault(name, origin) != origin:
+            raise _malformed(name, "two things that would have one name")
+        return name
+
+    def alternatives(self, path: list[_Part], more: list[str]) -> None:
+        """One of these, or of those that were said before."""
+        name = self.name(path)
+        known = self.values.setdefault(name, [])
+        if not isinstance(known, list):
+            raise _malformed(name, "two kinds of values")
+        known.extend(one for one in more if one not in known)
+
+    def single(self, path: list[_Part], value: JsonValue) -> None:
+        """Exactly this."""
+        name = self.name(path)
+        if name in self.values and self.values[name] != value:
+            raise _malformed(name, "two different values")
+        self.values[name] = value
+
+
+def _environment(environment: dict[Any, Any]) -> list[_Part]:
     if set(environment) != {0}:
         raise _malformed("environment", "an instance or a group, or no class")
     given = _map(environment[0], "class")
-    named = [_text(given.get(at)) for at in (1, 2) if at in given] or [_text(given.get(0))]
-    path = [*named, *(f"{kind}{given[at]}" for at, kind in ((3, "layer"), (4, "index")) if type(given.get(at)) is int)]
-    if not all(path):
+    members = [(name, given[at]) for at, name in ((1, "vendor"), (2, "model")) if at in given]
+    path = [_part(name, value) for name, value in members or [("id", given.get(0))]]
+    path += [_part(name, given[at], name) for at, name in ((3, "layer"), (4, "index")) if type(given.get(at)) is int]
+    if not all(part.text for part in path):
         raise _malformed("class", given)
     return path
 
 
-def _measurement(path: list[str], measurement: dict[Any, Any], values: dict[str, JsonValue]) -> None:
+def _measurement(path: list[_Part], measurement: dict[Any, Any], values: _Found) -> None:
     path = list(path)
     if (key := measurement.get(0)) is not None:
-        path.append(f"claim{key}" if type(key) is int else _text(key))
+        path.append(_part("key", key, "claim"))
     found = _map(measurement.get(1), "measurement-values")
-    path.extend(_text(found[at]) for at in (11, 8) if at in found)
-    if not all(path):
+    path += [_part(name, found[at]) for at, name in ((11, "name"), (8, "serial number")) if at in found]
+    if not all(part.text for part in path):
         raise _malformed("measurement", "an identifier that is not text, a number or a UUID")
     known = {at for at in found if type(at) is int and at >= 0}  # negative and text keys are a profile's own
     if not known.issubset(_READ):
         raise _malformed("measurement-values", f"members {sorted(known - _READ)} that no reference value can say")
-    before = len(values)
-    changed = False
-    for at, what in ((2, "digests"), (4, "raw_bytes"), (1, ""), (0, "version"), (14, "registers")):
-        if at in found:
-            changed = True
-            _add(at, what, path, found[at], values)
-    if not changed and len(values) == before:
+    said = [(at, what) for at, what in _COMPARED if at in found]
+    if not said:
         raise _malformed("measurement-values", "nothing that can be compared")
+    for at, what in said:
+        _add(at, [*path, _what(what)], found[at], values)
 
 
-def _add(at: int, what: str, path: list[str], value: object, values: dict[str, JsonValue]) -> None:
+def _add(at: int, path: list[_Part], value: object, values: _Found) -> None:
     if at == 2:
-        _alternatives(values, [*path, what], _digests(value))
+        values.alternatives(path, _digests(value))
     elif at == 4:
         if not isinstance(value, cbor.Tagged) or value.tag != _BYTES or not isinstance(value.value, bytes):
             raise _malformed("raw-value", "not bytes (tag 560): a mask cannot be said by a reference value")
-        _single(values, [*path, what], value.value.hex())
+        values.single(path, value.value.hex())
     elif at == 1:
         exact = not isinstance(value, cbor.Tagged) or value.tag == _SVN
         number = value.value if isinstance(value, cbor.Tagged) and value.tag in {_SVN, _MIN_SVN} else value
         if type(number) is not int or number < 0:
             raise _malformed("svn", value)
-        _single(values, [*path, "svn" if exact else "min_svn"], number)
+        values.single(path if exact else [*path[:-1], _what("min_svn")], number)
     elif at == 0:
         text = _map(value, "version").get(0)
         if not isinstance(text, str) or not text:
             raise _malformed("version", value)
-        _alternatives(values, [*path, what], [text])
+        values.alternatives(path, [text])
     else:
         for label, digests in _map(value, "integrity-registers").items():
-            _alternatives(values, [*path, what, str(label).replace("/", "_")], _digests(digests))
+            text = str(label).replace("/", "_") if isinstance(label, int | str) else ""
+            if not text:
+                raise _malformed("integrity-registers", label)
+            values.alternatives([*path, _Part(text, ("register", repr(label)))], _digests(digests))
 
 
 def _digests(value: object) -> list[str]:
@@ -128,18 +168,15 @@ def _digests(value: object) -> list[str]:
     return found
 
 
-def _alternatives(values: dict[str, JsonValue], path: list[str], more: list[str]) -> None:
-    known = values.setdefault("/".join(path), [])
-    if not isinstance(known, list):
-        raise _malformed("/".join(path), "two kinds of values")
-    known.extend(one for one in more if one not in known)
+def _what(text: str) -> _Part:
+    return _Part(text, ("value", ""))
 
 
-def _single(values: dict[str, JsonValue], path: list[str], value: JsonValue) -> None:
-    name = "/".join(path)
-    if name in values and values[name] != value:
-        raise _malformed(name, "two different values")
-    values[name] = value
+def _part(member: str, value: object, number: str = "") -> _Part:
+    """``number``: what stands before a number, where that may be one."""
+    text = f"{number}{value}" if number and type(value) is int else _text(value)
+    tag = value.tag if isinstance(value, cbor.Tagged) else ""
+    return _Part(text, (member, f"{type(value).__name__}{tag}"))
 
 
 def _text(value: object) -> str:

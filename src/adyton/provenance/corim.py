@@ -75,8 +75,9 @@ class Corim:
             raise _malformed("cose", str(error)) from error
         # One COSE_Sign1 has one signer: an entry that asks for more signatures than that is never satisfied.
         signers = dsse.enough((key.id for key in provider.keys if _signed(message, key)), provider.threshold)
-        if header.get(_CONTENT_TYPE) not in MEDIA_TYPES:
-            raise _malformed("content type", header.get(_CONTENT_TYPE), sorted(MEDIA_TYPES))
+        content_type = header.get(_CONTENT_TYPE)
+        if not isinstance(content_type, str) or content_type not in MEDIA_TYPES:
+            raise _malformed("content type", content_type, sorted(MEDIA_TYPES))
         if not message.payload.startswith(_UNSIGNED_HEAD):
             raise _malformed("payload", "something else", "tag 501")
         proof = hashlib.sha256(message.signed).digest()

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey
 from tests.broker import rig
 
 from adyton.client import relying
@@ -150,9 +151,7 @@ def test_what_is_revoked_is_stopped_and_what_is_not_goes_on(
 
 
 def handle(key: ec.EllipticCurvePrivateKey) -> str:
-    from adyton.broker.holders import handle_of
-
-    return handle_of(jwk.from_public(key.public_key()))
+    return jwk.from_public(key.public_key()).handle
 
 
 def test_a_tenant_without_anything_obeys_the_operator(pair: rig.RunningBroker, root: DevelopmentRoot) -> None:
@@ -217,6 +216,19 @@ def test_bad_revocations(pair: rig.RunningBroker) -> None:
     with rig.raw(pair) as client:
         assert client.ask("GET", "/api/v0/revoked")[0] == 401
         assert client.ask("POST", "/api/v0/broker-revoked", b"{}")[0] == 401
+
+
+@pytest.mark.parametrize("make", [MLKEM768PrivateKey.generate, lambda: rsa.generate_private_key(65537, 2048)])
+def test_who_relies_on_tokens_of_every_kind_of_key(pair: rig.RunningBroker, root: DevelopmentRoot, make: Any) -> None:
+    transport, key = Transport(pair.address()), make()
+    with rig.raw(pair) as client, pair.admin() as admin:
+        token, _ = client.handshake(rig.attester(root), rig.document(), key)
+        relying.check_token(transport, token, "default", time.time())
+        handle = jwk.from_public(key.public_key()).handle
+        Revoking(admin).revoke("session", [handle], WHY)
+        with pytest.raises(NotPermitted):
+            relying.check_token(transport, token, "default", time.time())
+        Revoking(admin).lift("session", handle, WHY)
 
 
 def test_who_relies_on_tokens_sees_what_is_revoked(pair: rig.RunningBroker, root: DevelopmentRoot) -> None:

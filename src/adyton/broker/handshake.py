@@ -23,7 +23,7 @@ from adyton.broker.appraiser import Appraiser
 from adyton.broker.audit import Auditor
 from adyton.broker.endorsements import Endorsements
 from adyton.broker.fetching import Fetching
-from adyton.broker.holders import Holder, Holders, handle_of
+from adyton.broker.holders import Holder, Holders
 from adyton.broker.keys import BrokerKeys
 from adyton.broker.revoked import refuse_revoked
 from adyton.broker.secure_execution import SecureExecution
@@ -191,7 +191,7 @@ class Handshake:
             if "tcb_date" in item.claims:
                 self._note_date(item.tee, str(item.claims["tcb_date"]))
         if revoked := self._appraiser.revoked(tenant, result, at):
-            refuse_revoked(revoked, keys.signer.kid, handle_of(request.key), verified, result)
+            refuse_revoked(revoked, keys.signer.kid, request.key.handle, verified, result)
         ends = int(min(now + self._token_seconds, result.expires.timestamp()))
         brief = bool(request.additional)  # which the token need not carry once more
         payload = ear.claims(result, issued=at, expires=datetime.fromtimestamp(ends, UTC), verbose=not brief)

@@ -7,7 +7,6 @@ reads the same from the cookie or the store.
 
 from __future__ import annotations
 
-import hashlib
 from collections import OrderedDict
 
 import msgspec
@@ -34,12 +33,7 @@ class Holder(msgspec.Struct, frozen=True):
     @classmethod
     def of(cls, key: TeeKey, claims: TokenClaims, generation: int) -> Holder:
         """With its handle."""
-        return cls(key, claims, generation, handle_of(key))
-
-
-def handle_of(key: TeeKey) -> str:
-    """What the audit log and revocations call the sessions of a TEE's key: 16 hex digits."""
-    return hashlib.sha256(key.number.encode("ascii")).hexdigest()[:16]
+        return cls(key, claims, generation, key.handle)
 
 
 class Holders:

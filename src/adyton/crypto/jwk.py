@@ -9,6 +9,7 @@ private key that has been on the wire is nobody's secret.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -51,6 +52,11 @@ class TeeKey:
         """The member that tells this key from others of its kind, base64url."""
         members = self.members
         return next(members[name] for name in ("x", "n", "pub", "k-mod") if name in members)
+
+    @property
+    def handle(self) -> str:
+        """What the audit log and revocations call its holder's sessions: 16 hex digits of SHA-256 of ``number``."""
+        return hashlib.sha256(self.number.encode("ascii")).hexdigest()[:16]
 
 
 def parse(jwk: object, algorithms: frozenset[str] = MODERN, *, oldest: bool = False) -> TeeKey:

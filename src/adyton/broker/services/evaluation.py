@@ -18,7 +18,6 @@ from adyton.broker import platforms, secure_execution
 from adyton.broker.appraiser import Appraiser
 from adyton.broker.audit import Auditor
 from adyton.broker.handshake import Verifying
-from adyton.broker.holders import handle_of
 from adyton.broker.keys import BrokerKeys
 from adyton.broker.revoked import refuse_revoked
 from adyton.crypto import jwk
@@ -207,6 +206,6 @@ class Evaluator:
 def _handle(asked: Evaluation) -> str:
     """The audit's name for the TEE's key, where the runtime data has one that can be read."""
     try:
-        return handle_of(jwk.parse(asked.runtime_data.get("tee-pubkey")))
+        return jwk.parse(asked.runtime_data.get("tee-pubkey")).handle
     except MalformedRequest:
         return ""

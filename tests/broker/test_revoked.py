@@ -220,8 +220,8 @@ def test_bad_revocations(pair: rig.RunningBroker) -> None:
 
 @pytest.mark.parametrize("make", [MLKEM768PrivateKey.generate, lambda: rsa.generate_private_key(65537, 2048)])
 def test_who_relies_on_tokens_of_every_kind_of_key(pair: rig.RunningBroker, root: DevelopmentRoot, make: Any) -> None:
-    transport, key = Transport(pair.address()), make()
-    with rig.raw(pair) as client, pair.admin() as admin:
+    key = make()
+    with rig.raw(pair) as client, pair.admin() as admin, Transport(pair.address()) as transport:
         token, _ = client.handshake(rig.attester(root), rig.document(), key)
         relying.check_token(transport, token, "default", time.time())
         handle = jwk.from_public(key.public_key()).handle

@@ -18,6 +18,7 @@ from adyton.broker.gate import Gate
 from adyton.broker.people import Principal
 from adyton.broker.permissions import Line
 from adyton.broker.refusals import Stage
+from adyton.broker.replicas import Deadline
 from adyton.errors import AdytonError, NotPermitted
 from adyton.stores.sqlite import Store
 from adyton.stores.tenant_settings import BROKER, StoredTenant, absent
@@ -52,7 +53,7 @@ class Administration:
         stage = Stage.OWN_API if area == "api" else Stage.ADMIN
         if line is None and area != "api":
             return Administered(refusals.NO_PLUGIN)
-        log, who = asked.tenant, ""
+        log, who, deadline = asked.tenant, "", Deadline(self._store)
         try:
             tenant = self._store.registry.find(asked.tenant)
             organisation = tenant.settings.organisation if tenant is not None else ""
@@ -64,6 +65,7 @@ class Administration:
             self._permit(line, principal, asked.tenant, tenant)
             asked = replace(asked, principal=principal)
             waits = self._approvals.ask(line, asked, parts, tenant)
+            deadline.check()  # before anything is done: who may have been taken a role may not change or use a thing
             return Administered(waits if waits is not None else self._handlers[area](asked, parts), log, who)
         except NotPermitted as error:
             answer = refusals.answer(error, stage)

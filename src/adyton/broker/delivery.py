@@ -42,11 +42,12 @@ TRIES = 3
 
 
 class Asking(msgspec.Struct, frozen=True):
-    """When, from where, and with which query a resource was asked for."""
+    """When, from where, and with which query a resource was asked for; ``deadline`` from before who asks was read."""
 
     at: datetime
     peer: str
     query: dict[str, str]
+    deadline: Deadline
 
 
 class Delivery:
@@ -142,7 +143,7 @@ class Delivery:
 
     async def _deliver(self, tenant: str, path: ResourcePath, holder: Holder, asked: Asking) -> Answer | None:
         """``None`` if the decision was overtaken while the value was on its way."""
-        deadline = Deadline(self._store)
+        deadline = asked.deadline
         generation, stored = self.current(tenant, path, holder)
         version, against = None, []
         if stored is not None and stored.key is not None:
@@ -156,6 +157,7 @@ class Delivery:
         if stored is None:  # a permit for nothing: the decision and this disagree, so nothing leaves
             raise NotFound("there is no such resource", code="resource_absent")
         if stored.info.elsewhere is not None:
+            deadline.check()
             found = await self._elsewhere.fetch(tenant, path, stored.info.elsewhere)
             deadline = Deadline(self._store)  # what was decided is as good as new if nothing changed until now
             now_generation, now_stored = self.current(tenant, path, holder)

@@ -25,6 +25,7 @@ from adyton.broker.endorsements import Endorsements
 from adyton.broker.fetching import Fetching
 from adyton.broker.holders import Holder, Holders
 from adyton.broker.keys import BrokerKeys
+from adyton.broker.replicas import Deadline
 from adyton.broker.revoked import refuse_revoked
 from adyton.broker.secure_execution import SecureExecution
 from adyton.broker.session import Attested, Challenged
@@ -186,6 +187,7 @@ class Handshake:
             )
         document = _init_data(request)
         verified = await self._verified(keys, tenant, opened, request, document, at)
+        deadline = Deadline(self._store)  # verification goes by what lies on this machine
         result = await self._appraiser.appraise(tenant, verified, request.runtime_data_claims, document, at)
         for item in verified:
             if "tcb_date" in item.claims:
@@ -226,6 +228,7 @@ class Handshake:
             claims=digest.hex(),
             platform=platforms.told(verified[0]),
         )
+        deadline.check()  # the token would speak of policies that are not in force any more
         self.holders.put(digest, holder)
         self.afterwards(tenant, at, number, result)
         cookie_value = session.set_cookie(value, expires, secure=self._secure)
@@ -316,6 +319,7 @@ class Handshake:
 
     def _again(self, keys: BrokerKeys, tenant: str, opened: Attested, body: bytes, now: float) -> Answer:
         """A session that is attested already: the same claims signed again, for the same key only (kbs-protocol 1.4)."""
+        deadline = Deadline(self._store)
         if opened.generation != self._store.generation(tenant):
             raise SessionInvalid(
                 "policies, reference values or revocations changed since this attestation",
@@ -330,7 +334,9 @@ class Handshake:
                 field="runtime-data.tee-pubkey",
             )
         claims = session.claims(opened, self.shelved(tenant, opened, now))
-        return Answer(200, rcar.token_body(keys.signer.sign(claims)))
+        token = rcar.token_body(keys.signer.sign(claims))
+        deadline.check()
+        return Answer(200, token)
 
     def _read(self, body: bytes, version: str, nonce: str) -> rcar.Attestation:
         if version == rcar.VERSION:

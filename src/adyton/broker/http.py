@@ -36,6 +36,7 @@ from adyton.broker.plugins import PREFIX, Plugins
 from adyton.broker.rates import Rates
 from adyton.broker.readiness import Readiness
 from adyton.broker.refusals import Stage
+from adyton.broker.replicas import Deadline
 from adyton.broker.revoked_api import PublishedLists
 from adyton.errors import AdytonError, MalformedRequest, SessionInvalid, Unavailable
 from adyton.protocol.kbs_errors import Variant
@@ -320,14 +321,14 @@ class Front:
         """Who asks, when and how; ``SessionInvalid`` if nobody can be made out."""
         now, headers = self._clock(), request.headers
         cookie, authorization = session.value_of(headers.get(b"cookie", b"")), headers.get(b"authorization")
-        holder = self._handlers.delivery.holder
+        holder, deadline = self._handlers.delivery.holder, Deadline(self._handlers.store)
         try:
             found = holder(self._current.keys, where.tenant, cookie, authorization, now)
         except SessionInvalid as error:
             self._know(error)
             found = holder(self._current.keys, where.tenant, cookie, authorization, now)
         query = dict(parse_qsl(where.query)) if where.query else {}
-        return found, Asking(datetime.fromtimestamp(now, UTC), request.peer, query)
+        return found, Asking(datetime.fromtimestamp(now, UTC), request.peer, query, deadline)
 
     def _know(self, error: SessionInvalid) -> None:
         """Another worker may have turned the keys: look again once, else the error stands."""

@@ -54,18 +54,18 @@ class KeyDelivery:
         self, tenant: str, path: ResourcePath, holder: Holder, operation: Operation, given: TransitBody, asked: Asking
     ) -> Answer:
         """The encrypted answer, or the refusal as an error. What is wrong with the input is told only after a permit."""
-        stored, permit = await self._permitted(tenant, path, holder, operation, given, asked)
+        stored, permit, generation = await self._permitted(tenant, path, holder, operation, given, asked)
         assert stored.key is not None  # noqa: S101 -- a permit for what is no key does not exist
         done = await self._aside(self._use.perform, tenant, path, stored.key, operation, given)
-        return await self._answer(tenant, stored, holder, operation, permit, done, asked)
+        return await self._answer(tenant, stored, holder, operation, permit, done, asked, generation)
 
     async def public(self, tenant: str, path: ResourcePath, holder: Holder, asked: Asking) -> Answer:
         """The encrypted public half of the version that the query names, or of the newest."""
-        stored, permit = await self._permitted(tenant, path, holder, PUBLIC, None, asked)
+        stored, permit, generation = await self._permitted(tenant, path, holder, PUBLIC, None, asked)
         assert stored.key is not None  # noqa: S101 -- as above
         number = asked_version(asked.query)
         view = await self._aside(self._use.public, tenant, path, stored.key, number)
-        return await self._answer(tenant, stored, holder, PUBLIC, permit, view, asked)
+        return await self._answer(tenant, stored, holder, PUBLIC, permit, view, asked, generation)
 
     async def _permitted(  # noqa: PLR0917 -- one value each
         self,
@@ -75,7 +75,8 @@ class KeyDelivery:
         operation: Operation | Literal["public"],
         given: TransitBody | None,
         asked: Asking,
-    ) -> tuple[StoredResource, Permit]:
+    ) -> tuple[StoredResource, Permit, int]:
+        """What is there, the permit to do it, and the generation that this was decided by; before anything is done."""
         generation, stored = self._delivery.current(tenant, path, holder)
         against: list[str] = []
         if stored is not None and stored.key is not None and given is not None and operation != PUBLIC:
@@ -98,7 +99,8 @@ class KeyDelivery:
         )
         if stored is None or stored.key is None:  # a permit for nothing: the decision and this disagree
             raise NotFound("there is no such key", code="resource_absent")
-        return stored, permit
+        asked.deadline.check()
+        return stored, permit, generation
 
     async def _answer(  # noqa: PLR0917 -- one value each
         self,
@@ -109,13 +111,18 @@ class KeyDelivery:
         permit: Permit,
         done: TransitAnswer | PublicView,
         asked: Asking,
+        generation: int,
     ) -> Answer:
         """The answer, if what was decided by still stands after the operation: it may have taken its time."""
         path = stored.path
         deadline = Deadline(self._store)
-        _, now = self._delivery.current(tenant, path, holder)
-        if now is None or now.info != stored.info:
-            raise Unavailable("the key changed while it was used", code="changed_meanwhile", hint="ask again")
+        present, now = self._delivery.current(tenant, path, holder)
+        if present != generation or now is None or now.info != stored.info:
+            raise Unavailable(
+                "the key, or what decides about it, changed while it was used",
+                code="changed_meanwhile",
+                hint="ask again",
+            )
         body = jwe.encrypt(holder.key, _ENCODER.encode(done))
         await self._auditor.released(
             tenant,

@@ -23,6 +23,7 @@ from adyton.broker.attesting import OneAtATime, attester_of
 from adyton.broker.connection import HttpRequest
 from adyton.broker.endorsements import Endorsements
 from adyton.broker.peer_rules import PeerRules
+from adyton.broker.replicas import Deadline
 from adyton.broker.settings import Settings
 from adyton.client.address import BrokerAddress
 from adyton.client.transport import Transport
@@ -180,10 +181,13 @@ class Giver:
                     peers.bound("give", join.environment, join.own, key.members, peers.transcript(body, wrapped))
                 )
             )
+            deadline = Deadline(self._store)
+            self._not_revoked(verified)  # once more: one's own evidence takes its time
         except AdytonError as error:
             note(self._store.audit, "root-key.share", at, verified, error=error, peer=peer)
             raise
         note(self._store.audit, "root-key.share", at, verified, peer=peer)
+        deadline.check()
         evidence = msgspec.Raw(msgspec.json.encode(answer.primary))
         return Answer(200, peers.write(peers.Given(answer.tee, evidence, msgspec.Raw(wrapped))))
 

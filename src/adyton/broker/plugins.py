@@ -110,7 +110,6 @@ class Plugins:
     ) -> Answer:
         """A workload's answer, once its audit row is on the disk; or the refusal, as an error."""
         door = self._doors[name]
-        deadline = Deadline(self._store)
         generation = self._delivery.generation(tenant, holder)
         permit = await self._releaser.decide_plugin(
             tenant,
@@ -121,7 +120,7 @@ class Plugins:
             generation,
             accept_any=door.options.any_workload_i_accept,
         )
-        deadline.check()
+        asked.deadline.check()
         sent = _request(method, path.parts, query, body)
         encrypted = await door.ask(lambda client: bool(client.needs_encryption(sent)))
         reply = await door.ask(lambda client: client.handle(sent))

@@ -19,6 +19,7 @@ from adyton.broker.appraiser import Appraiser
 from adyton.broker.audit import Auditor
 from adyton.broker.handshake import Verifying
 from adyton.broker.keys import BrokerKeys
+from adyton.broker.replicas import Deadline
 from adyton.broker.revoked import refuse_revoked
 from adyton.crypto import jwk
 from adyton.crypto.x509 import EndorsementSet
@@ -52,6 +53,7 @@ class Evaluator:
         issuer: str,
         token_seconds: int,
         accept_unbound: bool,
+        deadline: Callable[[], Deadline],
     ) -> None:
         self._appraiser = appraiser
         self._auditor = auditor
@@ -61,6 +63,7 @@ class Evaluator:
         self._issuer = Issuer(issuer)
         self._token_seconds = token_seconds
         self._accept_unbound = accept_unbound
+        self._deadline = deadline
 
     @property
     def jwks(self) -> bytes:
@@ -112,7 +115,7 @@ class Evaluator:
                 hint="send runtime data with a nonce, or start the service with --evidence-without-runtime-data-i-accept",
             )
         verified = await self._verified(asked.pieces, at)
-        first = asked.pieces[0]
+        first, deadline = asked.pieces[0], self._deadline()
         tenant, keys = self._tenant, self._keys()
         result = await self._appraiser.appraise(
             tenant, verified, asked.runtime_data, first.init_data, at, asked.policy_id
@@ -136,6 +139,7 @@ class Evaluator:
             claims=hashlib.sha256(claims).hexdigest(),
             platform=platforms.told(verified[0]),
         )
+        deadline.check()
         return token
 
     async def _verified(self, pieces: tuple[Piece, ...], at: datetime) -> tuple[VerifiedEvidence, ...]:

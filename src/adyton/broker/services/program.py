@@ -37,6 +37,7 @@ from adyton.broker.journal import Journal
 from adyton.broker.opening import open_store, read_token
 from adyton.broker.policies import PolicyBook
 from adyton.broker.rego import RegoEngine
+from adyton.broker.replicas import Deadline
 from adyton.broker.services.changes import Changes
 from adyton.broker.services.evaluation import Evaluator
 from adyton.broker.services.rest import OVERLOADED, RestFront
@@ -110,6 +111,7 @@ class ServiceProgram:
             issuer=asked.issuer,
             token_seconds=settings.token_seconds,
             accept_unbound=asked.accept_unbound,
+            deadline=lambda: Deadline(store),
         )
         admin = Admin(store, book, settings.environment, settings.development_roots, self._checkpoints)
         self.changes = Changes(

@@ -17,6 +17,7 @@ from tests.stores.backends.vault_server import VaultServer
 from adyton.crypto import jwe
 from adyton.devtee.root import DevelopmentRoot
 from adyton.errors import AdytonError, MalformedRequest, NotFound
+from adyton.protocol.people import DeleteTenantBody
 from adyton.protocol.release import Binding
 from adyton.protocol.resource import ResourcePath
 
@@ -296,3 +297,64 @@ def test_a_file_that_is_wrong_stops_the_start(tmp_path: Path) -> None:
         with pytest.raises(RuntimeError) as caught:
             rig.started(tmp_path / "data", None, "--workers", "2", "--backends", str(path))
         assert code in str(caught.value)
+
+
+def _waits(broker: rig.RunningBroker, tenant: str = "default") -> dict[str, int]:
+    with broker.admin(tenant) as admin:
+        return {view.name: view.waiting for view in admin.backends() if view.waiting}
+
+
+def _held(vault: VaultServer, path: ResourcePath, tenant: str = "default") -> list[int]:
+    found = vault.secrets.get(f"adyton/{tenant}/{path}")
+    return [number for number, one in found.versions.items() if not one["destroyed"]] if found is not None else []
+
+
+@pytest.mark.timeout(90)
+def test_what_a_back_end_could_not_remove_goes_once_it_answers_again(
+    holding: rig.RunningBroker, root: DevelopmentRoot, vault: VaultServer
+) -> None:
+    replaced, deleted = ResourcePath("late", "key", "replaced"), ResourcePath("late", "key", "deleted")
+    foreign = ResourcePath("late", "key", "foreign")
+    with holding.admin() as admin, holding.admin("acme") as acme:
+        assert not _waits(holding) and not _waits(holding, "acme")
+        for path in (replaced, deleted):
+            admin.set_resource(path, b"old", BINDING, "vault")
+        acme.set_resource(deleted, b"theirs", BINDING, "vault")
+        vault.answer("POST", f"/v1/secret/data/adyton/default/{foreign}", STEWARD, b'{"data": {"value": "x"}}')
+        admin.set_resource(foreign, b"", BINDING, "vault", foreign=True)
+        vault.sealed = True
+        admin.set_resource(replaced, b"here", BINDING)
+        admin.delete_resource(deleted)
+        admin.delete_resource(foreign)
+        acme.delete_resource(deleted)
+    assert _get(holding, root, replaced) == b"here"
+    assert _waits(holding) == {"vault": 2} and _waits(holding, "acme") == {"vault": 1}  # each its own, nobody else's
+    assert _held(vault, replaced) and _held(vault, deleted) and _held(vault, deleted, "acme")
+    holding.kill()  # what is to be removed is not forgotten with the process
+    assert _waits(holding) == {"vault": 2}
+    vault.sealed = False
+    until = time.monotonic() + 40
+    while time.monotonic() < until and (_waits(holding) or _waits(holding, "acme")):
+        time.sleep(0.3)
+    assert not _waits(holding) and not _waits(holding, "acme")
+    assert not _held(vault, replaced) and not _held(vault, deleted) and not _held(vault, deleted, "acme")
+    assert _held(vault, foreign)  # it is theirs
+    assert _get(holding, root, replaced) == b"here"
+
+
+@pytest.mark.timeout(90)
+def test_the_values_of_a_tenant_that_is_deleted_go_too(holding: rig.RunningBroker, vault: VaultServer) -> None:
+    with holding.admin("leaving") as admin:
+        for name in ("one", "two"):
+            admin.set_resource(ResourcePath("a", "b", name), b"value", BINDING, "vault")
+        assert _held(vault, ResourcePath("a", "b", "one"), "leaving")
+        admin.send("DELETE", "/tenant", DeleteTenantBody("leaving"))
+    with holding.admin(
+        "broker"
+    ) as admin:  # who keeps the broker sees what waits of a tenant that nobody can ask any more
+        assert {view.name: view.waiting for view in admin.backends()}["vault"] <= 2
+    until = time.monotonic() + 40
+    while time.monotonic() < until and _waits(holding, "broker"):
+        time.sleep(0.3)
+    assert not _held(vault, ResourcePath("a", "b", "one"), "leaving")
+    assert not _held(vault, ResourcePath("a", "b", "two"), "leaving")

@@ -107,7 +107,7 @@ class Admin:
                 )
                 return _json(_resource(info), ("resource.bind", path.uri))
             case ("DELETE",):
-                self._elsewhere.forget(tenant, path, self.store.resources.delete(tenant, path))
+                self._elsewhere.forget(self.store.resources.delete(tenant, path))
                 return Answer(204, changes=(("resource.delete", path.uri),))
         return refusals.NO_METHOD
 
@@ -117,7 +117,7 @@ class Admin:
         """Register or replace, after the binding has been looked at; ``None`` keeps the one that there is."""
         checked = self._checked(tenant, binding) if binding is not None else None
         info, old = self.store.resources.exchange(tenant, path, value, checked, now)
-        self._elsewhere.forget(tenant, path, old)
+        self._elsewhere.forget(old)
         return _json(_resource(info), ("resource.set", path.uri))
 
     def _set_elsewhere(self, asked: Asked, path: ResourcePath, given: ResourceBody) -> Answer:

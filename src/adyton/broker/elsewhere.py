@@ -9,19 +9,25 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Protocol
 
+import msgspec
+
+from adyton.broker.sweeping import Sweeper
 from adyton.errors import AdytonError, MalformedRequest, NotFound, TooLarge, Unavailable
 from adyton.protocol.backends import BackendView
 from adyton.protocol.release import Binding
 from adyton.protocol.resource import ResourcePath
 from adyton.stores.backends.configured import Backends
 from adyton.stores.backends.port import MAX_VALUE
+from adyton.stores.removals import Removal, Waiting
 from adyton.stores.resources import Elsewhere, ResourceInfo
 from adyton.stores.sqlite import Store
+from adyton.stores.tenant_settings import BROKER
 
 MAX_PLAIN = MAX_VALUE - 64
 _KIND = "value elsewhere"
@@ -44,6 +50,7 @@ class ElsewhereValues:
     def __init__(self, store: Store, backends: Backends) -> None:
         self._store = store
         self.backends = backends
+        self.sweeper = Sweeper(store, backends)
         self.plugins: Checkable | None = None
         self._places = threading.BoundedSemaphore(_WAITING_OWNERS)
 
@@ -64,9 +71,9 @@ class ElsewhereValues:
                     raise _not_what_was_put(name)
                 info, old = self._store.resources.exchange(tenant, path, where, binding, now)
             except AdytonError:
-                self._remove(tenant, path, where)
+                self._unused(tenant, path, where)
                 raise
-            self._remove(tenant, path, old)
+            self._remove(old)
         return info
 
     def set_foreign(
@@ -81,15 +88,16 @@ class ElsewhereValues:
                     "the back end has no value at this path", code="backend_value_absent", field=name, got=path.uri
                 )
             info, old = self._store.resources.exchange(tenant, path, Elsewhere(name, "", 0, len(found)), binding, now)
-            self._remove(tenant, path, old)
+            self._remove(old)
         return info
 
-    def forget(self, tenant: str, path: ResourcePath, old: Elsewhere | None) -> None:
-        """Remove what no row points to any more. What cannot be removed now stays there, sealed, and is logged."""
-        if old is None or old.foreign:
-            return
-        with self._place():
-            self._remove(tenant, path, old)
+    def forget(self, old: Waiting | None) -> None:
+        """Remove what no row points to any more. What cannot be removed now waits, and is logged."""
+        if old is not None and self._places.acquire(blocking=False):  # else the sweeper has it soon
+            try:
+                self._remove(old)
+            finally:
+                self._places.release()
 
     async def fetch(self, tenant: str, path: ResourcePath, where: Elsewhere) -> bytes | None:
         """The value, for one release; ``None`` if the back end has lost it, or it was replaced meanwhile."""
@@ -103,19 +111,42 @@ class ElsewhereValues:
             raise _not_what_was_put(where.backend) from error
 
     def check(self, tenant: str) -> list[BackendView]:
-        """How each back end is that the tenant may use."""
+        """How each back end is that the tenant may use, and how many removals wait there: to the broker's own, of all tenants."""
         with self._place():
-            return self.backends.check(tenant) + (self.plugins.check(tenant) if self.plugins is not None else [])
+            found = self.backends.check(tenant) + (self.plugins.check(tenant) if self.plugins is not None else [])
+        waiting: Counter[str] = Counter()
+        for one in self._store.removals.tenants() if tenant == BROKER else [tenant]:
+            waiting.update(self._store.removals.counts(one))
+        known = {view.name for view in found}
+        shown = [msgspec.structs.replace(view, waiting=waiting[view.name]) for view in found]
+        return shown + [
+            BackendView(
+                name,
+                "",
+                ok=False,
+                code="backend_not_configured",
+                error="values wait here to be removed, and this broker was not given the back end",
+                hint="start the broker with the --backends FILE that names it",
+                waiting=waiting[name],
+            )
+            for name in sorted(waiting.keys() - known)
+        ]
 
-    def _remove(self, tenant: str, path: ResourcePath, old: Elsewhere | None) -> None:
-        if old is None or old.foreign:
+    def _unused(self, tenant: str, path: ResourcePath, where: Elsewhere) -> None:
+        """Remove what was put there and got no row; where that fails, a row says so."""
+        try:
+            self.backends.of(tenant, where.backend).run(lambda holder: holder.delete(tenant, path, where.pointer))
+        except AdytonError:
+            self._store.removals.queue(tenant, where.backend, Removal("value", str(path), where.pointer))
+
+    def _remove(self, old: Waiting | None) -> None:
+        if old is None:
             return
         try:
-            backend = self.backends.configured_for(tenant, old.backend)
-            backend.run(lambda holder: holder.delete(tenant, path, old.pointer))
+            self.sweeper.remove(old)
         except AdytonError as error:
             _LOG.warning(
-                "a value that nothing points to is left in the back end %s, sealed: %s [%s]",
+                "a value that nothing points to waits to be removed from the back end %s, sealed: %s [%s]",
                 old.backend,
                 error.message,
                 error.code,

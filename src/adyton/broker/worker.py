@@ -138,7 +138,7 @@ class Program:
         rooms["promotions"] = Promotion(store, book, settings.environment)
         rooms.update(dict.fromkeys(("tenant", "tenants", "organisations"), tenants))
         rooms.update(dict.fromkeys(("people", "whoami", "own-tokens", "identity-providers", "admin-token"), people))
-        values = ElsewhereValues(store, self._backends)
+        values = self._values = ElsewhereValues(store, self._backends)
         rooms["backends"] = BackendsApi(values)
         named = settings.development_roots
         admin = Admin(store, book, settings.environment, named, self._checkpoints, rooms=rooms, values=values)
@@ -226,6 +226,7 @@ class Program:
         self._afterwards.start(asyncio.get_running_loop())
         if self._number == 0:
             chores.append(asyncio.ensure_future(self._sign_checkpoints()))
+            chores.append(asyncio.ensure_future(self._sweep()))
         if self.reports is not None:
             self._report = Report(self.reports, os.getpid())
             chores.append(asyncio.ensure_future(self._tell()))
@@ -308,6 +309,19 @@ class Program:
             except Exception:  # noqa: BLE001 -- a chore that ended would never turn a key or read a CRL again
                 self._failed("")
                 _LOG.exception("maintenance failed")
+
+    async def _sweep(self) -> None:
+        """Apart from what else is kept in order: a back end may take its time."""
+        while True:
+            await asyncio.sleep(MAINTENANCE_SECONDS)
+            try:
+                await asyncio.to_thread(self._values.sweeper.sweep)
+            except AdytonError as error:
+                self._failed(error.code)
+                _LOG.error("what back ends are to remove cannot be looked up: %s [%s]", error.message, error.code)
+            except Exception:  # noqa: BLE001 -- as in _maintain
+                self._failed("")
+                _LOG.exception("removing from back ends failed")
 
     def _failed(self, code: str) -> None:
         self._metrics.count("maintenance_failures")

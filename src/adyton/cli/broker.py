@@ -333,8 +333,11 @@ def backends(as_json: bool, **options: Any) -> None:
         for view in views:
             print_json(to_builtins(view))
     else:
-        rows = ((v.name, v.kind, "yes" if v.ok else "NO", v.says or f"{v.error} [{v.code}] {v.hint}") for v in views)
-        print_table(("name", "kind", "works", "says"), rows)
+        rows = (
+            (v.name, v.kind, "yes" if v.ok else "NO", v.waiting or "", v.says or f"{v.error} [{v.code}] {v.hint}")
+            for v in views
+        )
+        print_table(("name", "kind", "works", "to remove", "says"), rows)
     if not all(view.ok for view in views):
         sys.exit(1)
 

@@ -9,7 +9,7 @@ class BackendView(msgspec.Struct, frozen=True):
     """A back end or plug-in as it was found just now.
 
     ``says`` is what it calls itself; ``code``, ``error`` and ``hint`` why it does not work; ``breaker`` is ``closed``
-    while calls go through, ``open`` while it is left alone, ``trying`` when the next call decides.
+    while calls go through, ``open`` while it is left alone, ``trying`` when the next call decides. ``waiting`` counts what is to be removed there.
     """
 
     name: str
@@ -20,3 +20,4 @@ class BackendView(msgspec.Struct, frozen=True):
     error: str = ""
     hint: str = ""
     breaker: str = "closed"
+    waiting: int = 0

@@ -18,6 +18,7 @@ from adyton.protocol.key_record import KeyRecord, State
 from adyton.protocol.release import Binding
 from adyton.protocol.resource import ResourcePath
 from adyton.stores import quotas, tenants
+from adyton.stores.removals import Removal, Removals, Waiting
 from adyton.stores.seal import Sealer
 from adyton.stores.sql import Database, Transaction
 
@@ -100,9 +101,10 @@ class StoredResource:
 class Resources:
     """The table of resources. Nothing here reads across tenants."""
 
-    def __init__(self, database: Database, sealer: Sealer) -> None:
+    def __init__(self, database: Database, sealer: Sealer, removals: Removals) -> None:
         self._database = database
         self._sealer = sealer
+        self._removals = removals
 
     def set(
         self, tenant: str, path: ResourcePath, value: bytes | Elsewhere, binding: Binding | None, now: datetime
@@ -115,8 +117,8 @@ class Resources:
 
     def exchange(
         self, tenant: str, path: ResourcePath, value: bytes | Elsewhere, binding: Binding | None, now: datetime
-    ) -> tuple[ResourceInfo, Elsewhere | None]:
-        """As ``set``; also where the value lay that was replaced, if that was elsewhere."""
+    ) -> tuple[ResourceInfo, Waiting | None]:
+        """As ``set``; also what is to be removed from where the value lay that was replaced, if that was elsewhere."""
         tenants.check(tenant)
         if isinstance(value, bytes) and len(value) > MAX_VALUE:
             raise TooLarge(f"a resource has at most {MAX_VALUE} bytes", code="resource_too_large", got=len(value))
@@ -130,7 +132,8 @@ class Resources:
                 binding = kept.binding if kept is not None else Binding()
             self.write(transaction, tenant, name, version, now, binding, value)
             quotas.check(transaction, self._sealer, tenant, "resources", "bytes")
-        return _info(path, binding, version, now, value), kept.info.elsewhere if kept is not None else None
+            left = self._leave(transaction, tenant, kept)
+        return _info(path, binding, version, now, value), left
 
     def reserve(self, tenant: str) -> int:
         """A version that nothing else of the tenant has, for a value that is sealed before its row is written."""
@@ -213,10 +216,10 @@ class Resources:
         found = (self.get(tenant, ResourcePath.parse(path)) for (path,) in paths)
         return [stored.info for stored in found if stored is not None]  # None: deleted meanwhile
 
-    def delete(self, tenant: str, path: ResourcePath) -> Elsewhere | None:
+    def delete(self, tenant: str, path: ResourcePath) -> Waiting | None:
         """Forget it, durable on return; ``NotFound`` if there is none. Of a key every version is erased.
 
-        Returns where its value lies, if that is elsewhere: it lies there still.
+        Returns what is to be removed from where its value lies, if that is elsewhere: it lies there still.
         """
         with self._database.write() as transaction:
             kept = self.read(transaction, tenant, path)
@@ -232,10 +235,28 @@ class Resources:
                 raise absent(path)
             material = transaction.execute("DELETE FROM key_versions WHERE tenant=? AND path=?", (tenant, str(path)))
             erased = material.rowcount
+            left = self._leave(transaction, tenant, kept)
             tenants.touch(transaction, tenant)
         if erased:
             self._database.purge()
-        return kept.info.elsewhere if kept is not None else None
+        return left
+
+    def leave_all(self, transaction: Transaction, tenant: str) -> None:
+        """Queue what a tenant that goes has in back ends: values, and every version of its keys."""
+        rows = transaction.execute("SELECT path FROM resources WHERE tenant=? ORDER BY path", (tenant,)).fetchall()
+        for (path,) in rows:
+            kept = self.read(transaction, tenant, ResourcePath.parse(path))
+            self._leave(transaction, tenant, kept)
+            if kept is not None and kept.key is not None and kept.key.backend:
+                for handle in dict.fromkeys(version.handle for version in kept.key.versions if version.handle):
+                    self._removals.add(transaction, tenant, kept.key.backend, Removal("key", path, handle))
+
+    def _leave(self, transaction: Transaction, tenant: str, kept: StoredResource | None) -> Waiting | None:
+        """Queue where the value lies, if that is elsewhere and it was put there by us."""
+        where = kept.info.elsewhere if kept is not None else None
+        if kept is None or where is None or where.foreign:
+            return None
+        return self._removals.add(transaction, tenant, where.backend, Removal("value", str(kept.path), where.pointer))
 
 
 def _held(path: ResourcePath, backend: str) -> Conflict:

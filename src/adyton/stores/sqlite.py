@@ -23,6 +23,7 @@ from adyton.stores.policy_trials import DryRuns, Recordings, Staged
 from adyton.stores.proposals import Proposals
 from adyton.stores.providers import Providers
 from adyton.stores.references import References
+from adyton.stores.removals import Removals
 from adyton.stores.resources import Resources
 from adyton.stores.revoked import Revocations
 from adyton.stores.seal import Sealer
@@ -39,7 +40,8 @@ class Store:
         self._lock = lock
         self._database = database
         self.sealer = sealer
-        self.resources = Resources(database, sealer)
+        self.removals = Removals(database, sealer)
+        self.resources = Resources(database, sealer, self.removals)
         self.keys = Keys(database, sealer, self.resources)
         self.policies = Policies(database, sealer)
         self.dry_runs, self.staged = DryRuns(database), Staged(database)
@@ -50,7 +52,7 @@ class Store:
         self.audit = AuditLog(database)
         self.secrets = Secrets(database, sealer)
         self.claims = ClaimSets(database)
-        self.registry = TenantRegistry(database, sealer, schema.tables_of_tenants())
+        self.registry = TenantRegistry(database, sealer, schema.tables_of_tenants(), self.resources.leave_all)
         self.people = People(database, sealer)
         self.proposals = Proposals(database, sealer)
 

@@ -23,7 +23,7 @@ BROKER = "broker"
 """The reserved tenant: it has no things, and its log holds what concerns the broker as a whole."""
 RESERVED = frozenset({BROKER, "adyton", "admin", "system", "all", "none", "public", "default-organisation"})
 KIND = "tenant settings"
-_KEPT = frozenset({"audit", "audit_nodes", "checkpoints", "tenants", "tenant_settings"})
+_KEPT = frozenset({"audit", "audit_nodes", "checkpoints", "tenants", "tenant_settings", "removals"})
 
 
 class TenantSettings(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -56,11 +56,17 @@ class Organisation:
 
 
 class TenantRegistry:
-    """The tables of organisations and tenants' settings. ``erasable`` are the tables whose rows end with their tenant."""
+    """The tables of organisations and tenants' settings. ``erasable`` are the tables whose rows end with their tenant.
 
-    def __init__(self, database: Database, sealer: Sealer, erasable: tuple[str, ...]) -> None:
+    ``leaving`` is called before they do, inside the transaction.
+    """
+
+    def __init__(
+        self, database: Database, sealer: Sealer, erasable: tuple[str, ...], leaving: Callable[[Transaction, str], None]
+    ) -> None:
         self._database = database
         self._sealer = sealer
+        self._leaving = leaving
         self._erasable = tuple(table for table in erasable if table not in _KEPT)
 
     def find(self, tenant: str) -> StoredTenant | None:
@@ -128,6 +134,7 @@ class TenantRegistry:
             if row is not None and row[0]:
                 raise absent()
             gone = 0
+            self._leaving(transaction, tenant)
             for table in self._erasable:
                 gone += transaction.execute(f'DELETE FROM "{table}" WHERE tenant=?', (tenant,)).rowcount  # noqa: S608 -- ours
             settings = self.settings(transaction, tenant)

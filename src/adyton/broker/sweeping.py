@@ -1,0 +1,76 @@
+"""What back ends are still to remove (``stores.removals``), tried again until they have: by one worker of each broker.
+
+A round is bounded: so many of each tenant and back end, and a back end that does not answer is left alone until the next.
+One that refuses a single removal does not hold up the others: they are taken in turn.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from adyton.errors import AdytonError, Unavailable
+from adyton.protocol.resource import ResourcePath
+from adyton.stores.backends.configured import Backends
+from adyton.stores.backends.guard import ANSWERED
+from adyton.stores.removals import Waiting
+from adyton.stores.sqlite import Store
+
+MOST = 20
+"""Removals that one round tries for each tenant and back end."""
+_LOG = logging.getLogger(__name__)
+
+
+class Sweeper:
+    """Removes; blocks. ``sweep`` is called from one thread, ``remove`` from any."""
+
+    def __init__(self, store: Store, backends: Backends) -> None:
+        self._store = store
+        self._backends = backends
+        self._after: dict[tuple[str, str], int] = {}
+
+    def remove(self, one: Waiting) -> None:
+        """Remove it there and forget it; errors as the back end gives them, and then it waits."""
+        backend = self._backends.configured_for(one.tenant, one.backend)
+        given, tenant = one.removal, one.tenant
+        if given.kind == "key":
+            backend.with_keys(lambda held: held.destroy(given.pointer))
+        else:
+            path = ResourcePath.parse(given.path)
+            if not self._pointed_to(one, path):
+                backend.run(lambda holder: holder.delete(tenant, path, given.pointer))
+        self._store.removals.done(one)
+
+    def sweep(self) -> int:
+        """One round; how many went."""
+        gone, silent = 0, set[str]()
+        for tenant in self._store.removals.tenants():
+            for backend in self._store.removals.counts(tenant):
+                if backend not in silent:
+                    gone += self._some(tenant, backend, silent)
+        if gone:
+            _LOG.info("removed from back ends, late: %d", gone)
+        return gone
+
+    def _some(self, tenant: str, backend: str, silent: set[str]) -> int:
+        gone, refused = 0, ""
+        found = self._store.removals.of(tenant, backend, self._after.pop((tenant, backend), 0), MOST)
+        for one in found:
+            try:
+                self.remove(one)
+                gone += 1
+            except AdytonError as error:
+                if isinstance(error, Unavailable) and error.code not in ANSWERED:
+                    silent.add(backend)
+                    return gone
+                refused = f"{error.message} [{error.code}]"
+        if refused:
+            _LOG.warning("the back end %s does not remove everything that it is to: %s", backend, refused)
+        if len(found) == MOST:  # else from the first again
+            self._after[tenant, backend] = found[-1].number
+        return gone
+
+    def _pointed_to(self, one: Waiting, path: ResourcePath) -> bool:
+        """Whether a resource points there (again): a back end that was reset begins to count anew."""
+        stored = self._store.resources.get(one.tenant, path)
+        where = stored.info.elsewhere if stored is not None else None
+        return where is not None and (where.backend, where.pointer) == (one.backend, one.removal.pointer)

@@ -260,3 +260,29 @@ def test_too_many_connections_are_told_so(served: Served) -> None:
         one.close()
     time.sleep(0.1)
     assert ask(served, b"GET /x HTTP/1.1\r\nHost: x\r\n\r\n").endswith(b"/x ")
+
+
+def test_no_answers_are_made_for_who_does_not_read_them(served: Served) -> None:
+    """Else a few hundred kilobytes of requests would fill the memory with answers."""
+    with connect(served) as client:
+        client.sendall(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n" * 5)
+        time.sleep(0.3)
+        assert len(served.requests) == 1
+        got, end = 0, time.monotonic() + 20
+        while got < 5 * 30_000_000 and time.monotonic() < end:
+            got += len(client.recv(1 << 20))
+    assert got > 5 * 30_000_000
+    assert len(served.requests) == 5
+
+
+def test_who_reads_slowly_is_served(served: Served) -> None:
+    with connect(served) as client:
+        client.sendall(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\nGET /after HTTP/1.1\r\nHost: x\r\n\r\n")
+        began, got, tail = time.monotonic(), 0, b""
+        while not tail.endswith(b"/after "):
+            piece = client.recv(1_000_000)
+            assert piece
+            got, tail = got + len(piece), (tail + piece)[-20:]
+            time.sleep(0.03)
+    assert got > 30_000_000
+    assert time.monotonic() - began > LIMITS.body_seconds

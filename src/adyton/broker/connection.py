@@ -5,7 +5,8 @@ Why not uvicorn or granian: measured on two cores with a 11.6 kB body, keep-aliv
 hold open. Here every state of a connection has a deadline, which a sweep (one a second) enforces:
 
 * a head must be complete ``head_seconds`` after its first byte (or after the connection), a body ``body_seconds`` later;
-* an idle connection may stay ``idle_seconds``; a client that does not read its answer is cut after ``body_seconds``;
+* an idle connection may stay ``idle_seconds``; a client that reads nothing of its answers is cut after ``body_seconds``,
+  and until it has read them none is made for what it sends on;
 * a head over 128 KiB or a body over the limit is answered 413 and the rest of what comes is thrown away;
 * a half-closed connection still gets the answers to what it has sent in full.
 
@@ -132,10 +133,12 @@ class Connection(asyncio.Protocol):
         "_headers",
         "_parser",
         "_peer",
+        "_piled",
         "_queue",
         "_size",
         "_target",
         "_transport",
+        "_unread",
         "_worker",
         "deadline",
     )
@@ -145,8 +148,8 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpRequestParser(self)
         self._queue: deque[HttpRequest] = deque()
-        self._handling = self._closing = self._discarding = False
-        self._head_bytes = 0
+        self._handling = self._closing = self._discarding = self._piled = False
+        self._head_bytes = self._unread = 0
         self._peer = ""
         self._reset()
         self.deadline = float("inf")
@@ -213,6 +216,17 @@ class Connection(asyncio.Protocol):
             return False
         return self._transport is not None and self._transport.get_extra_info("sslcontext") is None
 
+    def pause_writing(self) -> None:
+        """The peer reads more slowly than it asks: make no more answers for now."""
+        self._piled = True
+
+    def resume_writing(self) -> None:
+        """It has read them."""
+        self._piled = False
+        if not self._handling and not self._closing:
+            self._wait(self._worker.limits.idle_seconds)
+            self._next()
+
     # the parser's side
 
     def on_url(self, url: bytes) -> None:
@@ -266,7 +280,7 @@ class Connection(asyncio.Protocol):
     # answering
 
     def _next(self) -> None:
-        while self._queue and not self._closing:
+        while self._queue and not self._closing and not self._piled:
             request = self._queue.popleft()
             self._handling = True
             self._worker.busy += 1
@@ -288,10 +302,12 @@ class Connection(asyncio.Protocol):
             return
         last = not request.keep_alive or (self._discarding and not self._queue) or self._worker.leaving
         self._transport.write(answer.render(keep_alive=not last, head_only=request.method == "HEAD"))
+        if self._piled:
+            self._unread = self._transport.get_write_buffer_size()
         if last:
             self._end()
             return
-        self._wait(self._worker.limits.idle_seconds)
+        self._wait(self._worker.limits.body_seconds if self._piled else self._worker.limits.idle_seconds)
         if len(self._queue) == MAX_QUEUE - 1:
             self._transport.resume_reading()
 
@@ -314,7 +330,12 @@ class Connection(asyncio.Protocol):
         self._wait(self._worker.limits.body_seconds)  # for a peer that does not read
 
     def expire(self) -> None:
-        """The deadline has passed: whatever it was waiting for did not come."""
+        """The deadline has passed: whatever it was waiting for did not come. Who still reads an answer may go on."""
+        unread = self._transport.get_write_buffer_size() if self._transport is not None else 0
+        if self._piled and unread < self._unread:
+            self._unread = unread
+            self._wait(self._worker.limits.body_seconds)
+            return
         self.abort()
 
     def close_when_idle(self) -> None:

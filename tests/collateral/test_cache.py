@@ -11,14 +11,22 @@ import threading
 import time
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509 import ocsp
+from cryptography.x509.oid import NameOID
 from tests.collateral.conftest import NOW
 from tests.collateral.endorser import pem
 
+from adyton.collateral import nvidia
 from adyton.collateral.cache import MAX_ABSENT, VERSIONS, Cache
 from adyton.collateral.items import Item
 from adyton.collateral.wanted import AmdChain, AmdCrl, NvidiaRim
+from adyton.crypto.x509 import Certificate
 from adyton.devtee.forge import Forge
 from adyton.errors import ConfigError, EndorsementError, PlatformError
 from adyton.tee.snp.product import Product
@@ -28,8 +36,6 @@ CHAIN = AmdChain(Product.GENOA)
 
 
 def crl(forge: Forge, number: int = 1, **more: object) -> Item:
-    from adyton.crypto.x509 import Certificate
-
     body = forge.crl(number=number, **more)  # type: ignore[arg-type]  # a test's own
     return Item.read(CRL, body, url="test:", fetched=NOW, known=[Certificate(forge.certificates[2][1])])
 
@@ -106,6 +112,56 @@ def test_older_ones_are_kept_for_a_while(cache: Cache, forge: Forge) -> None:
     assert cache.tidy(NOW) == 0
     assert cache.tidy(NOW + timedelta(days=36500)) == 4  # three that made room, and the one that was refused
     assert len(cache.all()) == VERSIONS
+
+
+def certificate(name: str, key: Any, issuer: str, by: Any, serial: int) -> x509.Certificate:
+    subject, above = (x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)]) for text in (name, issuer))
+    made = x509.CertificateBuilder().subject_name(subject).issuer_name(above).public_key(key.public_key())
+    made = made.serial_number(serial).not_valid_before(NOW - timedelta(days=9)).not_valid_after(NOW + timedelta(days=9))
+    return made.sign(by, hashes.SHA384())
+
+
+def test_an_older_ocsp_answer_does_not_take_a_revocation_back(cache: Cache) -> None:
+    root, device, responder, stranger = (ec.generate_private_key(ec.SECP384R1()) for _ in range(4))
+    issuer = certificate("issuer", root, "issuer", root, 1)
+    leaf = certificate("device", device, "issuer", root, 7)
+    der = serialization.Encoding.DER
+    wanted = nvidia.status_of(Certificate(leaf.public_bytes(der)), Certificate(issuer.public_bytes(der)))
+
+    def answer(hours: int, *, revoked: bool, key: Any = responder) -> Item:
+        at, signer = NOW - timedelta(hours=hours), certificate("responder", key, "issuer", root, 8)
+        status = ocsp.OCSPCertStatus.REVOKED if revoked else ocsp.OCSPCertStatus.GOOD
+        made = ocsp.OCSPResponseBuilder().add_response(
+            leaf, issuer, hashes.SHA384(), status, at, at + timedelta(days=1), at if revoked else None, None
+        )
+        made = made.responder_id(ocsp.OCSPResponderEncoding.NAME, signer).certificates([signer])
+        return Item.read(wanted, made.sign(key, hashes.SHA384()).public_bytes(der), url="test:", fetched=NOW)
+
+    cache.put(answer(10, revoked=False, key=stranger))  # whose word makes nobody else's look old
+    cache.put(answer(12, revoked=False))
+    cache.put(answer(1, revoked=True))
+    with pytest.raises(EndorsementError) as caught:
+        cache.put(answer(12, revoked=False))
+    assert caught.value.code == "endorsement_older"
+    stored = cache.find(wanted, NOW)
+    assert stored is not None and stored.item.facts.subject == "revoked"
+
+
+def test_names_that_strangers_make_up_do_not_fill_the_disk(
+    cache: Cache, forge: Forge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("adyton.collateral.cache.MAX_OF_A_KIND", 40)
+    kept = crl(forge)
+    cache.put(kept)
+    for number in range(100):
+        body = b"<SoftwareIdentity/>%d" % number
+        name = NvidiaRim(f"made-up-{number}")
+        cache.put(Item.read(name, body, url="test:", fetched=NOW + timedelta(days=number)))
+        assert cache.find(name, NOW) is not None
+    assert len([one for one in cache.all() if one.item != kept]) <= 40
+    assert cache.find(CRL, NOW) is not None
+    cache.tidy(NOW + timedelta(days=36500))
+    assert len(list((cache.directory / "blobs").iterdir())) <= 41
 
 
 def test_the_same_again_is_not_older(cache: Cache, forge: Forge) -> None:

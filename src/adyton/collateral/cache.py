@@ -9,7 +9,8 @@
 
 A content is on disk before the index speaks of it, and its digest is checked when it is read: what is damaged is as if it
 were not there. Several processes may share one directory. Of every name the newest ``VERSIONS`` are kept, so that evidence
-can be judged as of an earlier time.
+can be judged as of an earlier time; of every kind about ``MAX_OF_A_KIND``, since strangers may make up names that a source
+has an answer for.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ from adyton.errors import AdytonError, ConfigError, EndorsementError, PlatformEr
 
 VERSIONS = 8
 MAX_ABSENT = 10_000
+MAX_OF_A_KIND = 20_000
 _BUSY_SECONDS = 10.0
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS item (
@@ -132,7 +134,7 @@ class Cache:
                 ),
             )  # fmt: skip
             self._database.execute("DELETE FROM absent WHERE name = ?", (item.wanted.name,))
-            pruned = self._prune(item.wanted.name)
+            pruned = self._prune(item.wanted.name) | self._prune_kind(item.wanted.name)
         if pruned:
             self.tidy(item.fetched)
         return item
@@ -159,6 +161,19 @@ class Cache:
         for (body,) in rows[VERSIONS:]:
             self._database.execute("DELETE FROM item WHERE name = ? AND body = ?", (name, body))
         return len(rows) > VERSIONS
+
+    def _prune_kind(self, name: str) -> bool:
+        kind = "/".join(name.split("/")[:2])
+        these = (f"{kind}/", f"{kind}0")  # what comes between them begins with the first
+        count = self._database.execute("SELECT count(*) FROM item WHERE name > ? AND name < ?", these).fetchone()[0]
+        if count <= MAX_OF_A_KIND:
+            return False
+        many = count - MAX_OF_A_KIND + MAX_OF_A_KIND // 20  # so that this is rare
+        self._database.execute(
+            "DELETE FROM item WHERE rowid IN (SELECT rowid FROM item WHERE name > ? AND name < ? ORDER BY rowid LIMIT ?)",
+            (*these, many),
+        )
+        return True
 
     def tidy(self, now: datetime) -> int:
         """Remove contents that the index does not speak of, an hour after they came; how many there were."""

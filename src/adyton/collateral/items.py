@@ -30,6 +30,7 @@ from adyton.collateral.wanted import (
     NvidiaRim,
     Wanted,
 )
+from adyton.crypto.ocsp import Answer
 from adyton.crypto.x509 import MAX_SIZE, Certificate, Crl, EndorsementSet
 from adyton.errors import EndorsementError, EndorsementMalformed
 from adyton.tee.snp.abi import SigningKey
@@ -252,7 +253,8 @@ def _ocsp(wanted: NvidiaOcsp, body: bytes, _issuers: _Certificates, _known: _Cer
     if answer.next_update_utc is None:
         raise _not(wanted, "an answer without nextUpdate could never become stale")
     issued = answer.this_update_utc
-    return Facts(issued, answer.next_update_utc, (0, issued), None, answer.certificate_status.name.lower())
+    signer = signers.of_answer(Answer(body))
+    return Facts(issued, answer.next_update_utc, (0, issued), signer, answer.certificate_status.name.lower())
 
 
 _READERS: dict[type, Callable[..., Facts]] = {

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from adyton.crypto import algorithms
 from adyton.crypto.ecdsa import verify_p256
+from adyton.crypto.ocsp import Answer
 from adyton.crypto.x509 import Certificate, Crl
 from adyton.errors import SignatureInvalid
 
@@ -36,6 +37,11 @@ def of_crl(crl: Crl, candidates: Iterable[Certificate]) -> bytes | None:
 def of_certificate(certificate: Certificate, candidates: Iterable[Certificate]) -> bytes | None:
     """SHA-256 of the SPKI that signed ``certificate``, or ``None`` if none of ``candidates`` did."""
     return _signer(certificate, candidates)
+
+
+def of_answer(answer: Answer) -> bytes | None:
+    """SHA-256 of the SPKI that signed an OCSP answer, or ``None`` if none of the certificates in it did."""
+    return next((one.spki_fingerprint for one in answer.certificates if answer.is_signed_by(one, _ALGORITHMS)), None)
 
 
 def _signer(item: Certificate | Crl, candidates: Iterable[Certificate]) -> bytes | None:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import configparser
-import os
 import re
 import shutil
-import socket
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from tests.docs.playing import free_port, play
 
 from adyton.broker import exposition, journal
 from adyton.broker.metrics import Metrics
@@ -22,42 +20,12 @@ PAGE = REPOSITORY / "docs" / "broker" / "operations.md"
 UNIT = REPOSITORY / "docs" / "broker" / "adyton-broker.service"
 
 
-def _free_ports(count: int) -> list[str]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [str(one.getsockname()[1]) for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
-
-
 @pytest.mark.timeout(180)
 def test_the_page_does_what_it_says(tmp_path: Path) -> None:
-    blocks = re.findall(r"```sh\n(.*?)```", PAGE.read_text(), re.DOTALL)
-    assert len(blocks) >= 7
-    programs = tmp_path / "bin"
-    programs.mkdir()
-    (programs / "adyton").write_text(f'#!/bin/sh\nexec {sys.executable} -m adyton "$@"\n')
-    (programs / "adyton").chmod(0o755)
-    trap = "trap 'echo FAILED at: $BASH_COMMAND >&2; cat broker.log >&2; kill $(jobs -p)' ERR"
-    first, second, third = _free_ports(3)
-    result = subprocess.run(
-        ["bash", "-c", f"set -eEuo pipefail\n{trap}\n" + "\n".join(blocks)],
-        env={
-            **os.environ,
-            "PATH": f"{programs}:{os.environ['PATH']}",
-            "TMPDIR": str(tmp_path),
-            "BROKER_PORT": first,
-            "ADMIN_PORT": second,
-            "METRICS_PORT": third,
-        },
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=150,
-    )
-    assert result.returncode == 0, f"{result.stdout[-3000:]}\n{result.stderr[-5000:]}"
+    ports = {"ADMIN_PORT": free_port(), "METRICS_PORT": free_port()}
+    told = play("broker/operations.md", tmp_path, blocks=7, variables=ports).stdout
     for said in ("ready: Adyton", "adyton_workers 2.0", "as declared", "taken out of rack 7", "all tenants"):
-        assert said in result.stdout, result.stdout
+        assert said in told, told
 
 
 def test_the_page_names_every_metric_and_every_live_setting() -> None:

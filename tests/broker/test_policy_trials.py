@@ -5,22 +5,32 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
+import msgspec
 import pytest
 from click.testing import CliRunner
 from tests.broker import rig
 
+from adyton.broker.asked import Asked
+from adyton.broker.policies import PolicyBook
+from adyton.broker.rego import RegoEngine
+from adyton.broker.trial import Bench, Named
+from adyton.broker.trial_api import TrialApi
 from adyton.cli import adyton
 from adyton.client.admin import Admin
 from adyton.client.handshake import Session
 from adyton.devtee.root import DevelopmentRoot
-from adyton.errors import AdytonError, DocumentInvalid, MalformedRequest, PolicyInvalid, ReleaseRefused
+from adyton.errors import AdytonError, DocumentInvalid, MalformedRequest, PolicyInvalid, ReleaseRefused, TooMany
 from adyton.protocol import recording, recording_files
+from adyton.protocol.audit_row import PolicyUsed
 from adyton.protocol.policies import TestBody
 from adyton.protocol.release import Binding
 from adyton.protocol.resource import ResourcePath
+from adyton.stores.sqlite import Store
 
+NOW = datetime(2030, 1, 1, tzinfo=UTC)
 ANY = Binding(any_workload_i_accept=True)
 PATH = ResourcePath("models", "key", "1")
 HEAD = "package policy\nimport rego.v1\n"
@@ -189,3 +199,43 @@ def test_what_is_no_recording_is_refused(tmp_path: Path) -> None:
         with pytest.raises(AdytonError):
             recording.decode(data)
     assert recording_files.read(evidence(tmp_path).read_bytes(), "x")[0].appraised[0].tee == "snp"
+
+
+def test_a_trial_ends_in_time() -> None:
+    """A policy that loops takes a tenth of a second and a new process each time: thousands of decisions are not waited for."""
+    nothing = PolicyUsed("attestation", "default_cpu")
+    evidence = [
+        recording.Recording(
+            kind="attestation",
+            time="2030-01-01T00:00:00Z",
+            sequence=number,
+            appraised=(recording.Appraised("cpu0", "snp", "vendor", {"snp": {"measurement": str(number)}}, (0,) * 8),),
+        )
+        for number in range(500)
+    ]
+    engine = RegoEngine()
+    try:
+        bench = Bench(engine, "attestation", "default_cpu", Named(nothing, None), Named(nothing, LOOP), {}, seconds=0.5)
+        began = time.monotonic()
+        with pytest.raises(PolicyInvalid) as caught:
+            bench.run(evidence)
+    finally:
+        engine.close()
+    assert caught.value.code == "policy_test_too_long"
+    assert time.monotonic() - began < 5
+
+
+def test_one_trial_at_a_time(tmp_path: Path) -> None:
+    """Who waited for another's would hold a thread that all tenants' administration needs."""
+    store = Store.open(tmp_path, root_key=bytes(32), now=NOW)
+    engine = RegoEngine()
+    try:
+        api = TrialApi(store, PolicyBook(store, engine))
+        body = msgspec.json.encode(TestBody("resource", "resource-policy", DENY))
+        asked = Asked("POST", "default", body, NOW)
+        with api._busy, pytest.raises(TooMany):
+            api.handle(asked, ("policy-tests",))
+        assert api.handle(asked, ("policy-tests",)).status == 200
+    finally:
+        engine.close()
+        store.close()

@@ -7,6 +7,7 @@ by the command line on files.
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -19,7 +20,7 @@ from adyton.broker.afterwards import floored
 from adyton.broker.concluding import conclusion
 from adyton.broker.policies import ATTESTATION_RULES, RESOURCE_POLICY, RESOURCE_RULES
 from adyton.broker.rego import RegoEngine
-from adyton.errors import AdytonError, MalformedRequest
+from adyton.errors import AdytonError, MalformedRequest, PolicyInvalid
 from adyton.protocol.audit_row import PolicyUsed, shown
 from adyton.protocol.policies import Cause, TestReport, Trial
 from adyton.protocol.recording import Appraised, Asked, Recording
@@ -42,8 +43,12 @@ class Named:
     text: str | None
 
 
+class _Over(Exception):
+    """The time for this trial is over."""
+
+
 class Bench:
-    """Tries one candidate. ``references`` are the values that hold, by name."""
+    """Tries one candidate. ``references`` are the values that hold, by name; ``seconds`` how long it may take in all."""
 
     def __init__(  # noqa: PLR0917 -- one value each
         self,
@@ -53,12 +58,15 @@ class Bench:
         now: Named,
         candidate: Named,
         references: Mapping[str, JsonValue],
+        *,
+        seconds: float = float("inf"),
     ) -> None:
         if kind not in {"attestation", "resource"}:
             raise MalformedRequest(
                 "requirements are not tried", code="policy_name_invalid", field="kind", got=kind[:40]
             )
         self._engine = engine
+        self._seconds, self._end = seconds, time.monotonic() + seconds
         self._kind, self._id = kind, policy_id
         self._now, self._candidate = now, candidate
         self._data: dict[str, JsonValue] = {"reference": dict(references)}
@@ -72,7 +80,18 @@ class Bench:
         self._others: list[Mapping[str, JsonValue]] = []
 
     def run(self, recordings: Sequence[Recording]) -> TestReport:
-        """Every recording that the policy had its say in, those that change first."""
+        """Every recording that the policy had its say in, those that change first; ``PolicyInvalid`` if time runs out."""
+        try:
+            return self._run(recordings)
+        except _Over:
+            raise PolicyInvalid(
+                "trying this policy takes too long",
+                code="policy_test_too_long",
+                expected=f"{self._seconds:g} s",
+                hint="try it on fewer decisions (--limit), or without a broker on a file of them",
+            ) from None
+
+    def _run(self, recordings: Sequence[Recording]) -> TestReport:
         concerned = [one for one in recordings if self._concerns(one)]
         self._others = [part.input for one in concerned[:50] for part in one.appraised if self._mine(part)]
         self._others += [one.asked.claims for one in concerned[:50] if one.asked is not None]
@@ -154,17 +173,23 @@ class Bench:
     def _vector(self, policy: AcceptedPolicy | None, part: Appraised, document: Mapping[str, JsonValue]) -> TrustVector:
         if policy is None:
             return TrustVector.of({})
+        self._in_time()
         results = self._engine.evaluate(policy, self._rules, document, self._data, self._key)
         return floored(conclusion(results)[0], part)
 
     def _allows(self, policy: AcceptedPolicy | None, asked: Asked, claims: Mapping[str, JsonValue]) -> str:
         if policy is None:  # no tenant's policy narrows nothing; a policy that a resource names and is not there, all
             return _ALLOW if self._id == RESOURCE_POLICY else _DENY
+        self._in_time()
         path: list[JsonValue] = [*asked.path]
         query: dict[str, JsonValue] = dict(asked.query)
         data: dict[str, JsonValue] = {**self._data, "plugin": "resource", "resource-path": path, "query": query}
         key = (self._key, *asked.path, repr(sorted(asked.query.items())))
         return _ALLOW if self._engine.evaluate(policy, self._rules, claims, data, key)["allow"] is True else _DENY
+
+    def _in_time(self) -> None:
+        if time.monotonic() > self._end:
+            raise _Over
 
     def _causes(self, one: Recording) -> Iterable[Cause]:
         paths: list[Path] = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import cast
 from urllib.parse import parse_qsl
@@ -16,21 +17,23 @@ from adyton.broker.asked import Asked
 from adyton.broker.policies import PolicyBook
 from adyton.broker.rego import RegoEngine
 from adyton.broker.trial import Bench, Named
-from adyton.errors import MalformedRequest
+from adyton.errors import MalformedRequest, TooMany
 from adyton.protocol import recording
 from adyton.protocol.audit_row import PolicyUsed
-from adyton.protocol.policies import TestBody
+from adyton.protocol.policies import TestBody, TestReport
+from adyton.rats.types import JsonValue
 from adyton.stores.policy_types import PolicyKind, digest
 from adyton.stores.sqlite import Store
 
 MAX_PAGE = 1000
 MAX_TRIED = 5000
+TEST_SECONDS = 20.0
 MAX_ANSWER = 6 * 1024 * 1024
 _LINES = b"application/x-ndjson"
 
 
 class TrialApi:
-    """The requests of one worker, after the gate."""
+    """The requests of one worker, after the gate. One policy is tried at a time, for ``TEST_SECONDS`` at most."""
 
     def __init__(self, store: Store, book: PolicyBook) -> None:
         self._store = store
@@ -68,18 +71,33 @@ class TrialApi:
         if body.version:
             text = self._store.policies.version(tenant, kind, body.id, body.version).text
         candidate = Named(PolicyUsed(kind, body.id, body.version, digest(text)), text)
-        newest = self._store.recordings.newest(tenant)
+        if not self._busy.acquire(blocking=False):  # it asks much, and whoever waited would hold up a thread
+            raise TooMany("another policy is being tried", code="policy_test_busy", retry_after=5)
+        try:
+            report = self._tried(asked, body, kind, now, candidate, view.references.values)
+        finally:
+            self._busy.release()
+        return answer(report, ("policy.test", f"{kind}/{body.id} sha256:{candidate.used.digest}"))
+
+    def _tried(  # noqa: PLR0917 -- one value each
+        self,
+        asked: Asked,
+        body: TestBody,
+        kind: PolicyKind,
+        now: Named,
+        candidate: Named,
+        references: Mapping[str, JsonValue],
+    ) -> TestReport:
+        newest = self._store.recordings.newest(asked.tenant)
         kept = self._store.recordings.list(
-            tenant, after=max(newest - body.limit, 0), limit=body.limit, since=self._since(asked)
+            asked.tenant, after=max(newest - body.limit, 0), limit=body.limit, since=self._since(asked)
         )
         recordings = [msgspec.structs.replace(recording.decode(one), number=number) for number, one in kept]
-        with self._busy:  # one at a time: it asks much, and of an engine of its own
-            engine = RegoEngine()
-            try:
-                report = Bench(engine, kind, body.id, now, candidate, view.references.values).run(recordings[::-1])
-            finally:
-                engine.close()
-        return answer(report, ("policy.test", f"{kind}/{body.id} sha256:{candidate.used.digest}"))
+        engine = RegoEngine()  # of its own, so that no decision waits for it
+        try:
+            return Bench(engine, kind, body.id, now, candidate, references, seconds=TEST_SECONDS).run(recordings[::-1])
+        finally:
+            engine.close()
 
     def _page(self, asked: Asked) -> Answer:
         query = dict(parse_qsl(asked.query))

@@ -9,8 +9,11 @@ from pathlib import Path
 import pytest
 from tests.stores.conftest import Engine
 
+from adyton.broker import keys
+from adyton.broker.revoked_api import PublishedLists
 from adyton.errors import NotFound, TooMany
 from adyton.protocol import revoked
+from adyton.stores.revoked import EVERYWHERE
 from adyton.stores.sqlite import Store
 
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
@@ -57,3 +60,18 @@ def test_every_change_is_one_of_policies(store: Store) -> None:
     store.revoked.add("a", "chip", ["aaaa"], "second", "me", NOW)
     assert [one.reason for one in store.revoked.list("a") if one.tenant == "a"] == ["first"]
     store.check_writable()
+
+
+def test_made_up_tenants_cost_no_memory(store: Store) -> None:
+    """Anybody can ask about any name; the broker's own list is there once for all that have none."""
+    store.revoked.add(EVERYWHERE, "measurement", ["ab" * 48], "why", "who", NOW)
+    everywhere = store.revoked.current("one").entries
+    assert all(store.revoked.current(f"made-up-{number}").entries is everywhere for number in range(50))
+    store.revoked.add("two", "measurement", ["cd" * 48], "why", "who", NOW)
+    assert len(store.revoked.current("two").entries) == 2 and len(everywhere) == 1
+    lists, current = PublishedLists(store), keys.load(store.secrets, NOW.timestamp())
+    kept = lists.answer("two", current, NOW.timestamp())
+    for number in range(300):
+        found = lists.answer(f"made-up-{number}", current, NOW.timestamp())
+        assert found.status == 200
+    assert lists.answer("two", current, NOW.timestamp()).body is kept.body

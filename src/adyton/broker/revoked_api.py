@@ -14,9 +14,10 @@ from adyton.broker import api_bodies, keys, refusals
 from adyton.broker.answer import Answer
 from adyton.broker.asked import Asked
 from adyton.broker.keys import BrokerKeys
+from adyton.broker.rego import Memory
 from adyton.errors import MalformedRequest
 from adyton.protocol import revoked
-from adyton.protocol.revoked import Entry, LiftBody, RevocationList, RevokeBody
+from adyton.protocol.revoked import Entry, LiftBody, RevocationList, RevokeBody, Revoked
 from adyton.stores.revoked import EVERYWHERE, StoredRevocation
 from adyton.stores.sqlite import Store
 
@@ -26,6 +27,7 @@ MAX_VALUES = 1000
 JWT = b"application/jwt"
 _ENCODE = msgspec.json.Encoder().encode
 _MAX_LISTS = 256
+_MAX_DIGESTS = 16
 
 
 class RevokedApi:
@@ -77,17 +79,24 @@ class RevokedApi:
 
 
 class PublishedLists:
-    """The signed lists that anybody may fetch, made once per generation and signing key, and anew when half their time is over."""
+    """The signed lists that anybody may fetch, made once per generation and signing key, and anew when half their time is over.
+
+    Of a tenant that nothing was ever set for it is signed for each who asks, from digests that are computed once, and
+    not kept: anybody can make up names.
+    """
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._digests = Memory[msgspec.Raw](_MAX_DIGESTS)
         self._made: OrderedDict[str, tuple[int, str, float, bytes]] = OrderedDict()
 
     def answer(self, tenant: str, current: BrokerKeys, now: float) -> Answer:
         """The list of ``tenant``; of one that does not exist, the broker's own."""
         generation = self._store.generation(tenant)
         known = self._made.get(tenant)
-        if known is None or known[:2] != (generation, current.signer.kid) or now >= known[2] or not generation:
+        if not generation:
+            return Answer(200, self._sign(tenant, generation, current, int(now)), content_type=JWT)
+        if known is None or known[:2] != (generation, current.signer.kid) or now >= known[2]:
             token = self._sign(tenant, generation, current, int(now))
             known = (generation, current.signer.kid, now + revoked.LIST_SECONDS / 2, token)
             while len(self._made) >= _MAX_LISTS:
@@ -96,19 +105,20 @@ class PublishedLists:
         return Answer(200, known[3], content_type=JWT)
 
     def _sign(self, tenant: str, generation: int, current: BrokerKeys, now: int) -> bytes:
-        found: dict[str, list[str]] = {kind: [] for kind in revoked.KINDS}
-        for kind, value in self._store.revoked.current(tenant).entries:
-            found.setdefault(kind, []).append(revoked.name(kind, value))
-        published = RevocationList(
-            iss="Adyton",
-            sub=revoked.PURPOSE,
-            iat=now,
-            exp=now + revoked.LIST_SECONDS,
-            tenant=tenant,
-            generation=generation,
-            revoked={kind: sorted(digests) for kind, digests in found.items()},
-        )
-        return current.signer.sign(_ENCODE(published)).encode("ascii")
+        published = RevocationList("Adyton", revoked.PURPOSE, now, now + revoked.LIST_SECONDS, tenant, generation, {})
+        payload = {**msgspec.structs.asdict(published), "revoked": self._named(self._store.revoked.current(tenant))}
+        return current.signer.sign(_ENCODE(payload)).encode("ascii")
+
+    def _named(self, current: Revoked) -> msgspec.Raw:
+        """The digests by kind, sorted, as JSON."""
+        known = self._digests.get(current.entries)
+        if known is None:
+            found: dict[str, list[str]] = {kind: [] for kind in revoked.KINDS}
+            for kind, value in current.entries:
+                found.setdefault(kind, []).append(revoked.name(kind, value))
+            known = msgspec.Raw(_ENCODE({kind: sorted(digests) for kind, digests in found.items()}))
+            self._digests.put(current.entries, known)
+        return known
 
 
 def _reason(text: str) -> str:

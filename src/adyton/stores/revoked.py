@@ -101,6 +101,8 @@ class Revocations:
         )
         if not changes:
             return NOTHING
+        if all(not owner for owner, _ in changes):
+            tenant = EVERYWHERE  # nothing of its own: strangers' made-up names are not remembered one by one
         known = self._known.get(tenant)
         if known is None or known[0] != changes:
             # Read after the counts: what is newer than they are is read again when they have grown.

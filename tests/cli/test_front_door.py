@@ -90,3 +90,19 @@ def test_the_version_is_told() -> None:
 
     told = subprocess.run([sys.executable, "-m", "adyton", "--version"], capture_output=True, text=True, check=True)
     assert told.stdout == f"adyton {__version__}\n"
+
+
+def test_help_in_sections_knows_every_option_and_no_other() -> None:
+    from adyton.cli.broker import serve
+    from adyton.cli.sections import Sectioned
+
+    assert isinstance(serve, Sectioned)
+    named = [name for names in serve.sections.values() for name in names]
+    assert len(set(named)) == len(named)
+    assert set(named) <= {parameter.name for parameter in serve.params}
+    told = subprocess.run(
+        [sys.executable, "-m", "adyton", "broker", "serve", "--help"], capture_output=True, text=True, check=True
+    ).stdout
+    for parameter in serve.params:
+        assert parameter.opts[0] in told
+    assert [line for line in told.splitlines() if line == "The root key and other instances:"]

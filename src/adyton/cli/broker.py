@@ -36,7 +36,29 @@ def broker() -> None:
     """Run the key broker: evidence in, keys out, and a record of every decision."""
 
 
-@broker.command(cls=Configured)
+_SECTIONS = {
+    "Where": ("config", "data", "listen", "workers", "database", "database_password_file"),
+    "TLS and listeners": (
+        *("tls", "certificate", "private_key", "names", "client_ca", "admin_listen", "page", "tenant_host"),
+    ),
+    "What evidence is believed": (
+        *("environment", "endorsements", "collateral_cache", "fetch_endorsements", "fetch_from", "trust_dev_root"),
+        *("trust_sample_evidence", "trusted_token_issuer", "allow_rsa1_5", "keep_broken_policies"),
+        *("se_host_key_document", "se_image_header", "se_root"),
+    ),
+    "The root key and other instances": (
+        *("root_key_file", "passphrase_file", "passphrase_fd", "tcti", "backends", "attester", "peer", "peer_pin"),
+        *("accept_peers", "accepted_peers", "allow_debug_peers"),
+    ),
+    "Watching": ("metrics", "metrics_tenants", "otlp", "log_format", "log_level"),
+    "Limits": (
+        *("session_seconds", "token_seconds", "rate_limits", "peer_rate_limits", "max_body", "max_in_flight"),
+        *("max_connections", "head_seconds", "body_seconds", "idle_seconds", "drain_seconds"),
+    ),
+}
+
+
+@broker.command(cls=Configured, sections=_SECTIONS)
 @click.option("--data", type=click.Path(file_okay=False, path_type=Path), help="Data directory, made if absent.")
 @click.option("--listen", default="127.0.0.1:8080", show_default=True, metavar="ADDR:PORT", help="Port 0: a free one.")
 @click.option("--tls/--no-tls", default=None, help="TLS [default: on, except on loopback].")

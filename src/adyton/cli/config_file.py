@@ -12,13 +12,14 @@ from typing import Any, Literal
 
 import click
 
+from adyton.cli.sections import Sectioned
 from adyton.errors import ConfigError
 
 MAX_SIZE = 1024 * 1024
 _CODE = "config_file_invalid"
 
 
-class Configured(click.Command):
+class Configured(Sectioned):
     """A command that can be asked again later what its options are, the file read anew."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

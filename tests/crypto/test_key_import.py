@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -223,3 +225,55 @@ class TestCertificates:
         assert [str(one.value) for one in listed] == names
         assert not leaf.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
         assert not leaf.extensions.get_extension_for_class(x509.KeyUsage).value.key_cert_sign
+
+
+def _pkcs1(p: int, q: int, e: int = 65537) -> bytes:
+    d = pow(e, -1, (p - 1) * (q - 1))
+    numbers = (0, p * q, e, d, p, q, d % (p - 1), d % (q - 1), pow(q, -1, p))
+    return _der(0x30, b"".join([_der(2, n.to_bytes(n.bit_length() // 8 + 1)) for n in numbers]))
+
+
+def _der(tag: int, content: bytes) -> bytes:
+    size = len(content).to_bytes((len(content).bit_length() + 7) // 8)
+    return bytes([tag]) + (size if len(content) < 128 else bytes([0x80 | len(size)]) + size) + content
+
+
+@pytest.mark.parametrize(("p", "q"), [(4423, 4253), (3217, 4253), (11213, 9689)])
+def test_numbers_that_would_take_minutes_to_check_are_refused_at_once(p: int, q: int) -> None:
+    """To see whether a large number is prime holds up the whole worker."""
+    first, second = 2**p - 1, 2**q - 1  # Mersenne's
+    der = _pkcs1(first, second)
+    pem = b"-----BEGIN RSA PRIVATE KEY-----\n" + base64.encodebytes(der) + b"-----END RSA PRIVATE KEY-----\n"
+    d = pow(65537, -1, (first - 1) * (second - 1))
+    numbers = {"n": first * second, "e": 65537, "d": d, "p": first, "q": second, "dp": 3, "dq": 3, "qi": 3}
+    jwk = {name: b64.encode_url(n.to_bytes((n.bit_length() + 7) // 8)) for name, n in numbers.items()}
+    forms: tuple[tuple[key_import.Format, bytes], ...] = (
+        ("der", der),
+        ("pem", pem),
+        ("jwk", json.dumps({"kty": "RSA", **jwk}).encode()),
+    )
+    for form, data in forms:
+        began = time.process_time()
+        for kind in (Kind.RSA_2048, Kind.RSA_4096, Kind.P256):
+            refused(kind, form, data)
+        assert time.process_time() - began < 1.0
+
+
+@pytest.mark.parametrize("bits", [8192, 16384, 32768])
+def test_parameters_of_other_kinds_are_not_computed_with(bits: int) -> None:
+    """Reading a private key of DSA or DH makes its public half."""
+    p, q, x = (1 << bits) - 1, (1 << bits - 8) - 1, (1 << bits - 9) - 5
+    for oid, parameters in (("2a8648ce380401", (p, q, 3)), ("2a864886f70d010301", (p, 3))):
+        written = [_der(2, n.to_bytes(n.bit_length() // 8 + 1)) for n in (*parameters, x)]
+        algorithm = _der(0x30, _der(6, bytes.fromhex(oid)) + _der(0x30, b"".join(written[:-1])))
+        data = _der(0x30, b"\x02\x01\x00" + algorithm + _der(4, written[-1]))
+        began = time.process_time()
+        refused(Kind.RSA_2048, "der", data)
+        assert time.process_time() - began < 0.5
+
+
+def test_one_key_at_a_time(pairs: dict[Kind, bytes]) -> None:
+    one, other = (key_kinds.released(kind, pairs[kind]) for kind in (Kind.ED25519, Kind.P256))
+    refused(Kind.ED25519, "pem", one + one)
+    refused(Kind.ED25519, "pem", one + other)
+    assert key_import.read(Kind.ED25519, "pem", b"comment\n" + one)[0] == pairs[Kind.ED25519]

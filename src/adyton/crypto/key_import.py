@@ -6,11 +6,12 @@ another size or curve, or public only, is refused. Nothing of the key is in any 
 
 from __future__ import annotations
 
+import re
 from itertools import pairwise
 from typing import Final, Literal, TypeAlias
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.exceptions import InternalError, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa, x25519
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -28,7 +29,9 @@ MAX_IMPORT = 128 * 1024
 MAX_CHAIN = 10
 _CRV: Final = {"P-256": Kind.P256, "P-384": Kind.P384, "P-521": Kind.P521}
 _OKP: Final[dict[str, Kind]] = {"Ed25519": Kind.ED25519, "X25519": Kind.X25519}
-_BITS = (2048, 3072, 4096)
+MAX_DER = 4096  # RSA of 4096 bits takes 2375 bytes
+MAX_PEM = 6000
+_PEM = re.compile(rb"-----BEGIN [A-Z0-9 ]{0,20}PRIVATE KEY-----[^-]*+")
 
 
 def read(which: Kind, form: Format, data: bytes) -> tuple[bytes, tuple[bytes, ...]]:
@@ -46,9 +49,19 @@ def read(which: Kind, form: Format, data: bytes) -> tuple[bytes, tuple[bytes, ..
         return _jwk(which, data), ()
     if not which.has_public:
         raise _malformed("raw bytes or a JWK", form, "format")
+    if form == "pem":
+        found = _PEM.findall(data)
+        if len(found) != 1 or len(found[0]) > MAX_PEM:
+            raise _malformed(f"one private key of at most {MAX_PEM} characters", len(found))
+    elif len(data) > MAX_DER:
+        raise _malformed(f"at most {MAX_DER} bytes", len(data))
+    read_ = load_pem_private_key if form == "pem" else load_der_private_key
     try:
-        key = load_pem_private_key(data, None) if form == "pem" else load_der_private_key(data, None)
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:  # TypeError: it is encrypted
+        key: object = read_(data, None, unsafe_skip_rsa_key_validation=True)
+        if isinstance(key, rsa.RSAPrivateKey):
+            _check_size(which, key.private_numbers())
+            key = read_(data, None)
+    except (ValueError, TypeError, UnsupportedAlgorithm, InternalError) as error:  # TypeError: it is encrypted
         raise _malformed("an unencrypted private key", f"what is no {form} of one") from error
     secret = _kept(which, key)
     return secret, chain(which, secret, data) if form == "pem" and b"-----BEGIN CERTIFICATE" in data else ()
@@ -56,6 +69,8 @@ def read(which: Kind, form: Format, data: bytes) -> tuple[bytes, tuple[bytes, ..
 
 def chain(which: Kind, secret: bytes, pem: bytes) -> tuple[bytes, ...]:
     """The certificates in ``pem`` as DER; the first must be this key's, each next one the issuer of the one before."""
+    if (count := pem.count(b"-----BEGIN CERTIFICATE")) > MAX_CHAIN:
+        raise _malformed(f"at most {MAX_CHAIN} certificates", count, "certificate")
     try:
         found = x509.load_pem_x509_certificates(pem)
         spki = found[0].public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
@@ -63,7 +78,7 @@ def chain(which: Kind, secret: bytes, pem: bytes) -> tuple[bytes, ...]:
             issued.verify_directly_issued_by(issuer)
     except Exception as error:
         raise _malformed("a certificate chain, the key's own first", "what is none", "certificate") from error
-    if len(found) > MAX_CHAIN or spki != public_der(which, secret):
+    if spki != public_der(which, secret):
         raise _malformed("the certificate of this key first", "another key's", "certificate")
     return tuple([one.public_bytes(Encoding.DER) for one in found])
 
@@ -93,12 +108,14 @@ def _jwk(which: Kind, data: bytes) -> bytes:
             case "oct":
                 return _raw(which, _bytes(members, "k"))
             case "RSA":
-                return _kept(which, _rsa(members))
+                numbers = _rsa(members)
+                _check_size(which, numbers)
+                return _kept(which, numbers.private_key())
             case "EC":
                 curve = CURVES[_CRV[str(members.get("crv"))]]
                 pair = ec.derive_private_key(_number(members, "d"), curve)
-                numbers = pair.public_key().public_numbers()
-                if (numbers.x, numbers.y) != (_number(members, "x"), _number(members, "y")):
+                point = pair.public_key().public_numbers()
+                if (point.x, point.y) != (_number(members, "x"), _number(members, "y")):
                     raise ValueError("the halves do not belong together")
                 return _kept(which, pair)
             case "OKP":
@@ -113,9 +130,7 @@ def _jwk(which: Kind, data: bytes) -> bytes:
     raise _malformed("kty oct, RSA, EC or OKP", str(members.get("kty"))[:20], "kty")
 
 
-def _rsa(members: dict[str, object]) -> rsa.RSAPrivateKey:
-    if len(str(members.get("n"))) > 1400 or len(str(members.get("d"))) > 1400:
-        raise ValueError("too long")
+def _rsa(members: dict[str, object]) -> rsa.RSAPrivateNumbers:
     public = rsa.RSAPublicNumbers(_number(members, "e"), _number(members, "n"))
     return rsa.RSAPrivateNumbers(
         p=_number(members, "p"),
@@ -125,7 +140,16 @@ def _rsa(members: dict[str, object]) -> rsa.RSAPrivateKey:
         dmq1=_number(members, "dq"),
         iqmp=_number(members, "qi"),
         public_numbers=public,
-    ).private_key()
+    )
+
+
+def _check_size(which: Kind, key: rsa.RSAPrivateNumbers) -> None:
+    """Before it is validated: to see whether large numbers are prime takes minutes, and nobody else runs meanwhile."""
+    public, bits = key.public_numbers, which.rsa_bits
+    small = max(key.d, key.dmp1, key.dmq1, key.iqmp).bit_length() <= bits
+    halves = {key.p.bit_length(), key.q.bit_length()} == {bits // 2}
+    if not (bits and public.n.bit_length() == bits and public.e == 65537 and halves and small):
+        raise _another(which)
 
 
 def _bytes(members: dict[str, object], name: str) -> bytes:
@@ -143,7 +167,7 @@ def _kept(which: Kind, key: object) -> bytes:
     """``key`` as it is kept, if it is one of this kind."""
     fits = False
     if isinstance(key, rsa.RSAPrivateKey):
-        fits = key.key_size in _BITS and key.key_size == which.rsa_bits and key.public_key().public_numbers().e == 65537
+        fits = key.key_size == which.rsa_bits and key.public_key().public_numbers().e == 65537
     elif isinstance(key, ec.EllipticCurvePrivateKey):
         fits = which in CURVES and key.curve.name == CURVES[which].name
     elif isinstance(key, ed25519.Ed25519PrivateKey):
@@ -151,8 +175,12 @@ def _kept(which: Kind, key: object) -> bytes:
     elif isinstance(key, x25519.X25519PrivateKey):
         fits = which is Kind.X25519
     if not fits:
-        raise _malformed(f"a key of kind {which.value} (RSA: exponent 65537)", "another kind, size or curve", "kind")
+        raise _another(which)
     return private_der(_pair(key))
+
+
+def _another(which: Kind) -> MalformedRequest:
+    return _malformed(f"a key of kind {which.value} (RSA: exponent 65537)", "another kind, size or curve", "kind")
 
 
 def _pair(key: object) -> PrivateKey:

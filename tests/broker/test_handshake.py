@@ -380,3 +380,18 @@ def test_a_replayed_cookie_and_body_serves_the_same_key_only(broker: rig.Running
         assert attest(thief, body)[0] == 200
         _, answer, _ = thief.ask("GET", RESOURCE)
         assert jwe.decrypt(key, answer) == rig.SECRET  # to the TEE's key, which the thief does not have
+
+
+def test_a_stranger_s_init_data_does_not_hold_up_the_worker(broker: rig.RunningBroker, root: DevelopmentRoot) -> None:
+    """A dotted key of many parts takes the standard library's parser minutes."""
+    long = ".".join(["a"] * 100_000) + "=1"
+    inner = initdata.write({"workload.toml": long}).decode()
+    for document in (long, inner):
+        with rig.raw(broker) as client:
+            nonce = begun(client)
+            key = ec.generate_private_key(ec.SECP256R1())
+            sent = json.loads(rig.attest_body(nonce, rig.attester(root, rig.document()), rig.document(), key))
+            sent["init-data"]["body"] = document
+            began = time.monotonic()
+            assert client.ask("POST", "/kbs/v0/attest", json.dumps(sent))[0] == 401
+            assert time.monotonic() - began < 5

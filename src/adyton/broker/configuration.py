@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import datetime as dt
 import math
-import tomllib
 
 import msgspec
 
 from adyton.errors import DocumentInvalid, TooLarge
 from adyton.protocol.keys import ValueBody
-from adyton.wire import strict_json
+from adyton.wire import strict_json, toml
 
 MAX_VALUE = 256 * 1024
 
@@ -24,13 +23,13 @@ def kept(value: ValueBody) -> bytes:
         raise TooLarge(f"a configuration value has at most {MAX_VALUE} bytes", code="configuration_too_large")
     try:
         if value.format == "toml":
-            read: object = _json(tomllib.loads(value.data.decode("utf-8")))
+            read: object = _json(toml.parse(value.data.decode("utf-8")))
             text = msgspec.json.encode(read)
             strict_json.parse(text, max_size=2 * MAX_VALUE)
             return text
         if value.format == "json":
             return msgspec.json.encode(strict_json.parse(value.data, max_size=MAX_VALUE))
-    except (*strict_json.UNREADABLE, tomllib.TOMLDecodeError, OverflowError) as error:
+    except (*strict_json.UNREADABLE, OverflowError) as error:
         raise _malformed(value.format, str(error)[:120]) from error
     raise _malformed("json or toml", value.format)
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-import tomllib
 from collections.abc import Mapping
 from datetime import date, datetime, time
 from typing import Any
@@ -18,6 +17,7 @@ from adyton.errors import DocumentInvalid
 from adyton.protocol import workload
 from adyton.protocol.initdata import InitData
 from adyton.rats.types import JsonValue, VerifiedEvidence
+from adyton.wire import toml
 
 _TOML = ("cdh.toml", "aa.toml")
 _EVENTS = "uefi_event_logs"
@@ -116,8 +116,8 @@ def init_data_claims(init_data: InitData) -> dict[str, JsonValue]:
 
 def _toml(name: str, text: str) -> JsonValue:
     try:
-        return _json(tomllib.loads(text))
-    except (tomllib.TOMLDecodeError, RecursionError, ValueError) as error:
+        return _json(toml.parse(text))
+    except (RecursionError, ValueError) as error:
         raise DocumentInvalid(f"{name} in the init data is not TOML", code="init_data_malformed", field=name) from error
 
 

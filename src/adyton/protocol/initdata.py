@@ -6,11 +6,11 @@ The digest is over the **bytes** of the document; nothing is canonicalised (``co
 from __future__ import annotations
 
 import hashlib
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from adyton.errors import DocumentInvalid
+from adyton.wire import toml
 
 VERSION = "0.1.0"
 ALGORITHMS = {
@@ -43,8 +43,8 @@ def parse(raw: bytes) -> InitData:
     if len(raw) > MAX_SIZE:
         raise DocumentInvalid(f"init data is larger than {MAX_SIZE} bytes", code="init_data_too_large")
     try:
-        document = tomllib.loads(raw.decode("utf-8"))
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError, ValueError) as error:
+        document = toml.parse(raw.decode("utf-8"))
+    except ValueError as error:
         raise DocumentInvalid("init data is not TOML", code="init_data_malformed", spec="coco-guest 6.1") from error
     unknown = set(document) - {"version", "algorithm", "data"}
     if unknown:

@@ -7,7 +7,6 @@ instance was started for. ``parse`` and ``write`` are inverse on values; the dig
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, cast
@@ -17,6 +16,7 @@ import msgspec
 from adyton.errors import DocumentInvalid
 from adyton.protocol import initdata
 from adyton.rats.types import Digest
+from adyton.wire import toml
 
 KEY = "workload.toml"
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*\Z")
@@ -106,11 +106,11 @@ def parse(raw: bytes) -> WorkloadDocument:
 def parse_table(text: str) -> Workload:
     """Read the inner TOML table and check it."""
     try:
-        workload = msgspec.convert(tomllib.loads(text), Workload)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise DocumentInvalid(f"{KEY} is not TOML: {error}", code="workload_malformed", field=KEY) from error
+        workload = msgspec.convert(toml.parse(text), Workload)
     except msgspec.ValidationError as error:
         raise DocumentInvalid(f"{KEY}: {error}", code="workload_malformed", field=KEY) from error
+    except ValueError as error:
+        raise DocumentInvalid(f"{KEY} is not TOML: {error}", code="workload_malformed", field=KEY) from error
     check(workload)
     return workload
 

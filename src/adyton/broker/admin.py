@@ -52,6 +52,7 @@ class Admin:
         *,
         rooms: Mapping[str, Room] = MappingProxyType({}),
         values: ElsewhereValues | None = None,
+        cryptography: str = "",
     ) -> None:
         self.store = store
         self._book = book
@@ -61,6 +62,7 @@ class Admin:
         self._environment = environment
         self._development_roots = development_roots
         self._rooms = rooms
+        self._cryptography = cryptography
         self._elsewhere = values or ElsewhereValues(store, Backends())
 
     def handle(self, asked: Asked, parts: tuple[str, ...]) -> Answer:
@@ -71,7 +73,9 @@ class Admin:
                 generation = self.store.generation(tenant)
                 found = self.store.registry.find(tenant)
                 environment = (found.settings.environment if found else "") or self._environment
-                return _json(About(__version__, environment, tenant, generation, self._development_roots))
+                return _json(
+                    About(__version__, environment, tenant, generation, self._development_roots, self._cryptography)
+                )
             case ("GET", "openapi.json"):
                 return Answer(200, openapi.document())
             case ("GET", "resources"):

@@ -77,7 +77,7 @@ class Worker:
     """The connections of one listener in one process, their limits and their sweep.
 
     ``leaving``: the end is near, so every connection is closed after its next answer; its client then asks elsewhere.
-    ``stopping``: it has come. ``taken``, ``refused`` and ``unmade`` (no TLS came to stand) count connections.
+    ``stopping``: it has come. ``ciphers``: what its TLS may have come to use, if not anything. ``taken``, ``refused`` and ``unmade`` (no TLS came to stand) count connections.
     """
 
     def __init__(
@@ -88,6 +88,7 @@ class Worker:
         self.overloaded = overloaded
         self.refusals = refusals
         self.connections: set[Connection] = set()
+        self.ciphers: frozenset[str] | None = None
         self.busy = 0
         self.stopping = False
         self.leaving = False
@@ -166,6 +167,11 @@ class Connection(asyncio.Protocol):
         """Count it, or turn it away."""
         self._transport = cast("asyncio.Transport", transport)
         worker = self._worker
+        if worker.ciphers is not None and not _among(transport, worker.ciphers):
+            worker.refused += 1
+            self._transport.abort()
+            self._closing = True
+            return
         if len(worker.connections) >= worker.limits.max_connections:
             worker.refused += 1
             self._transport.write(worker.overloaded.render(keep_alive=False))
@@ -348,3 +354,9 @@ class Connection(asyncio.Protocol):
         self._closing = True
         if self._transport is not None:
             self._transport.abort()
+
+
+def _among(transport: asyncio.BaseTransport, ciphers: frozenset[str]) -> bool:
+    """Whether the connection's cipher is one of these; TLS 1.3 offers what Python cannot take out. Plain HTTP has none."""
+    cipher = transport.get_extra_info("cipher")
+    return cipher is None or cipher[0] in ciphers

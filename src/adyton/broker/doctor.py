@@ -14,6 +14,9 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
+import msgspec
+
+from adyton.broker import fips
 from adyton.collateral import directory as endorsements_directory
 from adyton.errors import AdytonError
 from adyton.protocol.loopback import is_loopback
@@ -47,6 +50,7 @@ def examine(directory: Path, plain: Path, now: datetime, endorsements: tuple[Pat
         *_files(directory, plain, described),
         *_memory(described),
         *_network(described),
+        *_cryptography(described),
         *_clock(),
         *_endorsements(endorsements or tuple(Path(path) for path in described.get("endorsements") or ()), now),
         *_room(directory),
@@ -196,6 +200,19 @@ def _network(described: dict[str, Any]) -> Iterator[Finding]:
     if roots in {"development", "ci", "test"}:
         text = f"environment {roots}: a development root may be trusted here, which protects nothing from the host"
         yield Finding("environment", "weak", text, "adyton broker serve --environment production")
+
+
+def _cryptography(described: dict[str, Any]) -> Iterator[Finding]:
+    """What the running broker says of its modules; without one, what this process sees."""
+    try:
+        state = msgspec.convert(described["fips"], fips.State)
+    except (KeyError, msgspec.ValidationError):
+        state = fips.state(fips=False)
+    if state.profile == "fips" and not state.validated:
+        cure = "build both modules with a validated provider: docs/broker/fips.md"
+        yield Finding("fips", "weak", f"{state.text}: approved algorithms, computed by no validated module", cure)
+    else:
+        yield Finding("fips", "ok", state.text)
 
 
 def _clock() -> Iterator[Finding]:

@@ -32,6 +32,7 @@ from adyton.broker.session import Attested, Challenged
 from adyton.crypto import jwk
 from adyton.crypto.aead import random_bytes
 from adyton.crypto.jwk import TeeKey
+from adyton.crypto.profile import USUAL, Profile
 from adyton.crypto.x509 import EndorsementSet
 from adyton.errors import (
     AdytonError,
@@ -66,7 +67,7 @@ _ENCODER = msgspec.json.Encoder()
 class Verifying:
     """What verification needs: the roots, the endorsements, the memory of this worker; what else the operator allows.
 
-    ``rsa1_5``: whether guests that know no other encryption may come (kbs-protocol 1.15).
+    ``profile``: what evidence may be signed with. ``rsa1_5``: whether guests that know no other encryption may come (kbs-protocol 1.15).
     """
 
     anchors: TrustAnchors
@@ -75,6 +76,7 @@ class Verifying:
     fetching: Fetching | None = None
     secure_execution: SecureExecution | None = None
     rsa1_5: bool = False
+    profile: Profile = USUAL
 
     @property
     def primaries(self) -> frozenset[str]:
@@ -123,6 +125,7 @@ class Handshake:
                 code="version_mismatch",
             )
         name = rcar.OLDER_NAMES.get(request.tee, request.tee)
+        self._verifying.profile.check_tee(name)
         if name not in self._primaries:
             raise UnsupportedEvidence(
                 "evidence of this TEE is not verified here",
@@ -251,6 +254,9 @@ class Handshake:
         """Verify with the endorsements at hand; where they do not do, with what can be fetched, if that was asked for."""
         if opened.tee == secure_execution.TEE:
             return (self._answered(keys, tenant, opened, request, document, now),)
+        if self._verifying.profile.tees:
+            for device in composite.devices_of(request.additional):
+                self._verifying.profile.check_tee(device)
         laid_out, fetching = self._verifying.endorsements.current, self._verifying.fetching
         if fetching is None:
             return self._verify(opened, request, document, now, laid_out)

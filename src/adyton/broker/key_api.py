@@ -23,6 +23,7 @@ from adyton.broker.key_use import KeyUse
 from adyton.broker.policies import PolicyBook
 from adyton.crypto import key_kinds
 from adyton.crypto.key_kinds import Kind
+from adyton.crypto.profile import USUAL, Profile
 from adyton.errors import Conflict, NotFound
 from adyton.protocol import key_record, release
 from adyton.protocol.key_record import KeyRecord, KeyVersion, State
@@ -36,10 +37,10 @@ from adyton.stores.sqlite import Store
 class KeyApi:
     """The rooms ``keys`` and ``authority``."""
 
-    def __init__(self, store: Store, book: PolicyBook, use: KeyUse, devices: Devices) -> None:
+    def __init__(self, store: Store, book: PolicyBook, use: KeyUse, devices: Devices, profile: Profile = USUAL) -> None:
         self._store = store
         self._use = use
-        self._making = KeyMaking(Authority(store.secrets), devices)
+        self._making = KeyMaking(Authority(store.secrets), devices, profile)
         self._keys = store.keys
         self._book = book
 

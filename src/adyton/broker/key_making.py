@@ -14,6 +14,7 @@ from adyton.broker.key_engines import Devices
 from adyton.crypto import issuing, key_import, key_kinds
 from adyton.crypto.aead import random_bytes
 from adyton.crypto.key_kinds import WRITTEN, Kind
+from adyton.crypto.profile import USUAL, Profile
 from adyton.errors import AdytonError, MalformedRequest, TooLarge
 from adyton.protocol.key_record import CertificateRequest, KeyRecord, KeyVersion, State
 from adyton.protocol.keys import ValueBody
@@ -34,7 +35,8 @@ class Made:
 class KeyMaking:
     """Makes versions for one worker."""
 
-    def __init__(self, authority: Authority, devices: Devices) -> None:
+    def __init__(self, authority: Authority, devices: Devices, profile: Profile = USUAL) -> None:
+        self._profile = profile
         self.authority = authority
         self._devices = devices
 
@@ -49,6 +51,7 @@ class KeyMaking:
     ) -> Made:
         """One more version of ``record``. ``MalformedRequest`` for a value that is not of its kind."""
         which = key_kinds.kind(record.kind)
+        self._profile.check_kind(which)
         if which in WRITTEN:
             if value is None:
                 raise MalformedRequest("there is no value", code="key_value_missing", field="value")

@@ -19,11 +19,15 @@ _STOP_SECONDS = 10.0
 
 
 @contextmanager
-def opened(giver: Giver, listener: socket.socket, tls: ssl.SSLContext | None) -> Iterator[None]:
-    """Answer on ``listener`` for as long as the block runs."""
+def opened(
+    giver: Giver, listener: socket.socket, tls: ssl.SSLContext | None, ciphers: frozenset[str] | None = None
+) -> Iterator[None]:
+    """Answer on ``listener`` for as long as the block runs, over these ciphers if not any."""
     loop = asyncio.new_event_loop()
     ready = threading.Event()
-    thread = threading.Thread(target=_serve, args=(loop, giver, listener, tls, ready), name="peers", daemon=True)
+    thread = threading.Thread(
+        target=_serve, args=(loop, giver, listener, tls, ready, ciphers), name="peers", daemon=True
+    )
     thread.start()
     ready.wait(_STOP_SECONDS)
     try:
@@ -34,15 +38,17 @@ def opened(giver: Giver, listener: socket.socket, tls: ssl.SSLContext | None) ->
         thread.join(_STOP_SECONDS)
 
 
-def _serve(
+def _serve(  # noqa: PLR0917 -- one value each
     loop: asyncio.AbstractEventLoop,
     giver: Giver,
     listener: socket.socket,
     tls: ssl.SSLContext | None,
     ready: threading.Event,
+    ciphers: frozenset[str] | None,
 ) -> None:
     asyncio.set_event_loop(loop)
     worker = Worker(giver, LIMITS, refusals.OVERLOADED, refusals.UNREADABLE)
+    worker.ciphers = ciphers
     timeout = LIMITS.head_seconds if tls is not None else None
     server = loop.run_until_complete(
         loop.create_server(worker.protocol, sock=listener, ssl=tls, ssl_handshake_timeout=timeout)

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import msgspec
 
-from adyton.broker import attesting, certificate, notify, tls
+from adyton.broker import attesting, certificate, fips, notify, tls
 from adyton.broker.custody import RootKeyFinder
 from adyton.broker.opening import open_store
 from adyton.broker.policies import PolicyBook
@@ -34,6 +34,7 @@ from adyton.broker.settings import LIVE, Settings, address, check, merged
 from adyton.broker.supervisor import Supervisor
 from adyton.broker.worker import Program
 from adyton.broker.worker_process import run
+from adyton.crypto import profile
 from adyton.crypto.aead import random_bytes
 from adyton.errors import ConfigError, PlatformError
 from adyton.stores.backends import options
@@ -62,6 +63,7 @@ class Listening:
 def prepare(settings: Settings, *, tls: bool) -> Settings:
     """The directory, the admin token and, if ``tls`` asks for one and none is given, a certificate, made if absent."""
     check(settings)
+    fips.check_start(fips=settings.fips, accept_unvalidated=settings.unvalidated_module)
     if settings.backends_file:
         options.read(Path(settings.backends_file))  # said here, not by a worker that does not start
     harden(settings.max_connections)
@@ -251,6 +253,7 @@ def _describe(settings: Settings, listeners: Listeners, root_key_by: str, peers_
         "environment": settings.environment,
         "endorsements": settings.endorsements,
         "peers": peers_url or None,
+        "fips": msgspec.to_builtins(fips.state(fips=settings.fips)),
         "attester": settings.attester.partition(":")[0] or None,
         "workers": settings.workers,
         "pid": os.getpid(),
@@ -271,8 +274,9 @@ def _peers(settings: Settings, store: Store, root_key: bytes) -> Iterator[str]:
     host, port = address("accept-peers", settings.accept_peers)
     identity = tls.read(settings)
     context = tls.context(identity, settings, clients=False) if identity is not None else None
+    ciphers = profile.of(fips=settings.fips).ciphers
     giver = Giver(Instance.of(settings, _now()), store, root_key)
-    with _listen(host, port) as listener, peer_door.opened(giver, listener, context):
+    with _listen(host, port) as listener, peer_door.opened(giver, listener, context, ciphers):
         yield _url("https" if settings.tls else "http", host, listener)
 
 

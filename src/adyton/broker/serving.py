@@ -23,6 +23,7 @@ from adyton.broker.exposition import CONTENT_TYPE
 from adyton.broker.process import turn_away
 from adyton.broker.settings import Settings
 from adyton.broker.tls import Identity
+from adyton.crypto import profile
 
 PUBLIC, ADMIN, METRICS = "public", "admin", "metrics"
 DRAIN_SECONDS = 10.0
@@ -114,6 +115,8 @@ class Doors:
             )
             for name in names
         }
+        for worker in self.workers.values():
+            worker.ciphers = profile.of(fips=settings.fips).ciphers
         self._servers: dict[str, asyncio.Server] = {}
         self._listeners: Listeners = {}
 

@@ -9,6 +9,7 @@ import msgspec
 
 from adyton.broker.rates import Rates
 from adyton.config import Environment
+from adyton.crypto import profile
 from adyton.errors import ConfigError
 from adyton.tee.sample.anybody import ANYBODY
 
@@ -41,6 +42,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     must show a certificate under it. ``metrics_tenants``: at most so many tenants have a label of their own.
     ``drain_seconds``: how long a broker that is to end says so before it does. ``otlp``: URL of a collector of traces.
     ``rate_limits`` and ``peer_rate_limits``: how often a tenant's, or one address's, requests are answered (``rates.py``).
+    ``fips``: the profile of ``crypto.profile``; ``unvalidated_module``: although a module is not in its FIPS mode.
     Seconds and bytes throughout; ``max_in_flight`` and ``max_connections`` count per worker.
     """
 
@@ -95,6 +97,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     log_format: str = "json"
     log_level: str = "info"
     otlp: str = ""
+    fips: bool = False
+    unvalidated_module: bool = False
 
     @property
     def directory(self) -> Path:
@@ -196,6 +200,9 @@ def check(settings: Settings) -> Settings:
     for field, text in (("admin-listen", settings.admin_listen), ("metrics", settings.metrics_listen)):
         if text:
             address(field, text)
+    profile.of(fips=settings.fips).check_rsa1_5(wanted=settings.allow_rsa1_5)
+    if settings.unvalidated_module and not settings.fips:
+        raise _wrong("unvalidated-module-i-accept", "with --fips, whose demand it waives", "without")
     if bool(settings.certificate) != bool(settings.private_key):
         raise _wrong("tls", "a certificate and its private key", "one of them")
     Rates(settings.rate_limits, settings.peer_rate_limits)

@@ -1,7 +1,7 @@
 """TLS of the broker's listeners: modern defaults, certificates that can be replaced while it runs, client certificates.
 
 TLS 1.3, and 1.2 with forward secrecy and AEAD only. Key exchange is what the linked OpenSSL prefers: from 3.5 on that is
-X25519MLKEM768 first, before X25519. A pair is read into memory once and tried before anything uses it, so a half-written
+X25519MLKEM768 first, before X25519; with the FIPS profile it is P-256 alone. A pair is read into memory once and tried before anything uses it, so a half-written
 or mismatched one never replaces the one that works.
 """
 
@@ -18,6 +18,7 @@ import msgspec
 from cryptography import x509
 
 from adyton.broker.settings import Settings
+from adyton.crypto import profile
 from adyton.errors import ConfigError
 
 HYBRID_FROM = (3, 5)
@@ -57,7 +58,10 @@ def context(identity: Identity, settings: Settings, *, clients: bool) -> ssl.SSL
     """A new context; with ``clients`` who connects must show a certificate under the client authorities."""
     made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     made.minimum_version = ssl.TLSVersion.TLSv1_2
-    made.set_ciphers("ECDHE+AESGCM:ECDHE+CHACHA20")
+    restricted = profile.of(fips=settings.fips)
+    made.set_ciphers(restricted.suites)
+    if restricted.group is not None:
+        made.set_ecdh_curve(restricted.group)
     made.options |= ssl.OP_NO_RENEGOTIATION
     made.set_alpn_protocols(["http/1.1"])
     try:

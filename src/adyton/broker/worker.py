@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import cast
 
 from adyton import tee
-from adyton.broker import certificate, exposition, issuers, keys, replicas, revoked_api, secure_execution
+from adyton.broker import certificate, exposition, fips, issuers, keys, replicas, revoked_api, secure_execution
 from adyton.broker.admin import Admin
 from adyton.broker.administration import Administration
 from adyton.broker.afterwards import Afterwards
@@ -65,6 +65,7 @@ from adyton.broker.tls import Watched
 from adyton.broker.tracing import Tracing
 from adyton.broker.trial_api import TrialApi
 from adyton.config import Environment
+from adyton.crypto import profile
 from adyton.errors import AdytonError
 from adyton.protocol import broker_attestation
 from adyton.protocol.broker_attestation import Facts
@@ -107,8 +108,15 @@ class Program:
             settings.se_host_key_documents, settings.se_image_header, settings.se_roots, anchors.custom, remembered
         )
         self._issuers = issuers.load(settings.trusted_token_issuers, time.time())
+        restricted = profile.of(fips=settings.fips)
         verifying = Verifying(
-            anchors, self._endorsements, remembered, self._fetching, secure, rsa1_5=settings.allow_rsa1_5
+            anchors,
+            self._endorsements,
+            remembered,
+            self._fetching,
+            secure,
+            rsa1_5=settings.allow_rsa1_5,
+            profile=restricted,
         )
         appraiser = Appraiser(book, self._engine)
         self._handshake = handshake = Handshake(
@@ -132,7 +140,7 @@ class Program:
         rooms["recordings"] = rooms["policy-tests"] = TrialApi(store, book)
         devices = self._backends = Backends.read(settings.backends_file)
         key_use = KeyUse(store.keys, devices)
-        key_api = KeyApi(store, book, key_use, devices)
+        key_api = KeyApi(store, book, key_use, devices, restricted)
         rooms.update(keys=key_api, authority=key_api)
         rooms["approvals"] = approvals
         rooms["promotions"] = Promotion(store, book, settings.environment)
@@ -140,8 +148,10 @@ class Program:
         rooms.update(dict.fromkeys(("people", "whoami", "own-tokens", "identity-providers", "admin-token"), people))
         values = self._values = ElsewhereValues(store, self._backends)
         rooms["backends"] = BackendsApi(values)
-        named = settings.development_roots
-        admin = Admin(store, book, settings.environment, named, self._checkpoints, rooms=rooms, values=values)
+        named, told = settings.development_roots, fips.state(fips=settings.fips).text
+        admin = Admin(
+            store, book, settings.environment, named, self._checkpoints, rooms=rooms, values=values, cryptography=told
+        )
         delivery = Delivery(store, releaser, auditor, handshake, self._issuers, values)
         plugins = Plugins(self._backends.configured.plugins, store, releaser, auditor, delivery)
         self._plugins = values.plugins = plugins

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -122,6 +123,12 @@ _SECTIONS = {
     is_flag=True,
     help="Serve guests of protocol 0.1, which know no encryption but RSA1_5: a padding that leaks where a guest errs.",
 )
+@click.option("--fips", is_flag=True, help="Only algorithms that FIPS approves, on modules in their FIPS mode.")
+@click.option(
+    "--unvalidated-module-i-accept",
+    is_flag=True,
+    help="With --fips: restrict the algorithms, although a cryptographic module is not in its FIPS mode.",
+)
 @click.option("--workers", type=int, default=1, show_default=True, help="Worker processes.")
 @click.option("--tenant-host", multiple=True, metavar="HOST=TENANT", help="A host name that is a tenant's.")
 @click.option(
@@ -210,10 +217,12 @@ def serve(ctx: click.Context, /, **options: Any) -> None:
     """
     from adyton.broker import logs, server
     from adyton.broker.custody import RootKeyFinder
+    from adyton.crypto.profile import of
 
     logs.configure(options["log_format"], options["log_level"])
     settings = _settings(**options)
-    finder = RootKeyFinder(settings, openers(options))
+    profile = of(fips=settings.fips)
+    finder = RootKeyFinder(settings, replace(openers(options), profile=profile))
     server.serve(settings, _announce, finder, again=lambda: _settings(**again(ctx)))
 
 
@@ -263,6 +272,8 @@ def _settings(data: Path | None, listen: str, tls: bool | None, **options: Any) 
         keep_broken_policies=options["keep_broken_policies"],
         backends_file=_absolute(options["backends"]),
         allow_rsa1_5=options["allow_rsa1_5"],
+        fips=options["fips"],
+        unvalidated_module=options["unvalidated_module_i_accept"],
         trusted_token_issuers=[_absolute(path) for path in options["trusted_token_issuer"]],
         se_host_key_documents=[_absolute(path) for path in options["se_host_key_document"]],
         se_image_header=_absolute(options["se_image_header"]),
@@ -328,6 +339,13 @@ def _announce(listening: object) -> None:
         _warn(f"the root key lies in a plain file, {settings.root_key}: whoever reads it reads every secret here.")
     if not settings.tls and not is_loopback(settings.host):
         _warn("no TLS on an address that others reach: the admin token and what owners send can be read on the way.")
+    if settings.fips:
+        from adyton.broker import fips
+
+        found = fips.state(fips=True)
+        say(f"FIPS       {found.text}")
+        if not found.validated:
+            _warn("the algorithms are restricted to what FIPS approves; what computes them is NOT a validated module.")
     for root in settings.development_roots:
         _warn(f"development root {root} is trusted: NO HARDWARE PROTECTION stands behind its evidence.")
     if settings.trust_sample_evidence:

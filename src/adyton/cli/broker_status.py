@@ -33,6 +33,8 @@ def status(as_json: bool, **options: Any) -> None:
         print_json({**to_builtins(about), **ready})
     else:
         print_line(f"{'ready' if ready['ready'] else 'NOT READY'}: Adyton {about.version}, {about.environment}")
+        if about.cryptography:
+            print_line(f"  {about.cryptography}")
         for part in ready["parts"]:
             print_line(
                 f"  {'ok ' if part['ready'] else 'NO '} {part['name']}" + (f": {part['why']}" if part["why"] else "")

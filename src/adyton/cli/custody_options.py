@@ -37,6 +37,13 @@ _NEW = (
     click.option("--slot", help="The slot's name [default: the kind of custody]."),
     click.option("--new-passphrase-file", type=_FILE, help="The new slot's passphrase, in a 0600 file."),
     click.option("--new-passphrase-fd", type=int, metavar="N", help="The new slot's passphrase, from a descriptor."),
+    click.option(
+        "--kdf",
+        type=click.Choice(["argon2id", "pbkdf2"]),
+        default="argon2id",
+        show_default=True,
+        help="How a new passphrase is stretched; a broker with --fips opens pbkdf2 alone.",
+    ),
     click.option("--pcrs", default="0,2,4,7", show_default=True, help="What the TPM seals to (SHA-256 bank)."),
     click.option("--backend", metavar="NAME", help="Which back end of --backends."),
     click.option("--backend-key", metavar="HANDLE", help="The key there that wraps the slot [default: a new one]."),
@@ -81,11 +88,13 @@ def new_custodian(options: dict[str, Any]) -> tuple[Custodian | None, str]:
     kind = options.pop("custody")
     name = options.pop("slot") or kind
     file, descriptor = options.pop("new_passphrase_file"), options.pop("new_passphrase_fd")
+    kdf = options.pop("kdf")
     pcrs, backend, handle = options.pop("pcrs"), options.pop("backend"), options.pop("backend_key")
     tcti, backends = options["tcti"], options["backends"]
     check_name(name)
     match kind:
         case "passphrase":
+            from adyton.crypto.profile import ARGON2ID, PBKDF2
             from adyton.stores.custody.passphrase import PassphraseCustodian
 
             given = file is not None or descriptor is not None
@@ -96,9 +105,8 @@ def new_custodian(options: dict[str, Any]) -> tuple[Custodian | None, str]:
                     field="new-passphrase-file",
                     hint="--new-passphrase-file FILE (mode 0600) or --new-passphrase-fd N",
                 )
-            return PassphraseCustodian(
-                passphrase(file, descriptor) if given else _prompted("new passphrase", twice=True)
-            ), name
+            words = passphrase(file, descriptor) if given else _prompted("new passphrase", twice=True)
+            return PassphraseCustodian(words, kdf=PBKDF2 if kdf == "pbkdf2" else ARGON2ID), name
         case "tpm":
             from adyton.stores.custody.tpm import TpmCustodian
 

@@ -77,13 +77,17 @@ class ReferenceView(msgspec.Struct, frozen=True):
 
 
 class About(msgspec.Struct, frozen=True):
-    """What this broker is. ``development_roots`` are fingerprints in hex; ``generation`` is the tenant's."""
+    """What this broker is. ``development_roots`` are fingerprints in hex; ``generation`` is the tenant's.
+
+    ``cryptography``: the profile, and whether the modules below it run in their FIPS mode.
+    """
 
     version: str
     environment: str
     tenant: str
     generation: int
     development_roots: list[str]
+    cryptography: str = ""
 
 
 class LogHead(msgspec.Struct, frozen=True):

@@ -360,3 +360,20 @@ def test_the_same_in_postgresql(tmp_path: Path, postgresql: Server) -> None:
     again.close()
     assert stored is not None
     assert stored.value == b"the secret"
+
+
+def test_pbkdf2_for_fips() -> None:
+    from adyton.crypto.profile import FIPS, PBKDF2
+    from adyton.stores.custody.port import Kept
+
+    slow = PassphraseCustodian(WORDS, kdf=PBKDF2, rounds=600_000, profile=FIPS)
+    kept = slow.seal(b"a secret", b"here")
+    assert slow.open(kept, b"here") == b"a secret"
+    refused("passphrase_wrong", lambda: slow.open(kept, b"there"))
+    refused("passphrase_wrong", lambda: PassphraseCustodian(b"other words altogether").open(kept, b"here"))
+    for change in ({"iterations": 599_999}, {"iterations": 10**9}, {"iterations": "x"}, {"salt": 7}, {"kdf": "scrypt"}):
+        asking = Kept(kept.sealed, {**kept.details, **change})
+        refused("slot_changed", lambda: slow.open(asking, b"here"))  # noqa: B023
+    fast = PassphraseCustodian(WORDS, CHEAP)
+    refused("fips_custody", lambda: PassphraseCustodian(WORDS, profile=FIPS).seal(b"x", b""))
+    refused("fips_custody", lambda: PassphraseCustodian(WORDS, profile=FIPS).open(fast.seal(b"x", b""), b""))

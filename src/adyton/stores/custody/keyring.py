@@ -18,6 +18,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from adyton.crypto.aead import random_bytes
+from adyton.crypto.profile import USUAL, Profile
 from adyton.crypto.shamir import Share
 from adyton.errors import AdytonError, ConfigError, Conflict
 from adyton.stores import rootkey, seal
@@ -39,6 +40,7 @@ class Openers:
     tcti: str = tpm.DEFAULT_TCTI
     holders: Callable[[str], KeyHolder] | None = None
     shares: Sequence[Share] = field(default=(), repr=False)
+    profile: Profile = USUAL
 
     def custodian(self, slot: Slot) -> Custodian | None:
         """Who may open this slot, or ``None``."""
@@ -51,7 +53,7 @@ class Openers:
                 if isinstance(named, str) and isinstance(handle, str):
                     return device.DeviceCustodian(self.holders(named), handle, named)
             case passphrase.KIND if self.passphrase is not None:
-                return passphrase.PassphraseCustodian(self.passphrase())
+                return passphrase.PassphraseCustodian(self.passphrase(), profile=self.profile)
             case shared.KIND if self.shares:
                 return shared.SharesCustodian(self.shares)
         return None

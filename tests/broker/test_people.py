@@ -105,11 +105,33 @@ def test_environments_decide_over_release(busy: rig.RunningBroker, owner: Somebo
             admin.set_resource(PATH, tenant.encode(), ANY)
     with busy.session(rig.attester(root), rig.document(), "acme-dev") as session:
         assert session.resource(PATH) == b"acme-dev"
-    with busy.session(rig.attester(root), rig.document(), "acme-prod") as session, pytest.raises(ReleaseRefused):
+    with busy.session(rig.attester(root), rig.document(), "acme-prod") as session, pytest.raises(AdytonError):
         session.resource(PATH)
     with owner.admin("acme-prod") as admin:
-        told = last(admin)
-        assert told["decision"] == "refused" and "root_not_trusted" in told["reasons"][0]
+        told = last(admin)  # before there is a token that others might believe
+        assert (told["action"], told["decision"]) == ("attest", "refused")
+        assert told["reasons"][0].startswith("endorsement_untrusted: ") and "field environment" in told["reasons"][0]
+
+
+@pytest.mark.parametrize("environment", ["pre-production", "production", "test", "ci", "development"])
+def test_evidence_under_a_development_root(busy: rig.RunningBroker, root: DevelopmentRoot, environment: str) -> None:
+    """A test broker trusts the root: a tenant may be stricter than its broker, and this is told apart at attest."""
+    name = f"acme-is-{environment}"
+    with busy.admin(name) as admin:
+        People(admin).make_tenant(TenantBody("acme", environment))
+        admin.set_resource(PATH, b"x", ANY)
+    busy.publish(name)
+    with busy.session(rig.attester(root), rig.document(), name) as session:
+        if environment in {"pre-production", "production"}:
+            with pytest.raises(AdytonError):
+                session.resource(PATH)
+        else:
+            assert session.resource(PATH) == b"x"
+    with busy.admin(name) as admin:
+        told = rows(admin)
+        assert [row["decision"] for row in told if row["action"] == "attest"] == [
+            "refused" if environment in {"pre-production", "production"} else "allowed"
+        ]
 
 
 def test_an_environment_is_not_loosened_over_secrets(busy: rig.RunningBroker, owner: Somebody) -> None:
@@ -132,7 +154,7 @@ def test_a_change_of_environment_counts_at_once(busy: rig.RunningBroker, root: D
         with busy.session(rig.attester(root), rig.document(), "acme-turn") as session:
             assert session.resource(PATH) == b"x"
             People(admin).set_environment("production")
-            with pytest.raises(ReleaseRefused):
+            with pytest.raises(AdytonError):
                 session.resource(PATH)
 
 

@@ -22,13 +22,14 @@ from adyton.appraisal.rego_check import ATTESTATION_DATA
 from adyton.broker.concluding import Concluder
 from adyton.broker.policies import PolicyBook, TenantView
 from adyton.broker.rego import Memory, RegoEngine
-from adyton.errors import BindingMismatch
+from adyton.config import Environment
+from adyton.errors import BindingMismatch, EndorsementUntrusted
 from adyton.protocol import annotated
 from adyton.protocol.initdata import InitData
 from adyton.protocol.revoked import Revoked
 from adyton.rats import binding
 from adyton.rats.result import Appraisal, AttestationResult, Mismatch
-from adyton.rats.types import JsonValue, VerifiedEvidence
+from adyton.rats.types import JsonValue, RootKind, VerifiedEvidence
 from adyton.stores.policy_types import StoredPolicy
 
 MAX_DOCUMENTS = 512
@@ -60,10 +61,12 @@ class Appraiser:
         """Appraise all evidence of one attester, the primary first.
 
         ``runtime_data`` is what the primary evidence binds: ``tee-pubkey``, ``nonce``, ``additional-evidence``. Raises
-        ``PolicyInvalid`` if the policy cannot be evaluated, ``BindingMismatch`` if ``init_data`` is not the evidence's,
+        ``EndorsementUntrusted`` if the tenant's environment forbids the root that some of it leads to, at the very moment
+        that is decided by; ``PolicyInvalid`` if the policy cannot be evaluated, ``BindingMismatch`` if ``init_data`` is not the evidence's,
         ``DocumentInvalid`` if it cannot be read; never because of a bad value.
         """
         view = self._book.view(tenant, now)
+        _refuse_root(view.environment, verified)
         claims = self._init_data_claims(verified[0], init_data) if init_data is not None else None
         host_data = _host_data(verified[0], init_data)
         counts: dict[str, int] = {}
@@ -153,6 +156,24 @@ class Appraiser:
             if len(init_data.raw) <= MAX_DOCUMENT:
                 self._documents.put(key, claims)
         return claims
+
+
+def _refuse_root(environment: str, verified: Sequence[VerifiedEvidence]) -> None:
+    """What leads to a root without hardware behind it counts only where both broker and tenant may trust such roots.
+
+    The broker verified it, so it trusts the root; an empty environment is the broker's.
+    """
+    for item in verified:
+        if item.root is RootKind.CUSTOM and environment and not Environment(environment).may_trust_development_roots:
+            raise EndorsementUntrusted(
+                f"a development root protects nothing from the host, and this tenant is for {environment}",
+                tee=item.tee,
+                field="environment",
+                expected="a root of the TEE's vendor",
+                got=item.root_fingerprint,
+                spec="contracts 3",
+                hint="attest to a tenant whose environment is development, ci or test",
+            )
 
 
 def _host_data(primary: VerifiedEvidence, init_data: InitData | None) -> bytes:

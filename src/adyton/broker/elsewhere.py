@@ -61,8 +61,7 @@ class ElsewhereValues:
         if len(value) > MAX_PLAIN:
             raise TooLarge(f"a back end takes at most {MAX_PLAIN} bytes", code="resource_too_large", got=len(value))
         backend = self.backends.of(tenant, name)
-        version = self._store.resources.reserve(tenant)
-        sealed = self._store.sealer.seal(value, tenant, _KIND, _name(name, path), version)
+        version, sealed = self._store.resources.seal_elsewhere(tenant, value, _KIND, _name(name, path))
         with self._place():
             pointer = backend.run(lambda holder: holder.put(tenant, path, sealed))
             where = Elsewhere(name, pointer, version, len(value))

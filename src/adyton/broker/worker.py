@@ -220,6 +220,7 @@ class Program:
         self._clocks.compare(own, now, time.monotonic())
         keys.rotate(self._store.secrets, now, drop=self._clocks.steady(now, time.monotonic()))
         self._store.claims.forget_expired(datetime.fromtimestamp(now, UTC))
+        self._store.registry.finish_erasure()
         self._tidy(datetime.fromtimestamp(now, UTC))
 
     async def serve(self, listeners: Listeners, ending: Ending, ready: Callable[[], None]) -> None:
@@ -307,6 +308,7 @@ class Program:
                     await asyncio.to_thread(self._issuers.refresh, time.time())
                 if self._number == 0:
                     await asyncio.to_thread(self._keep_store)
+                await asyncio.to_thread(self._store.sealer.forget_deleted)
                 if self.settings.metrics_tenants:
                     self._metrics.know(self._store.tenants())
                 if not rounds % TCB_ROUNDS:

@@ -138,6 +138,8 @@ def delete(name: str, yes: bool, as_json: bool, **options: Any) -> None:
         print_json(gone)
     else:
         say(f"deleted {name}: {gone['rows']} rows; its audit log is kept, its name is not given again")
+        if not gone["erased"]:
+            say("what it had opens no more; its bytes are overwritten as soon as nobody reads an older state")
 
 
 @tenant.command()

@@ -65,7 +65,7 @@ class CopiedFile:
         """``own``."""
         return own
 
-    def purge(self) -> None:
+    def purge(self, *, keys: bool = False) -> None:
         """Nothing was deleted."""
 
     def close(self) -> None:

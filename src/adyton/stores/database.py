@@ -148,7 +148,7 @@ class SqliteDatabase:
             except sqlite3.Error as error:
                 raise translate(error, self.path) from error
 
-    def purge(self) -> None:
+    def purge(self, *, keys: bool = False) -> None:
         """Move everything from the log into the file, where what was deleted is overwritten, and empty the log."""
         with self._writing, self._translated():
             self._check_process()

@@ -6,8 +6,9 @@ import hashlib
 from collections.abc import Callable
 from datetime import datetime
 
+from adyton.stores import tenants
 from adyton.stores.seal import Sealer
-from adyton.stores.sql import Database
+from adyton.stores.sql import CLAIMS, Database, Transaction
 
 _KIND = "secret"
 _REPLACE = (
@@ -35,7 +36,8 @@ class Secrets:
             return found
         value = make()
         with self._database.write() as transaction:
-            sealed = self._sealer.seal(value, tenant, _KIND, name, 1)
+            _check(transaction, tenant)
+            sealed = self._sealer.seal_for(transaction, value, tenant, _KIND, name, 1)
             transaction.execute(
                 "INSERT INTO secrets VALUES (?,?,1,?) ON CONFLICT (tenant, name) DO NOTHING", (tenant, name, sealed)
             )
@@ -54,6 +56,7 @@ class Secrets:
         Tells whether it was replaced: then it is durable.
         """
         with self._database.write() as transaction:
+            _check(transaction, tenant)
             row = transaction.execute(
                 "SELECT version, sealed FROM secrets WHERE tenant=? AND name=?", (tenant, name)
             ).fetchone()
@@ -62,9 +65,14 @@ class Secrets:
             if value is None:
                 return False
             version = row[0] + 1 if row else 1
-            sealed = self._sealer.seal(value, tenant, _KIND, name, version)
+            sealed = self._sealer.seal_for(transaction, value, tenant, _KIND, name, version)
             transaction.execute(_REPLACE, (tenant, name, version, sealed))
         return True
+
+
+def _check(transaction: Transaction, tenant: str) -> None:
+    if tenant:
+        tenants.must_exist(transaction, tenant)
 
 
 class ClaimSets:
@@ -76,7 +84,8 @@ class ClaimSets:
     def put(self, tenant: str, body: bytes, expires: datetime, now: datetime) -> bytes:
         """Keep ``body`` until ``expires``; returns its SHA-256. What has expired goes on the way."""
         digest = hashlib.sha256(body).digest()
-        with self._database.write("claims") as transaction:
+        with self._database.write(CLAIMS) as transaction:
+            tenants.must_exist(transaction, tenant)
             transaction.execute("DELETE FROM claims WHERE tenant=? AND expires<=?", (tenant, now.timestamp()))
             transaction.execute(
                 "INSERT INTO claims VALUES (?,?,?,?) ON CONFLICT (tenant, digest) DO UPDATE SET expires ="
@@ -88,7 +97,7 @@ class ClaimSets:
     def forget_expired(self, now: datetime) -> None:
         """Drop what has expired, also of tenants that nobody attests to any more."""
         if self._database.read("SELECT 1 FROM claims WHERE expires<=? LIMIT 1", (now.timestamp(),)):
-            with self._database.write("claims") as transaction:
+            with self._database.write(CLAIMS) as transaction:
                 transaction.execute("DELETE FROM claims WHERE expires<=?", (now.timestamp(),))
 
     def get(self, tenant: str, digest: bytes, now: datetime) -> bytes | None:

@@ -1,7 +1,7 @@
 """Keys: a record of their versions beside their binding (``stores.resources``), and the material of each version.
 
-Each version's material is sealed under a data key of its own, and that key under the store's data keys, which the root
-key wraps. Destroying a version deletes its row and makes the database overwrite it: from then on the root key, the store's
+Each version's material is sealed under a data key of its own, and that key under the tenant's data keys, which the root
+key wraps. Destroying a version deletes its row and makes the database overwrite it: from then on the root key, the tenant's
 data keys and the database together no longer give the material. Backups that were made before still do.
 
 Every change takes the tenant's row first (``tenants.touch``), so of two that change one key at once, one waits.
@@ -195,7 +195,13 @@ class Keys:
         sealed = nonce + AESGCM(own).encrypt(nonce, _ENCODER.encode(material), _context(tenant, path, serial))
         transaction.execute(
             "INSERT INTO key_versions VALUES (?,?,?,?,?)",
-            (tenant, str(path), serial, self._sealer.seal(own, tenant, _KIND, str(path), serial), sealed),
+            (
+                tenant,
+                str(path),
+                serial,
+                self._sealer.seal_for(transaction, own, tenant, _KIND, str(path), serial),
+                sealed,
+            ),
         )
 
 

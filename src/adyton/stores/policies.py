@@ -73,7 +73,7 @@ class Policies:
             self._make_room(transaction, tenant, kind, policy_id, known=bool(newest))
             version = newest + 1
             body = _ENCODE(_Sealed(text, actor, note))
-            sealed = self._sealer.seal(body, tenant, f"policy version {kind}", policy_id, version)
+            sealed = self._sealer.seal_for(transaction, body, tenant, f"policy version {kind}", policy_id, version)
             transaction.execute(
                 "INSERT INTO policy_versions VALUES (?,?,?,?,?,0,1,?)",
                 (tenant, kind, policy_id, version, now.timestamp(), sealed),
@@ -237,7 +237,7 @@ class Policies:
         below: int,
     ) -> None:
         tenants.touch(transaction, tenant, policies=True)
-        sealed = self._sealer.seal(text.encode(), tenant, f"policy {kind}", policy_id, version)
+        sealed = self._sealer.seal_for(transaction, text.encode(), tenant, f"policy {kind}", policy_id, version)
         transaction.execute(
             "INSERT INTO policies VALUES (?,?,?,?,?,?) ON CONFLICT (tenant, kind, name) DO UPDATE SET"
             " version = excluded.version, updated = excluded.updated, sealed = excluded.sealed",

@@ -95,6 +95,7 @@ class Staged:
     def announce(self, tenant: str, kind: PolicyKind, policy_id: str, version: int, now: datetime) -> None:
         """Say that this version comes."""
         with self._database.write() as transaction:
+            tenants.must_exist(transaction, tenant)
             transaction.execute(
                 "INSERT INTO policy_staged VALUES (?,?,?,?,?) ON CONFLICT (tenant, kind, name)"
                 " DO UPDATE SET version = excluded.version, time = excluded.time",
@@ -123,12 +124,13 @@ class Recordings:
     def add(self, tenant: str, bodies: Sequence[bytes], now: datetime, *, keep: int, since: datetime) -> None:
         """Keep these, and forget all but the newest ``keep`` and whatever is older than ``since``."""
         with self._database.write() as transaction:
+            tenants.must_exist(transaction, tenant)
             (last,) = transaction.execute("SELECT max(number) FROM recordings WHERE tenant=?", (tenant,)).fetchone()
             number = last or 0
             rows = []
             for body in bodies:
                 number += 1
-                sealed = self._sealer.seal(body, tenant, _RECORDING, str(number), number)
+                sealed = self._sealer.seal_for(transaction, body, tenant, _RECORDING, str(number), number)
                 rows.append((tenant, number, now.timestamp(), sealed))
             transaction.executemany("INSERT INTO recordings VALUES (?,?,?,?)", rows)
             transaction.execute(

@@ -143,15 +143,17 @@ class PostgresDatabase:
         """The database's clock, in Unix seconds: the one that all who share it go by."""
         return float(self.read("SELECT extract(epoch from clock_timestamp())::double precision")[0][0])
 
-    def purge(self) -> None:
-        """Free what deleted values held, for others to overwrite.
+    def purge(self, *, keys: bool = False) -> None:
+        """Free what deleted values held, for others to overwrite; tables of wrapped keys are written anew without it.
 
-        That is as far as PostgreSQL goes: until then their bytes lie in its files and its log, sealed as they were.
+        That is as far as PostgreSQL goes: its log, and copies of that, hold the bytes longer, sealed as they were.
         """
         link = self._take(TAKE_IN_THREAD, at_once=False)
         try:
             link.run([("SET statement_timeout = 0", ())], THREAD_SECONDS)
             link.run([("VACUUM resources, key_versions", ())], MAKING_SECONDS)
+            if keys:
+                link.run([("VACUUM FULL data_keys, tenant_keys, root_key_slots", ())], MAKING_SECONDS)
             link.run([("SET statement_timeout = '10s'", ())], THREAD_SECONDS)
         except Lost as error:
             raise postgres_errors.lost(self.where) from error

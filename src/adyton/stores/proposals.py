@@ -91,9 +91,17 @@ class Proposals:
             version = tenants.touch(transaction, tenant)
             transaction.execute(
                 "INSERT INTO proposals VALUES (?,?,?,'pending',?,?)",
-                (tenant, number, value.created, version, self._seal(tenant, number, "pending", version, value)),
+                (
+                    tenant,
+                    number,
+                    value.created,
+                    version,
+                    self._seal(transaction, tenant, number, "pending", version, value),
+                ),
             )
-            sealed = self._sealer.seal(msgspec.json.encode(ballot), tenant, _VOTE, f"{number} {voter}", version)
+            sealed = self._sealer.seal_for(
+                transaction, msgspec.json.encode(ballot), tenant, _VOTE, f"{number} {voter}", version
+            )
             transaction.execute("INSERT INTO votes VALUES (?,?,?,?,?)", (tenant, number, voter, version, sealed))
 
     def _expire(self, transaction: Transaction, tenant: str, waiting: Sequence[Row], now: float) -> int:
@@ -110,7 +118,7 @@ class Proposals:
         version = tenants.touch(transaction, tenant)
         transaction.execute(
             "UPDATE proposals SET state=?, version=?, sealed=? WHERE tenant=? AND id=?",
-            (state, version, self._seal(tenant, number, state, version, value), tenant, number),
+            (state, version, self._seal(transaction, tenant, number, state, version, value), tenant, number),
         )
 
     def vote(self, tenant: str, number: str, voter: str, ballot: Ballot) -> StoredProposal:
@@ -124,7 +132,9 @@ class Proposals:
             if row[0] != "pending":
                 raise decided(row[0])
             version = tenants.touch(transaction, tenant)
-            sealed = self._sealer.seal(msgspec.json.encode(ballot), tenant, _VOTE, f"{number} {voter}", version)
+            sealed = self._sealer.seal_for(
+                transaction, msgspec.json.encode(ballot), tenant, _VOTE, f"{number} {voter}", version
+            )
             done = transaction.execute(
                 "INSERT INTO votes VALUES (?,?,?,?,?) ON CONFLICT DO NOTHING", (tenant, number, voter, version, sealed)
             )
@@ -198,8 +208,12 @@ class Proposals:
             transaction.executemany("DELETE FROM votes WHERE tenant=? AND proposal=?", rows)
             transaction.executemany("DELETE FROM proposals WHERE tenant=? AND id=?", rows)
 
-    def _seal(self, tenant: str, number: str, state: str, version: int, value: Proposal) -> bytes:
-        return self._sealer.seal(msgspec.json.encode(value), tenant, _KIND, f"{number} {state}", version)
+    def _seal(  # noqa: PLR0917 -- one value each
+        self, transaction: Transaction, tenant: str, number: str, state: str, version: int, value: Proposal
+    ) -> bytes:
+        return self._sealer.seal_for(
+            transaction, msgspec.json.encode(value), tenant, _KIND, f"{number} {state}", version
+        )
 
     def _open(self, tenant: str, number: str, state: str, version: int, sealed: bytes) -> Proposal:
         opened = self._sealer.open(sealed, tenant, _KIND, f"{number} {state}", version)

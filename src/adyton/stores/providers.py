@@ -50,7 +50,7 @@ class Providers:
             if count >= MAX_PROVIDERS:
                 raise TooMany(f"a tenant has at most {MAX_PROVIDERS} providers", code="too_many_providers")
             version = tenants.touch(transaction, tenant)
-            sealed = self._sealer.seal(body, tenant, _KIND, name, version)
+            sealed = self._sealer.seal_for(transaction, body, tenant, _KIND, name, version)
             transaction.execute(
                 "INSERT INTO providers VALUES (?,?,?,?,?) ON CONFLICT (tenant, name) DO UPDATE SET"
                 " version=excluded.version, updated=excluded.updated, sealed=excluded.sealed",

@@ -164,7 +164,7 @@ def write(transaction: Transaction, sealer: Sealer, tenant: str, one: StoredRefe
             reason=one.reason,
         )
     )
-    sealed = sealer.seal(body, tenant, _KINDS[_FORM], f"{slot} {one.name}", one.version)
+    sealed = sealer.seal_for(transaction, body, tenant, _KINDS[_FORM], f"{slot} {one.name}", one.version)
     transaction.execute(
         'INSERT INTO "references" VALUES (?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT (tenant, name, candidate) DO UPDATE SET'
         " version=excluded.version, updated=excluded.updated, not_before=excluded.not_before,"

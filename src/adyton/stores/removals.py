@@ -59,7 +59,7 @@ class Removals:
 
     def add(self, transaction: Transaction, tenant: str, backend: str, removal: Removal) -> Waiting:
         """Queue it, inside the transaction that takes away what pointed to it."""
-        number = tenants.touch(transaction, tenant)
+        number = tenants.touch(transaction, tenant, existing=False)  # its tenant may be gone
         sealed = self._sealer.seal(msgspec.json.encode(removal), tenant, KIND, backend, number)
         transaction.execute("INSERT INTO removals VALUES (?,?,?,?)", (tenant, number, backend, sealed))
         return Waiting(tenant, number, backend, removal)

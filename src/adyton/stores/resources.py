@@ -135,11 +135,12 @@ class Resources:
             left = self._leave(transaction, tenant, kept)
         return _info(path, binding, version, now, value), left
 
-    def reserve(self, tenant: str) -> int:
-        """A version that nothing else of the tenant has, for a value that is sealed before its row is written."""
+    def seal_elsewhere(self, tenant: str, value: bytes, kind: str, name: str) -> tuple[int, bytes]:
+        """A version that nothing else of the tenant has, and ``value`` sealed with it before there is a row."""
         tenants.check(tenant)
         with self._database.write() as transaction:
-            return tenants.touch(transaction, tenant)
+            version = tenants.touch(transaction, tenant)
+            return version, self._sealer.seal_for(transaction, value, tenant, kind, name, version)
 
     def read(self, transaction: Transaction, tenant: str, path: ResourcePath) -> StoredResource | None:
         """As ``get``, inside a transaction."""
@@ -164,7 +165,7 @@ class Resources:
             size = int(transaction.execute(taken, (tenant, name)).fetchone()[0])
         else:
             size = _size(value)
-        sealed = self._sealer.seal(_pack(binding, value), tenant, KIND, name, version)
+        sealed = self._sealer.seal_for(transaction, _pack(binding, value), tenant, KIND, name, version)
         transaction.execute(
             "INSERT INTO resources VALUES (?,?,?,?,?,?) ON CONFLICT (tenant, path) DO UPDATE SET version=excluded.version,"
             " updated=excluded.updated, size=excluded.size, sealed=excluded.sealed",

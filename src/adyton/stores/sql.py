@@ -14,6 +14,8 @@ from typing import Any, Protocol, TypeAlias
 Row: TypeAlias = tuple[Any, ...]
 EVERYTHING = "tables"
 """The lock of transactions that name none."""
+CLAIMS = "claims"
+"""The lock of those that keep claims for a session."""
 
 
 class Result(Protocol):
@@ -80,9 +82,10 @@ class Database(Protocol):
         """The time that all who share the database go by; ``own``, this machine's, where nobody else does."""
         ...
 
-    def purge(self) -> None:
+    def purge(self, *, keys: bool = False) -> None:
         """Make sure that rows which were deleted can no longer be read from where the database lies.
 
+        ``keys``: wrapped data keys are among them, on which everything else hangs.
         As far as the engine can: what copies of its files hold, and what a disk keeps under them, is beyond it.
         ``Unavailable`` ``erasure_pending`` if somebody is still in the way; call it again.
         """

@@ -7,22 +7,37 @@ organisation, and every further one must be made. A deleted tenant's name is nev
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import msgspec
 
-from adyton.errors import Conflict, MalformedRequest, NotFound
+from adyton.errors import Conflict, MalformedRequest, NotFound, Unavailable
 from adyton.protocol.people import ApprovalRules
 from adyton.stores import tenants
 from adyton.stores.seal import Sealer
-from adyton.stores.sql import Database, Transaction
+from adyton.stores.sql import CLAIMS, EVERYTHING, Database, Transaction
+from adyton.stores.tenants import BROKER, absent
 
-BROKER = "broker"
-"""The reserved tenant: it has no things, and its log holds what concerns the broker as a whole."""
+__all__ = [
+    "BROKER",
+    "IMPLICIT",
+    "KIND",
+    "RESERVED",
+    "Organisation",
+    "StoredTenant",
+    "TenantRegistry",
+    "TenantSettings",
+    "absent",
+]
+
 RESERVED = frozenset({BROKER, "adyton", "admin", "system", "all", "none", "public", "default-organisation"})
 KIND = "tenant settings"
+_ERASING = "erasing"
+_LOG = logging.getLogger(__name__)
 _KEPT = frozenset({"audit", "audit_nodes", "checkpoints", "tenants", "tenant_settings", "removals"})
 
 
@@ -119,17 +134,19 @@ class TenantRegistry:
         """Change what is set, durable and in force on return. An implicit tenant gets settings of its own by it."""
         tenants.check(tenant)
         with self._database.write() as transaction:
-            row = transaction.execute("SELECT gone FROM tenant_settings WHERE tenant=?", (tenant,)).fetchone()
-            if row is not None and row[0]:
-                raise absent()
+            tenants.must_exist(transaction, tenant)
             settings = edit(transaction, self.settings(transaction, tenant))
             self._check_organisation(transaction, settings.organisation)
             self._write(transaction, tenant, settings)
         return StoredTenant(tenant, settings, made=True)
 
     def delete(self, tenant: str) -> int:
-        """Delete everything that is the tenant's but its log; how many rows went. The name stays taken."""
-        with self._database.write() as transaction:
+        """Delete everything that is the tenant's but its log; how many rows went. The name stays taken.
+
+        With its wrapped data keys gone, neither the root key nor this store opens what copies of its values there may be.
+        Their bytes go with ``finish_erasure``, which is called next, and later once more if it fails or somebody dies.
+        """
+        with self._database.write(EVERYTHING, CLAIMS) as transaction:
             row = transaction.execute("SELECT gone FROM tenant_settings WHERE tenant=?", (tenant,)).fetchone()
             if row is not None and row[0]:
                 raise absent()
@@ -139,9 +156,29 @@ class TenantRegistry:
                 gone += transaction.execute(f'DELETE FROM "{table}" WHERE tenant=?', (tenant,)).rowcount  # noqa: S608 -- ours
             settings = self.settings(transaction, tenant)
             self._write(transaction, tenant, TenantSettings(organisation=settings.organisation), gone=True)
-            tenants.touch(transaction, tenant, references=True)
-        self._database.purge()
+            tenants.touch(transaction, tenant, references=True, existing=False)
+            transaction.execute(
+                "INSERT INTO meta VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value=excluded.value",
+                (_ERASING, os.urandom(8)),
+            )
+        self._sealer.forget(tenant)
         return gone
+
+    def finish_erasure(self) -> bool:
+        """Overwrite what deleted tenants had, if that is still to be done; false if somebody is in the way yet."""
+        pending = self._database.read("SELECT value FROM meta WHERE name=?", (_ERASING,))
+        if not pending:
+            return True
+        try:
+            self._database.purge(keys=True)
+        except Unavailable as error:
+            _LOG.warning(
+                "a tenant was deleted, and its bytes are not overwritten yet: %s [%s]", error.message, error.code
+            )
+            return False
+        with self._database.write() as transaction:  # unless another one was deleted meanwhile
+            transaction.execute("DELETE FROM meta WHERE name=? AND value=?", (_ERASING, bytes(pending[0][0])))
+        return True
 
     def used(self, tenant: str) -> dict[str, int]:
         """How much there is of what quotas limit."""
@@ -193,8 +230,9 @@ class TenantRegistry:
             raise NotFound("there is no such organisation", code="organisation_absent", got=name[:80])
 
     def _write(self, transaction: Transaction, tenant: str, settings: TenantSettings, *, gone: bool = False) -> None:
-        version = tenants.touch(transaction, tenant, policies=True)
-        sealed = self._sealer.seal(msgspec.json.encode(settings), tenant, KIND, str(int(gone)), version)
+        version = tenants.touch(transaction, tenant, policies=True, existing=False)
+        what = (msgspec.json.encode(settings), tenant, KIND, str(int(gone)), version)
+        sealed = self._sealer.seal(*what) if gone else self._sealer.seal_for(transaction, *what)
         transaction.execute(
             "INSERT INTO tenant_settings VALUES (?,?,?,?,?) ON CONFLICT (tenant) DO UPDATE SET"
             " organisation=excluded.organisation, gone=excluded.gone, version=excluded.version, sealed=excluded.sealed",
@@ -203,8 +241,3 @@ class TenantRegistry:
 
     def _open(self, tenant: str, version: int, sealed: bytes) -> TenantSettings:
         return msgspec.json.decode(self._sealer.open(sealed, tenant, KIND, "0", version), type=TenantSettings)
-
-
-def absent() -> NotFound:
-    """The tenant does not exist."""
-    return NotFound("there is no such tenant", code="tenant_absent", field="tenant")

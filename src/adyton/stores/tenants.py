@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import re
 
-from adyton.errors import MalformedRequest
+from adyton.errors import MalformedRequest, NotFound
 from adyton.stores.sql import Transaction
 
 DEFAULT = "default"
+BROKER = "broker"
+"""The reserved tenant: it has no things, and its log holds what concerns the broker as a whole."""
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\Z")
 _TOUCH = (
     "INSERT INTO tenants VALUES (?, 1, ?, ?) ON CONFLICT (name) DO UPDATE SET changes = tenants.changes + 1,"
@@ -34,11 +36,37 @@ def check(tenant: str) -> str:
     return tenant
 
 
-def touch(transaction: Transaction, tenant: str, *, policies: bool = False, references: bool = False) -> int:
+_FOUND = (
+    "SELECT s.gone, (SELECT count(*) FROM organisations) FROM (SELECT 1 AS one) o"
+    " LEFT JOIN tenant_settings s ON s.tenant = ?"
+)
+
+
+def must_exist(transaction: Transaction, tenant: str) -> None:
+    """``NotFound`` unless the tenant exists, made or implicit, at this moment: it may have been deleted since it was asked for.
+
+    Whatever writes a tenant's row looks here or calls ``touch``, in the transaction that writes.
+    """
+    gone, organisations = transaction.execute(_FOUND, (tenant,)).fetchone()
+    if gone or (gone is None and organisations and tenant != BROKER):
+        raise absent()
+
+
+def absent() -> NotFound:
+    """The tenant does not exist."""
+    return NotFound("there is no such tenant", code="tenant_absent", field="tenant")
+
+
+def touch(
+    transaction: Transaction, tenant: str, *, policies: bool = False, references: bool = False, existing: bool = True
+) -> int:
     """Count a change inside ``transaction``; returns a number that this tenant never had before.
 
-    The tenant comes into being on first use.
+    An implicit tenant comes into being on first use; ``NotFound`` for one that does not exist. ``existing`` false: for
+    the transaction that makes or deletes it.
     """
+    if existing:
+        must_exist(transaction, tenant)
     row = transaction.execute(_TOUCH, (tenant, int(policies or references), int(references))).fetchone()
     return int(row[0])
 

@@ -206,6 +206,8 @@ def test_the_old_root_key_opens_nothing(database: SqliteDatabase, plain: Path, t
     opened = opened_by(database, plain)
     keyring.add(database, opened, maker(WORDS, "words"))
     wrapped = [bytes(row[0]) for row in database.read("SELECT wrapped FROM data_keys")]
+    wrapped += [bytes(row[0]) for row in database.read("SELECT wrapped FROM tenant_keys")]
+    assert len(wrapped) == 2
     done = keyring.rotate(database, opened, plain, NOW, keep_plain=True)
     assert done.root_key != opened.root_key
     refused("root_key_wrong", lambda: Store.open(tmp_path, root_key=opened.root_key, now=NOW))
@@ -224,6 +226,8 @@ def test_what_comes_after_a_rotation_is_under_a_new_data_key(database: SqliteDat
     store = Store.open(plain.parent, root_key=done.root_key, now=NOW)
     try:
         assert store.sealer.seal(b"x", "t", "k", "n", 1)[1:5] == (2).to_bytes(4)
+        with store._database.write() as transaction:
+            assert store.sealer.seal_for(transaction, b"x", "default", "k", "n", 1)[:5] == b"\2" + (2).to_bytes(4)
     finally:
         store.close()
 

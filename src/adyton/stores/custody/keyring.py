@@ -1,7 +1,7 @@
 """The root key of a store: opened by whichever custodian is at hand, given to others, replaced.
 
-Replacing it is one transaction: every data key is wrapped anew, every slot gets the new root key, and a new data key seals
-what comes. The only thing beside the database is the plain file, where that is still in use: the new key is laid beside it
+Replacing it is one transaction: every data key is wrapped anew, every slot gets the new root key, and new data keys
+seal what comes. The only thing beside the database is the plain file, where that is still in use: the new key is laid beside it
 first and takes its place afterwards. Killed at any point, either the old root key opens the store or the new one does, and
 ``unlock`` finds out which.
 """
@@ -211,7 +211,7 @@ def remove(database: Database, opened: Opened, name: str, plain: Path) -> None:
     with database.write() as transaction:
         _still(transaction, opened.root_key, database.where)
         slots.remove(transaction, name)
-    database.purge()
+    database.purge(keys=True)
 
 
 def rotate(
@@ -253,7 +253,7 @@ def rotate(
         plain.unlink(missing_ok=True)
         next_to(plain).unlink(missing_ok=True)
     private_file.sync(plain.parent)
-    database.purge()  # what the old root key opened is no longer in the file
+    database.purge(keys=True)  # what the old root key opened is no longer in the file
     return Opened(root_key, "plain" if keep_plain else after[-1].name)
 
 
@@ -267,6 +267,16 @@ def _rewrap(transaction: Transaction, old: bytes, new: bytes, store: bytes, now:
     if last < seal.MAX_KEYS:
         fresh = seal.wrap(to, store, last + 1, AESGCM.generate_key(256))
         transaction.execute("INSERT INTO data_keys VALUES (?,?,?)", (last + 1, fresh, now.timestamp()))
+    newest: dict[str, int] = {}
+    rows = transaction.execute("SELECT tenant, id, wrapped FROM tenant_keys ORDER BY tenant, id").fetchall()
+    for tenant, number, wrapped in rows:
+        again = seal.wrap(to, store, number, seal.unwrap(from_, store, number, wrapped, tenant), tenant)
+        transaction.execute("UPDATE tenant_keys SET wrapped=? WHERE tenant=? AND id=?", (again, tenant, number))
+        newest[tenant] = number
+    for tenant, number in newest.items():
+        if number < seal.MAX_KEYS:
+            fresh = seal.wrap(to, store, number + 1, AESGCM.generate_key(256), tenant)
+            transaction.execute("INSERT INTO tenant_keys VALUES (?,?,?)", (tenant, number + 1, fresh))
     transaction.execute(
         "INSERT INTO meta VALUES ('root', ?) ON CONFLICT (name) DO UPDATE SET value=excluded.value",
         (slots.root_id(new),),

@@ -151,10 +151,10 @@ class TenantRegistry:
             if row is not None and row[0]:
                 raise absent()
             gone = 0
+            settings = self.settings(transaction, tenant)
             self._leaving(transaction, tenant)
             for table in self._erasable:
                 gone += transaction.execute(f'DELETE FROM "{table}" WHERE tenant=?', (tenant,)).rowcount  # noqa: S608 -- ours
-            settings = self.settings(transaction, tenant)
             self._write(transaction, tenant, TenantSettings(organisation=settings.organisation), gone=True)
             tenants.touch(transaction, tenant, references=True, existing=False)
             transaction.execute(

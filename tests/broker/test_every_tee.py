@@ -75,8 +75,9 @@ class World:
     gpu: NvidiaForge = field(init=False)
     pek: bytes = field(init=False)
     hsk_cek: bytes = field(init=False)
-    second: NvidiaForge = field(init=False)
+    gpus: tuple[NvidiaForge, ...] = field(init=False)
     switch: NvidiaForge = field(init=False)
+    switches: tuple[NvidiaForge, ...] = field(init=False)
     ak: rsa.RSAPrivateKey = field(init=False)
 
     def __post_init__(self) -> None:
@@ -88,8 +89,9 @@ class World:
         self.csv = CsvForge.new()
         self.gpu = NvidiaForge.new(self.now)
         self.pek, self.hsk_cek = self.csv.pek_certificate, self.csv.hsk_cek
-        self.second = self.gpu.with_device()
+        self.gpus = (self.gpu, *(self.gpu.with_device() for _ in range(8)))
         self.switch = NvidiaForge.new(self.now, chip="LS_10")
+        self.switches = (self.switch, *(self.switch.with_device() for _ in range(3)))
         self.ak = rsa.generate_private_key(65537, 2048)
 
     # -- evidence, over what its field is to hold
@@ -137,17 +139,19 @@ class World:
 
     def of_gpu(self, data: bytes, count: int = 1) -> Any:
         listed = []
-        for forge in (self.gpu, self.second)[:count]:
+        for forge in self.gpus[:count]:
             report = forge.report(ReportFields(opaque=gpu_opaque(), nonce=data))
             listed.append({"arch": "HOPPER", "evidence": report.hex(), "certificate": _b64(forge.pem)})
         return {"device_evidence_list": listed}
 
-    def of_switch(self, data: bytes) -> Any:
+    def of_switch(self, data: bytes, count: int = 1) -> Any:
         golden = default_measurements()
         fields = ReportFields(opaque=switch_opaque(), nonce=data, measurements={n: golden[n] for n in range(1, 32)})
-        report = self.switch.report(fields)
         return {
-            "device_evidence_list": [{"arch": "LS10", "evidence": report.hex(), "certificate": _b64(self.switch.pem)}]
+            "device_evidence_list": [
+                {"arch": "LS10", "evidence": forge.report(fields).hex(), "certificate": _b64(forge.pem)}
+                for forge in self.switches[:count]
+            ]
         }
 
     # -- what the broker is given
@@ -157,7 +161,7 @@ class World:
         golden = default_measurements()
         blobs = [*self.dcap.collateral("tdx").blobs(), *self.dcap.collateral("sgx").blobs(), self.cca.cpak_pem]
         blobs += [self.hsk_cek, self.csv.hrk_certificate, *self.gpu.answers(), *self.switch.answers()]
-        blobs += self.second.answers()
+        blobs += [answer for forge in (*self.gpus[1:], *self.switches[1:]) for answer in forge.answers()]
         blobs += [self.gpu.rim({7: [golden[8]]}), self.gpu.rim({0: [golden[1]]}, colloquialVersion="96.00.9F.00.01")]
         blobs += [self.switch.rim({0: [golden[1]]}, colloquialVersion="96.10.55.00.01", edition="SWITCH")]
         for number, blob in enumerate(blobs):
@@ -459,6 +463,59 @@ def test_two_devices_are_two_submodules(broker: rig.RunningBroker, world: World)
         status, answer, _ = handshake(client, "tdx", make, lambda data: {"nvidia": world.of_gpu(data, 2)})
         assert status == 200, answer
         assert list(claims_of(answer["token"])["submods"]) == ["cpu0", "gpu0", "gpu1"]
+
+
+def test_devices_that_are_demanded_must_be_there_and_be_accepted(broker: rig.RunningBroker, world: World) -> None:
+    """Demanded by the binding, by the repository, by the tenant: missing, too few, not accepted, then there."""
+
+    def devices(gpus: int, switches: int) -> Callable[[bytes], dict[str, Any]] | None:
+        def made(data: bytes) -> dict[str, Any]:
+            listed = [
+                *(world.of_gpu(data, gpus)["device_evidence_list"] if gpus else []),
+                *(world.of_switch(data, switches)["device_evidence_list"] if switches else []),
+            ]
+            return {"nvidia": {"device_evidence_list": listed}}
+
+        return made if gpus or switches else None
+
+    def got(gpus: int, switches: int) -> tuple[int, list[str]]:
+        with rig.raw(broker) as client:
+            status, answer, key = handshake(client, "snp", world.of_snp, devices(gpus, switches))
+            assert status == 200, answer
+            status, body, _ = client.ask("GET", RESOURCE)
+            assert status != 200 or jwe.decrypt(key, body) == rig.SECRET
+        with broker.admin() as admin:
+            row = admin.audit(limit=1)[0]["row"]
+        return status, sorted({reason.partition(":")[0] for reason in row.get("reasons", [])} - {"by_workload", "nothing_affirmed"})
+
+    with rig.raw(broker) as client:
+        status, answer, _ = handshake(client, "snp", world.of_snp, devices(2, 2))
+        assert status == 200, answer
+    publish_what_came(broker, claims_of(answer["token"]))
+    missing = (403, ["device_missing"])
+    with broker.admin() as admin:
+        mine = [str(DOCUMENT.digest)]
+        admin.bind_resource(PATH, Binding(workloads=mine, devices={"gpu": 1}))
+        assert [got(0, 0), got(0, 1)] == [missing, missing]  # no device, and one of another class
+        assert got(1, 0) == (200, [])
+        admin.set_policy("requirements", "release", '{"repositories": {"default": {"devices": {"gpu": 2}}}}')
+        assert got(1, 0) == missing
+        assert got(2, 0) == (200, [])
+        admin.set_policy("requirements", "release", '{"devices": {"switch": 1}}')
+        assert got(1, 0) == missing
+        assert got(1, 1) == (200, [])
+        admin.set_policy("attestation", "default_gpu", 'package policy\ntrust_claims := {"hardware": 97}')
+        assert got(1, 1) == (403, ["hardware_not_accepted"])  # a device that is there and not accepted is no help
+        admin.delete_policy("attestation", "default_gpu")
+        admin.delete_policy("requirements", "release")
+        # eight GPUs and four switches, no more and no fewer, are the set that is called ppcie
+        admin.bind_resource(PATH, Binding(workloads=mine, devices={"ppcie": 1}))
+        for counts in ((0, 0), (2, 1), (7, 4), (8, 3), (9, 4)):
+            assert got(*counts) == missing, counts
+        assert got(8, 4) == (200, [])
+        admin.bind_resource(PATH, Binding(workloads=mine, devices={"ppcie": 2}))
+        assert got(8, 4) == missing
+        admin.bind_resource(PATH, Binding(workloads=mine))
 
 
 def test_endorsements_of_everything_are_recognised(world: World, tmp_path: Path) -> None:

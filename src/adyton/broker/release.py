@@ -19,6 +19,7 @@ Reasons are written ``code: text``; they go into the audit log, for the owner's 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -42,6 +43,7 @@ from adyton.rats.result import DEVELOPMENT_HARDWARE, Tier
 from adyton.rats.types import JsonValue, RootKind
 from adyton.stores.policy_types import digest
 from adyton.stores.resources import StoredResource
+from adyton.tee.nvidia.verify import PROTECTED_PCIE
 
 _UNBOUND = "not_bound: no resource that anybody is bound to"
 _CHANGED = "changed_meanwhile: policies, reference values or the resource changed during this decision; ask again"
@@ -337,12 +339,19 @@ def _cannot(error: AdytonError, why: str) -> ReleaseRefused:
 
 
 def _missing(claims: TokenClaims, devices: Mapping[str, int]) -> list[str]:
-    """Devices that are demanded and not there. Those that are there must be accepted as everything is."""
-    there = [submodule.tee_class for submodule in claims.submodules]
+    """Devices that are demanded and not there. Those that are there must be accepted as everything is.
+
+    ``ppcie`` is there once if the devices are just the set that NVIDIA calls so (kbs-protocol 2.4, nvidia).
+    """
+    if not devices:
+        return []
+    there = Counter(submodule.tee_class for submodule in claims.submodules)
+    if (there["gpu"], there["switch"]) == PROTECTED_PCIE and there.total() == sum(PROTECTED_PCIE) + there["cpu"]:
+        there["ppcie"] = 1
     return [
-        f"device_missing: {count} of class {name} are demanded, the evidence has {there.count(name)}"
+        f"device_missing: {count} of class {name} are demanded, the evidence has {there[name]}"
         for name, count in sorted(devices.items())
-        if there.count(name) < count
+        if there[name] < count
     ]
 
 

@@ -486,7 +486,9 @@ def test_devices_that_are_demanded_must_be_there_and_be_accepted(broker: rig.Run
             assert status != 200 or jwe.decrypt(key, body) == rig.SECRET
         with broker.admin() as admin:
             row = admin.audit(limit=1)[0]["row"]
-        return status, sorted({reason.partition(":")[0] for reason in row.get("reasons", [])} - {"by_workload", "nothing_affirmed"})
+        return status, sorted(
+            {reason.partition(":")[0] for reason in row.get("reasons", [])} - {"by_workload", "nothing_affirmed"}
+        )
 
     with rig.raw(broker) as client:
         status, answer, _ = handshake(client, "snp", world.of_snp, devices(2, 2))

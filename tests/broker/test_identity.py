@@ -256,7 +256,7 @@ def test_a_certificate_of_another_root(store: Store, provider: Provider, tmp_pat
     [
         {"issuer": "http://a.example"}, {"issuer": "https://a.example/#x"}, {"issuer": "https://u:p@a.example"},
         {"issuer": "https://a.example/?q"}, {"issuer": "https:///x"}, {"issuer": "https://[::1"}, {"audience": ""},
-        {"algorithms": ()}, {"algorithms": ("none",)}, {"algorithms": ("HS256",)}, {"ca": "no PEM"}, {"role_claim": ""},
+        {"algorithms": ()}, {"algorithms": ("none",)}, {"algorithms": ("HS256",)}, {"ca": "no PEM"}, {"ca": "k\u00e9y"}, {"role_claim": ""},
         {"roles": {"x": Mapped("root")}}, {"roles": {"x": Mapped("operator")}},
     ],
 )  # fmt: skip

@@ -141,7 +141,7 @@ def check_provider(name: str, body: ProviderBody) -> ProviderBody:
     if body.ca:
         try:
             ssl.create_default_context(cadata=body.ca)
-        except (ssl.SSLError, ValueError) as error:
+        except (ssl.SSLError, ValueError, TypeError) as error:  # TypeError: not ASCII
             raise _invalid("ca", "PEM certificates", "other") from error
     return body
 

@@ -92,7 +92,7 @@ def load(files: Iterable[str], now: float) -> Issuers:
         path = Path(name)
         try:
             said = msgspec.convert(tomllib.loads(path.read_text("utf-8")), IssuerFile)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise _unusable(name, str(error)[:200]) from error
         if not said.issuer or bool(said.jwks) == bool(said.url):
             raise _unusable(name, "an issuer, and either jwks or url")

@@ -56,7 +56,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def is_authentic(self, root_key: bytes) -> bool:
         """Whether who had the root key wrote it; false where there is no ``mac``."""
-        return hmac.compare_digest(self._mac(root_key), self.mac)
+        return hmac.compare_digest(self._mac(root_key).encode(), self.mac.encode())
 
     def _mac(self, root_key: bytes) -> str:
         said = msgspec.json.encode(msgspec.structs.replace(self, mac=""), order="sorted")

@@ -20,6 +20,8 @@ VAULT = '[backends.v]\nkind = "vault"\nurl = "https://v"\ntoken_file = "t"\n'
     [
         ("\xff", "TOML"),
         ("[backends", "TOML"),
+        ("x = " + "[" * 5000, "TOML"),
+        ("x = " + "1" * 5000, "TOML"),
         ("[backend.v]\nkind = 'vault'", "backend"),
         ("[backends.v]\nkind = 'floppy'", "$.backends[...].kind"),
         ("[backends.v]\nurl = 'https://v'", "kind"),

@@ -152,7 +152,7 @@ def parse(content: bytes, path: Path) -> Configured:
         raise _wrong(path, "is too large", len(content))
     try:
         found = tomllib.loads(content.decode("utf-8"))
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets without end, too
         raise _wrong(path, "is not TOML", str(error)[:200]) from error
     for area in ("backends", "plugins"):
         entries = found.get(area)

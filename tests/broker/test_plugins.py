@@ -14,7 +14,9 @@ from tests.stores.backends.certificates import Authority
 from adyton.crypto import jwe
 from adyton.devtee.root import DevelopmentRoot
 from adyton.errors import ConfigError, TooLarge, Unavailable
+from adyton.protocol import rcar
 from adyton.stores.backends.grpc_plugin import PluginClient, PluginReply, PluginRequest, serve
+from adyton.stores.backends.guard import FAILURES
 from adyton.stores.backends.options import PluginOptions
 
 ALLOW = 'package policy\ndefault allow = false\nallow if {\n data.plugin == "echo"\n data["resource-path"][0] == "secret"\n}\n'
@@ -25,9 +27,11 @@ class Echo:
 
     def __init__(self) -> None:
         self.asked: list[PluginRequest] = []
+        self.consulted = 0
         self.go = threading.Event()
 
     def needs_admin(self, asked: PluginRequest) -> bool:
+        self.consulted += 1
         if asked.path[:1] == ("undecided",):
             raise RuntimeError("a bug of the plug-in's author")
         return asked.method == "POST"
@@ -84,16 +88,24 @@ def _bearer(broker: rig.RunningBroker) -> dict[str, str]:
 
 def test_strangers_reach_no_plug_in(running: rig.RunningBroker, echo: Echo) -> None:
     echo.asked.clear()
+    consulted = echo.consulted
     with rig.raw(running) as client:
         for path in ("echo/secret/1", "external/echo/secret/1", "open/x"):
             for method in ("GET", "POST"):
                 assert client.ask(method, f"/kbs/v0/{path}")[0] == 401
         assert client.ask("POST", "/kbs/v0/echo/x", b"", {"Authorization": "Bearer " + "x" * 40})[0] == 401
         assert client.ask("GET", "/kbs/v0/echo/x", None, {"Authorization": "Bearer a.b.c"})[0] == 401
+        for header in ("Bearer " + "x" * 40, "Bearer adyton_1_x", "Bearer a.b.c", "Basic eDp5", "x", ""):
+            assert client.ask("GET", "/kbs/v0/echo/x", None, {"Authorization": header})[0] == 401
+        for cookie in ("kbs-session-id=x", "kbs-session-id=" + "A" * 300):
+            assert client.ask("GET", "/kbs/v0/echo/x", None, {"Cookie": cookie})[0] == 401
+        client.ask("POST", "/kbs/v0/auth", rcar.request_body("snp"))  # a challenge is no attestation
+        assert client.ask("GET", "/kbs/v0/echo/x")[0] == 401
         assert client.ask("GET", "/kbs/v0/nobody/x", None, _bearer(running))[0] == 404
         assert client.ask("GET", "/kbs/v0/theirs/x", None, _bearer(running))[0] == 404  # another tenant's
         assert client.ask("GET", "/kbs/v0/echo/../x", None, _bearer(running))[0] == 404
     assert echo.asked == []
+    assert echo.consulted == consulted  # not even whether somebody else might
 
 
 def test_an_administrator(running: rig.RunningBroker, echo: Echo) -> None:
@@ -161,6 +173,9 @@ def test_what_a_plug_in_does_wrong(running: rig.RunningBroker, root: Development
         assert client.ask("GET", "/kbs/v0/open/x/fail")[0] == 503
         assert client.ask("GET", "/kbs/v0/open/undecided")[0] == 503
         assert client.ask("GET", "/kbs/v0/stranger/x")[0] == 503  # its certificate is not of whom we believe
+        for _ in range(FAILURES + 1):  # what one workload asks for shuts no other out
+            assert client.ask("GET", "/kbs/v0/open/undecided")[0] == 503
+        assert client.ask("GET", "/kbs/v0/open/x")[0] == 200
         assert client.ask("GET", "/kbs/v0/open/x/hang")[0] == 503
     echo.go.set()
     with running.admin() as admin:

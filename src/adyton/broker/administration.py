@@ -75,6 +75,15 @@ class Administration:
         except AdytonError as error:
             return Administered(refusals.answer(error, stage))
 
+    def knows(self, tenant: str, authorization: bytes, now: datetime) -> bool:
+        """Whether the header makes somebody known to a tenant, whatever they may do there."""
+        try:
+            found = self._store.registry.find(tenant)
+            self._gate.check(authorization, found.settings.organisation if found is not None else "", now)
+        except AdytonError:
+            return False
+        return True
+
     def of_the_broker(self, authorization: bytes | None, now: datetime) -> bool:
         """Whether the header makes somebody known who may know how the broker itself is."""
         try:

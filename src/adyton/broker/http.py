@@ -295,19 +295,23 @@ class Front:
     async def _plugin(self, where: Route, name: str, parts: tuple[str, ...], request: HttpRequest) -> Answer:
         """For whom this is, the plug-in says; it is asked nothing for strangers."""
         plugins, tenant, body = self._handlers.plugins, where.tenant, request.body
-        headers = request.headers
+        found: tuple[Holder, Asking] | SessionInvalid
         try:
-            if b"authorization" not in headers and session.value_of(headers.get(b"cookie", b"")) is None:
-                raise SessionInvalid("there is no attested session and no token", code="session_missing")
-            for_admin = await plugins.for_admin(name, request.method, parts, where.query, body)
-            if not for_admin:
-                holder, asked = self._holder(where, request)
+            try:
+                found = self._holder(where, request)
+            except SessionInvalid as error:
+                if not await self._is_owner(where, request):
+                    raise
+                found = error
+            if await plugins.for_admin(name, request.method, parts, where.query, body):
+                if request.outside:
+                    return refusals.NO_PATH
+                return await self._administer(replace(where, parts=(PREFIX, name, *parts)), request)
+            if isinstance(found, SessionInvalid):
+                raise found
         except AdytonError as error:
             return refusals.answer(error, Stage.RESOURCE)
-        if for_admin:
-            if request.outside:
-                return refusals.NO_PATH
-            return await self._administer(replace(where, parts=(PREFIX, name, *parts)), request)
+        holder, asked = found
         path = PluginPath(name, parts)
         try:
             return await plugins.deliver(tenant, name, path, request.method, body, where.query, holder, asked)
@@ -316,6 +320,13 @@ class Front:
         except AdytonError as error:
             number = await self._handlers.delivery.refused(tenant, path, holder, error, asked, "plugin")
             return refusals.answer(error, Stage.RESOURCE, self._handlers.checkpoints.decision(tenant, number))
+
+    async def _is_owner(self, where: Route, request: HttpRequest) -> bool:
+        authorization = request.headers.get(b"authorization")
+        if authorization is None or request.outside:
+            return False
+        now = datetime.fromtimestamp(self._clock(), UTC)
+        return await asyncio.to_thread(self._handlers.administration.knows, where.tenant, authorization, now)
 
     def _holder(self, where: Route, request: HttpRequest) -> tuple[Holder, Asking]:
         """Who asks, when and how; ``SessionInvalid`` if nobody can be made out."""

@@ -12,9 +12,11 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
+from adyton.crypto.transit import MAX_AAD
 from adyton.errors import ConfigError, Unavailable
 from adyton.protocol.resource import ResourcePath
-from adyton.stores.backends.port import KeyHolder, KeyKind, SecretHolder, Signing
+from adyton.stores.backends.guard import ANSWERED
+from adyton.stores.backends.port import MAX_PLAINTEXT, KeyHolder, KeyKind, SecretHolder, Signing
 from adyton.stores.backends.signatures import hash_of
 
 Use = Callable[[], object]
@@ -171,3 +173,23 @@ def rsa_oaep(holder: KeyHolder) -> None:
             use()
         assert caught.value.code == "not_by_this_device"
     holder.destroy(handle)
+
+
+def odd_requests_are_answered(holder: KeyHolder) -> None:
+    """Nothing that somebody may ask for looks as if the back end were not there: others would be shut out with him."""
+    handle = holder.generate(KeyKind.AES_256, "odd")
+    for plaintext in (b"", bytes(1), bytes(MAX_PLAINTEXT)):
+        for aad in (b"", b"\0", bytes(MAX_AAD)):
+            try:
+                assert holder.decrypt(handle, holder.encrypt(handle, plaintext, aad), aad) == plaintext
+            except ConfigError as error:
+                assert error.code == "not_by_this_device"
+            except Unavailable as error:
+                assert error.code in ANSWERED, error.as_dict()
+            for junk in (b"", b"\x01", b"vault:v1:", b"vault:v9:AAAA", bytes(40), bytes(7000)):
+                with pytest.raises((Unavailable, ConfigError)) as caught:
+                    holder.decrypt(handle, junk, aad)
+                assert isinstance(caught.value, ConfigError) or caught.value.code in ANSWERED, caught.value.as_dict()
+    if KeyKind.P256 in holder.kinds:
+        with pytest.raises(ConfigError):
+            holder.encrypt(holder.generate(KeyKind.P256, "odd"), b"x")

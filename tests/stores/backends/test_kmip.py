@@ -109,6 +109,7 @@ def test_values_and_their_laws(kmip: Kmip) -> None:
 
 def test_symmetric_keys(kmip: Kmip) -> None:
     laws.symmetric(kmip)
+    laws.odd_requests_are_answered(kmip)
     for handle in ("nobody", "999+998", "", "+"):
         laws.absent(kmip, handle)
     assert _code(lambda: kmip.generate(KeyKind.P256, "k")) == "not_by_this_device"

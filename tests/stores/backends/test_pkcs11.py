@@ -150,6 +150,7 @@ def test_names_cannot_be_made_to_leave_their_tenant() -> None:
 
 def test_symmetric_keys(hsm: Pkcs11) -> None:
     laws.symmetric(hsm)
+    laws.odd_requests_are_answered(hsm)
     laws.absent(hsm, "id:" + "00" * 16)
     for handle in ("no such label", "id:", "id:zz", ""):
         laws.absent(hsm, handle)

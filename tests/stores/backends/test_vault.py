@@ -178,9 +178,29 @@ def test_values_that_others_wrote(server: VaultServer, vault: Vault) -> None:
 
 def test_symmetric_keys(server: VaultServer, vault: Vault) -> None:
     laws.symmetric(vault)
+    laws.odd_requests_are_answered(vault)
     for handle in ("nobody", "", "../x", "a/b", "a..b"):
         laws.absent(vault, handle)
     assert "nobody" not in server.keys  # which Vault would have made, asked to encrypt
+
+
+def test_what_vault_refuses_is_an_answer_and_its_words_stay_with_it(server: VaultServer, vault: Vault) -> None:
+    handle = vault.generate(KeyKind.RSA_2048, "k")
+    facts = vault.public(handle)
+    said = b'{"errors": ["what was sent: hvs.hunter2"]}'
+    answer = b"HTTP/1.1 400 X\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s" % (len(said), said)
+    server.before = lambda method, *_: answer if method != "GET" else None
+    for call in (
+        lambda: vault.encrypt(handle, b"x"),
+        lambda: vault.sign(handle, Signing.PS256, b"x"),
+        lambda: vault.generate(KeyKind.AES_256, "other"),
+        lambda: vault.destroy(handle),
+    ):
+        assert _code(call) == "backend_refused"
+    server.before = lambda *_: answer
+    assert _code(lambda: vault.public(handle)) == "backend_refused"
+    server.before = lambda *_: None
+    assert vault.public(handle) == facts
 
 
 def test_signatures(vault: Vault) -> None:

@@ -33,6 +33,7 @@ try:
         ClientError,
         ConnectTimeoutError,
         NoCredentialsError,
+        ParamValidationError,
         PartialCredentialsError,
         ProfileNotFound,
         ReadTimeoutError,
@@ -68,6 +69,7 @@ _FORBIDDEN = {
     ),
 }
 _REFUSED = {"InvalidCiphertextException", "IncorrectKeyException"}
+_BUSY = {"ThrottlingException", "Throttling", "LimitExceededException", "RequestTimeout", "KeyUnavailableException"}
 _GONE = {"KMSInvalidStateException", "DisabledException"}
 
 
@@ -309,6 +311,10 @@ class Aws:
             raise ConfigError(
                 "there are no credentials for AWS", code="backend_login_refused", field="credentials_file"
             ) from error
+        except ParamValidationError as error:
+            raise Unavailable(
+                "AWS does not take such a request", code="backend_refused", field=self._options.region
+            ) from error
         except (BotoCoreError, KeyError, TypeError, ValueError, OSError) as error:
             slow = isinstance(error, ConnectTimeoutError | ReadTimeoutError)
             raise Unavailable(
@@ -335,6 +341,9 @@ class Aws:
             )
         if code in _GONE:
             return ConfigError("the key is disabled or pending deletion", code="held_key_absent", field="key", got=code)
+        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+        if isinstance(status, int) and 400 <= status < 500 and status != 429 and code not in _BUSY:
+            return Unavailable("AWS refuses the request", code="backend_refused", field=self._options.region, got=code)
         return Unavailable("AWS failed", code="backend_failed", field=self._options.region, got=code, hint="try again")
 
     def _client(self, service: str) -> Any:

@@ -151,7 +151,7 @@ class PluginClient:
         slow, gone = code is _Code.DEADLINE_EXCEEDED, code is _Code.UNAVAILABLE
         return Unavailable(
             "the plug-in does not answer in time" if slow else "the plug-in cannot be reached" if gone else "it failed",
-            code="backend_slow" if slow else "backend_unreachable" if gone else "backend_failed",
+            code="backend_slow" if slow else "backend_unreachable" if gone else "plugin_failed",
             field=where,
             got=got,
         )

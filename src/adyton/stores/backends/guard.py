@@ -24,9 +24,12 @@ LONGEST_PAUSE = 30.0
 WAITING = 8
 """How many calls may wait for each thread."""
 ANSWERED = frozenset(
-    {"ciphertext_refused", "backend_value_malformed", "backend_value_ambiguous", "backend_pointer_invalid"}
+    {
+        *("ciphertext_refused", "backend_value_malformed", "backend_value_ambiguous", "backend_pointer_invalid"),
+        *("backend_refused", "plugin_failed"),
+    }
 )
-"""Codes of ``Unavailable`` that a back end which works gives too."""
+"""Codes of ``Unavailable`` that a back end which works gives too: what somebody asks for does not shut others out."""
 _T = TypeVar("_T")
 
 

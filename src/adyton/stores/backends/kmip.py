@@ -240,8 +240,8 @@ class Kmip:
             self._ask(lambda c, uid=uid: c.destroy(uid))  # type: ignore[misc]
 
     def _halves(self, handle: str) -> tuple[str, str]:
-        first, plus, second = handle.partition("+")
-        if not plus or not (first.isascii() and second.isascii() and first.isprintable() and second.isprintable()):
+        first, _, second = handle.partition("+")
+        if not (first and second and handle.isascii() and handle.isprintable()):  # empty: the one last spoken of
             raise absent(handle)
         return first, second
 
@@ -315,7 +315,7 @@ class Kmip:
         if reason in {enums.ResultReason.PERMISSION_DENIED, enums.ResultReason.AUTHENTICATION_NOT_SUCCESSFUL}:
             return ConfigError("the KMIP server forbids it", code="backend_forbidden", field=self._options.host)
         got = getattr(reason, "name", "")
-        return Unavailable("the KMIP server failed", code="backend_failed", field=self._options.host, got=got)
+        return Unavailable("the KMIP server refuses it", code="backend_refused", field=self._options.host, got=got)
 
     def _failed(self, error: Exception) -> AdytonError:
         where = f"{self._options.host}:{self._options.port}"

@@ -154,7 +154,9 @@ class Vault:
         body = {"type": _TYPES[kind], "ciphertext": _b64(wrapped), "hash_function": "SHA256", "allow_rotation": False}
         try:
             self._key("POST", f"keys/{handle}/import", body)
-        except Refused as error:
+        except Unavailable as error:
+            if error.code != "backend_refused":
+                raise
             raise ConfigError("not a key of this kind", code="key_material_invalid", expected=kind.value) from error
         return handle
 
@@ -199,7 +201,9 @@ class Vault:
         body = {"ciphertext": text, **({"associated_data": _b64(aad)} if aad else {})}
         try:
             return _unb64(self._data(self._key("POST", f"decrypt/{handle}", body)).get("plaintext"))
-        except Refused as error:
+        except Unavailable as error:
+            if error.code != "backend_refused":
+                raise
             raise refused() from error
 
     def sign(self, handle: str, algorithm: Signing, message: bytes) -> bytes:
@@ -246,7 +250,10 @@ class Vault:
         return kind, facts
 
     def _key(self, method: str, what: str, body: dict[str, Any] | None = None) -> dict[str, Any] | None:
-        answer = self._link.ask(method, f"{self._options.transit_mount}/{what}", body)
+        try:
+            answer = self._link.ask(method, f"{self._options.transit_mount}/{what}", body)
+        except Refused as error:
+            raise Unavailable("Vault refuses the request", code="backend_refused", field=self._options.url) from error
         if answer is None and method != "GET":
             raise ConfigError(
                 "Vault has no such transit engine",

@@ -98,11 +98,15 @@ class Provider:
         self.status = 200
         self.described: dict[str, Any] = {}
         self.caching = ""
+        self.dripping = False
         provider = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 provider.asked.append(self.path)
+                for _ in range(50 if provider.dripping else 0):
+                    self.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+                    time.sleep(0.1)
                 answers = {
                     "/realm/.well-known/openid-configuration": {
                         "issuer": provider.issuer,

@@ -275,6 +275,20 @@ def test_only_https_is_fetched(provider: Provider) -> None:
         fetch_https(f"{provider.base}/keys", provider.ca)
 
 
+def test_who_answers_slowly_is_cut(provider: Provider, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A byte now and then never lets a single wait run out, so the whole has its own end."""
+    monkeypatch.setattr("adyton.broker.identity.FETCH_SECONDS", 0.5)
+    provider.dripping = True
+    began = time.monotonic()
+    try:
+        with pytest.raises(Unavailable) as caught:
+            fetch_https(f"{provider.base}/keys", provider.ca)
+    finally:
+        provider.dripping = False
+    assert caught.value.code == "identity_provider_unreachable"
+    assert time.monotonic() - began < 2
+
+
 # Keys and tokens of people themselves
 
 

@@ -11,9 +11,11 @@ import hashlib
 import http.client
 import logging
 import re
+import socket
 import ssl
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
@@ -153,17 +155,9 @@ def fetch_https(url: str, ca: str) -> tuple[bytes, str]:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     connection = http.client.HTTPSConnection(host, port, timeout=FETCH_SECONDS, context=context)
     try:
-        connection.request("GET", path, headers={"Accept": "application/json", "User-Agent": "adyton-broker"})
-        answer = connection.getresponse()
-        body = answer.read(MAX_BODY + 1)
-        if answer.status != 200 or len(body) > MAX_BODY:
-            raise Unavailable(
-                "the identity provider does not answer as it should",
-                code="identity_provider_answer",
-                field=url[:200],
-                got=answer.status,
-            )
-        return body, answer.getheader("cache-control", "")
+        with _cut_in_time(socket.create_connection((host, port), FETCH_SECONDS)) as line:
+            connection.sock = context.wrap_socket(line, server_hostname=host)
+            return _answer(connection, url, path)
     except (OSError, http.client.HTTPException) as error:
         raise Unavailable(
             f"the identity provider cannot be reached: {type(error).__name__}",
@@ -172,6 +166,38 @@ def fetch_https(url: str, ca: str) -> tuple[bytes, str]:
         ) from error
     finally:
         connection.close()
+
+
+@contextmanager
+def _cut_in_time(line: socket.socket) -> Iterator[socket.socket]:
+    """A connection that ends after ``FETCH_SECONDS``, however slowly the other side goes on sending."""
+    with line, line.dup() as other:
+        timer = threading.Timer(FETCH_SECONDS, lambda: _end(other))
+        timer.daemon = True
+        timer.start()
+        try:
+            yield line
+        finally:
+            timer.cancel()
+
+
+def _end(line: socket.socket) -> None:
+    with suppress(OSError):  # it has ended by itself
+        line.shutdown(socket.SHUT_RDWR)
+
+
+def _answer(connection: http.client.HTTPSConnection, url: str, path: str) -> tuple[bytes, str]:
+    connection.request("GET", path, headers={"Accept": "application/json", "User-Agent": "adyton-broker"})
+    answer = connection.getresponse()
+    body = answer.read(MAX_BODY + 1)
+    if answer.status != 200 or len(body) > MAX_BODY:
+        raise Unavailable(
+            "the identity provider does not answer as it should",
+            code="identity_provider_answer",
+            field=url[:200],
+            got=answer.status,
+        )
+    return body, answer.getheader("cache-control", "")
 
 
 def _url(url: str, name: str) -> tuple[str, int, str]:

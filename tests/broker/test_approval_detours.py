@@ -196,6 +196,17 @@ def _asked(who: Principal, at: datetime = NOW, method: str = "DELETE", body: byt
     return Asked(method, "acme", body, at, "", who)
 
 
+def test_who_agrees_sees_all_that_decides(desk: tuple[Approvals, Store, StoredTenant]) -> None:
+    approvals, _, tenant = desk
+    parts = ("resources", "a", "b", "c")
+    deleting = line("api", "DELETE", parts)
+    assert deleting is not None
+    asked = Asked("DELETE", "acme", b"", NOW, "version=7", principal("acme", "a", Person("owner"), "key"))
+    waits = approvals.ask(deleting, asked, parts, tenant)
+    assert waits is not None
+    assert msgspec.json.decode(waits.body)["path"] == "resources/a/b/c?version=7"
+
+
 def test_what_nobody_decided_makes_room(desk: tuple[Approvals, Store, StoredTenant]) -> None:
     approvals, _, tenant = desk
     who = principal("acme", "a", Person("owner"), "key")

@@ -284,7 +284,7 @@ class Approvals:
             id=found.id,
             action=value.action,
             method=value.method,
-            path="/".join(("t", value.tenant, *value.parts) if value.tenant not in {"", tenant} else value.parts),
+            path=_asked_for(value, tenant),
             digest=value.digest,
             by=value.by,
             created=api_bodies.stamp(moment(value.created)),
@@ -306,6 +306,12 @@ def falls_under(action: str, rules: ApprovalRules) -> bool:
     for rule in rules.actions:
         names += [also for name, implied in _IMPLIED.items() if f"{name}.".startswith(f"{rule}.") for also in implied]
     return any(action == name or action.startswith(f"{name}.") for name in names)
+
+
+def _asked_for(value: Proposal, tenant: str) -> str:
+    """What of the API was asked for: the other tenant if it is one that is to be made, and the query, which decides too."""
+    whole = ("t", value.tenant, *value.parts) if value.tenant not in {"", tenant} else value.parts
+    return "/".join(whole) + (f"?{value.query}" if value.query else "")
 
 
 def _action(line: Line, body: bytes) -> str:

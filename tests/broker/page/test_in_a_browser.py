@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -174,6 +175,44 @@ def test_resources_tell_who_received_them(page: Page, served: tuple[rig.RunningB
     expect(page.get_by_role("heading", name="Who asked for it")).to_be_visible()
     expect(page.locator("tbody")).to_contain_text(rig.MEASUREMENT.hex()[:20])
     assert rig.SECRET.hex() not in page.content()
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        "resources/..%2Fkeys%2Fa%2Fb%2Fc%2Fvalue",
+        "resources/a%2F%252e%252e%2F..%2Fkeys",
+        "policies/../tenants",
+        "decisions/..",
+    ],
+)
+def test_an_address_leads_nowhere_else(
+    page: Page, served: tuple[rig.RunningBroker, DevelopmentRoot], where: str
+) -> None:
+    """Whoever sends an owner a link must not have their page ask for something else in their name."""
+    enter(page, served[0])
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(page.url.split("#")[0] + f"#{where}")
+    expect(page.locator("main [role=alert], main .error").first).to_be_visible()
+    assert not [url for url in asked if re.search(r"/api/v0/(keys|tenants|audit/$)", url)]
+
+
+def test_another_log_in_the_same_place_is_noticed(
+    page: Page, served: tuple[rig.RunningBroker, DevelopmentRoot]
+) -> None:
+    enter(page, served[0])
+    page.get_by_role("link", name="Audit").click()
+    page.get_by_role("button", name="Check the head here").click()
+    expect(page.locator("main")).to_contain_text("bears the log's signature")
+    page.evaluate(
+        """() => { const [key] = Object.keys(localStorage).filter((name) => name.startsWith("adyton checkpoint"));
+        localStorage.setItem(key, JSON.stringify({...JSON.parse(localStorage.getItem(key)), origin: "another"})); }"""
+    )
+    page.get_by_role("button", name="Check the head here").click()
+    expect(page.locator("main li .mark.bad")).to_be_visible()
+    expect(page.locator("main")).to_contain_text("another log here before, another")
+    assert "another" in page.evaluate("JSON.stringify({...localStorage})")
 
 
 def test_platforms_and_reference_values(page: Page, served: tuple[rig.RunningBroker, DevelopmentRoot]) -> None:
@@ -378,6 +417,7 @@ def test_two_people_agree_on_the_page_and_an_auditor_only_reads(browser: Browser
         page.get_by_role("button", name="Approve").click()
         page.get_by_role("dialog").get_by_role("button", name="Approve").click()
         expect(page.get_by_text("Nothing waits.")).to_be_visible()
+        expect(page.locator("table")).to_contain_text("ann: approve, bob: approve")
         assert asked(running, "GET", "/resources/models/key/1", None)[0] == 404
         page.get_by_role("button", name="Sign out").click()
         page.get_by_label("Token").fill(auditor)

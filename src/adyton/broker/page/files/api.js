@@ -28,7 +28,11 @@ export function signOut() {
   sessionStorage.removeItem(KEPT);
 }
 
+// The address of a page may come from anybody: it must not lead a request elsewhere than where it seems to go.
+const STEPS = /(^|[/\\])(\.|%2e){1,2}([/\\?#]|$)/i;
+
 async function send(method, path, body) {
+  if (STEPS.test(path)) throw new Refused(0, { code: "address", message: "this address names nothing here" });
   let reply;
   try {
     reply = await fetch(`${BASE}/api/v0${path}`, {

@@ -39,7 +39,7 @@ async function remember(steps, checkpoint) {
     await verifyConsistency(kept.size, unbase64(kept.root), checkpoint.size, checkpoint.root, proof.path.map(unbase64));
     steps.append(step(true, `It continues the log of ${kept.size} rows that this browser saw ${new Date(kept.seen).toLocaleString()}.`));
   } else if (kept) {
-    steps.append(step(true, ["This browser knew another log here (", code(kept.origin), "); from now on it compares with this one."]));
+    throw new Error(`this browser saw another log here before, ${kept.origin}: if that is meant, forget this site's data and look again`);
   }
   localStorage.setItem(SEEN, JSON.stringify({
     origin: checkpoint.origin, size: checkpoint.size, root: btoa(String.fromCharCode(...checkpoint.root)), seen: new Date().toISOString(),

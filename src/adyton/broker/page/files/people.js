@@ -33,7 +33,7 @@ export async function tenants(main) {
 }
 
 export async function approvals(main, go) {
-  const open = await get("/approvals?all=1");
+  const open = await get("/approvals?all");
   const waiting = open.filter((one) => one.state === "pending");
   const vote = async (one, choice, button) => {
     const yes = choice === "approve";

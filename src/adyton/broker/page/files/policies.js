@@ -52,14 +52,14 @@ export async function one(main, go, _alive, kind, id) {
   const keep = h("button", { type: "button" }, "Keep as a candidate");
   keep.addEventListener("click", () => attempt(keep, async () => {
     const kept = await put(path, { text: text.value, activate: false });
-    say(`Version ${kept.version} is kept; it decides nothing until it is activated.`);
+    say(kept.needed ? waits(kept) : `Version ${kept.version} is kept; it decides nothing until it is activated.`);
     go(location.hash.slice(1), true);
   }));
   const activate = h("button", { type: "button", class: "danger" }, "Set, so that it decides");
   activate.addEventListener("click", () => attempt(activate, async () => {
     if (!(await ask("Set this policy?", `From then on it decides for ${kind === "attestation" ? "every attestation that it is for" : "every release"}; sessions attested before end.`, "Set it", true))) return;
     const kept = await put(path, { text: text.value });
-    say(kept.needed ? `It waits for approval: ${kept.agreed} of ${kept.needed} agree.` : `Version ${kept.version} decides now.`);
+    say(kept.needed ? waits(kept) : `Version ${kept.version} decides now.`);
     go(location.hash.slice(1), true);
   }));
   fill(main, h("p", {}, h("a", { href: "#policies" }, "← all policies")),
@@ -98,6 +98,10 @@ function history(path, versions, go, attempt) {
       it.state === "active" ? button("Roll back", "The version that decided before decides again.", () => post(`${path}/rollback`), go, attempt)
         : h("span", { class: "bar" }, button("Activate", `Version ${it.version} decides from then on.`, () => post(`${path}/activate`, { version: it.version }), go, attempt),
           it.state === "dry-run" ? null : button("Try beside", "", () => post(`${path}/dry-run`, { version: it.version }), go, attempt))] })), "None.");
+}
+
+function waits(proposal) {
+  return `It waits for approval: ${proposal.agreed} of ${proposal.needed} agree.`;
 }
 
 function problem(error) {

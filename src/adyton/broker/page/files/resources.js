@@ -1,6 +1,6 @@
 // Secrets: who may have them, and who did. Their values never come here.
 
-import { get } from "./api.js";
+import { get, part } from "./api.js";
 import { chip, code, fill, h, table, terms, time } from "./dom.js";
 import { word } from "./decisions.js";
 
@@ -36,7 +36,7 @@ export async function list(main, go) {
 }
 
 export async function one(main, _go, _alive, uri) {
-  const path = uri.replace("kbs:///", "");
+  const path = uri.replace("kbs:///", "").split("/").map(part).join("/");
   const [resource, seen] = await Promise.all([
     get(`/resources/${path}`).catch((error) => { if (error.status === 404) return null; throw error; }),
     get(`/receivers?resource=${encodeURIComponent(uri)}`)]);

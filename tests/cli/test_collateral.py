@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,9 @@ from tests.collateral.endorser import Answer, Endorser, pem, play_amd, play_inte
 
 from adyton.cli import adyton
 from adyton.cli.output import run
+from adyton.collateral import bundle
+from adyton.collateral.cache import Cache
+from adyton.collateral.collector import fresh_until
 from adyton.devtee.dcap import DcapForge, td_body
 from adyton.devtee.forge import Forge
 
@@ -190,6 +194,22 @@ def test_import_refuses_what_is_wrong_and_what_is_older(
     (tmp_path / "text").write_text("hello")
     status, out, _ = cli("collateral", "import", tmp_path / "text", "--json")
     assert (status, lines(out)[0]["error"]["code"]) == (1, "bundle_malformed")
+
+
+def test_what_a_bundle_says_of_the_future_does_not_stay_fresh_until_then(
+    cli: Cli, endorser: Endorser, tmp_path: Path
+) -> None:
+    path = tmp_path / "future.tar"
+    names = ("amd/chain/Genoa/vcek", "amd/crl/Genoa")
+    assert cli("collateral", "bundle", "-o", path, *names, "--from", f"kds={endorser.url}")[0] == 0
+    items = [replace(item, fetched=NOW.replace(year=NOW.year + 900)) for item in bundle.read(path.read_bytes())]
+    path.write_bytes(bundle.write(items))
+    assert cli("collateral", "import", path, "--cache", tmp_path / "cache")[0] == 0
+    with Cache(tmp_path / "cache") as cache:
+        stored = cache.all()
+    assert len(stored) == 2
+    for one in stored:
+        assert fresh_until(one) < NOW + timedelta(days=31)
 
 
 def test_list_and_show(cli: Cli, endorser: Endorser, tmp_path: Path, forge: Forge) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -158,8 +159,9 @@ def import_(files: tuple[Path, ...], cache_directory: Path | None, into: Path | 
     kept: list[Item] = []
     with opened(cache_directory, offline=True) as collecting_:
         for item in sorted(found, key=lambda item: item.facts.order[1] if item.facts.order else item.fetched):
+            came = min(item.fetched, collecting.now())  # one that comes from the future would count as fresh until then
             try:
-                kept.append(collecting_.cache.put(item))
+                kept.append(collecting_.cache.put(replace(item, fetched=came)))
             except EndorsementError as error:
                 older.append(error)
     print_items(kept, collecting.now(), as_json=as_json)

@@ -39,13 +39,14 @@ class KnownChains:
             return body, 0, 0
         return b"%b0%b" % (body[:start], body[end:]), start, end
 
-    def put_back(self, body: bytes, start: int, end: int, primary: bytes) -> bytes:
+    def put_back(self, body: bytes, start: int, end: int, primary: bytes) -> bytes | None:
         """The evidence as it came in ``body``, from ``primary``, as it is without the chain between ``start`` and ``end``.
 
-        It must be of a body in which ``additional_evidence`` follows it, and is the last.
+        It must be of a body in which ``additional_evidence`` follows it, and is the last. ``None`` if the chain was not at
+        its end.
         """
         if not primary.endswith(_MARK):
-            raise ValueError("not evidence that a chain was cut out of")
+            return None
         return body[start + 2 - len(primary) : end + 1]
 
     def learn(self, primary: bytes) -> None:

@@ -235,9 +235,10 @@ def parse_attestation(body: bytes) -> Attestation:
     """Read ``/attest`` into checked parts."""
     short, start, end = _CHAINS.cut(body)
     read, primary, as_written = _read(short)
-    if end and as_written:
-        primary = _CHAINS.put_back(body, start, end, primary)
-    elif end:  # an odd spelling, in which the chain may have stood anywhere
+    whole = _CHAINS.put_back(body, start, end, primary) if end and as_written else None
+    if whole is not None:
+        primary = whole
+    elif end:  # an odd spelling or evidence, in which the chain may have stood anywhere
         read, primary, as_written = _read(body)
     else:
         _CHAINS.learn(primary)

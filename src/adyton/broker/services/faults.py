@@ -31,6 +31,8 @@ _ROWS: tuple[tuple[type[AdytonError], str, int], ...] = (
 )
 _BY_CODE = {"runtime_data_missing": ("ABORTED", 500), "revoked": ("ABORTED", 500)}
 METADATA = "adyton-code"
+OURS = (Unavailable, OperatorError)
+"""The service's own trouble: for its log, not for who asks."""
 
 
 def statuses(error: AdytonError) -> tuple[str, int]:
@@ -44,7 +46,9 @@ def statuses(error: AdytonError) -> tuple[str, int]:
 
 
 def text(error: AdytonError) -> str:
-    """What the caller, a relying party, is told: message and code; values stay in the record."""
+    """What the caller, a relying party, is told: message and code; values, and what ails the service, stay in the record."""
+    if isinstance(error, OURS):
+        return f"the service cannot do this now [{error.code}]"
     return f"{error.message} [{error.code}]"
 
 

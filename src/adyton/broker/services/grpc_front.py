@@ -229,9 +229,13 @@ def _guarded(front: GrpcFront, handler: _Handler, given: Any) -> _Handler:
         began = time.perf_counter()
         try:
             return handler(_read(given, front.first(messages, context)), context)
-        except grpc.RpcError:
-            raise  # the library's own word: who went away, or sent nothing, hears no more
+        except grpc.RpcError as error:  # who went away, or sent nothing
+            # The library keeps it with the call: its frames would keep the call, and so the connection's place for it.
+            error.__traceback__ = None
+            status, said = grpc.StatusCode.CANCELLED, "there was no message"
         except AdytonError as error:
+            if isinstance(error, faults.OURS):
+                _LOG.warning("cannot answer: %s [%s]", error.message, error.code)
             name = faults.statuses(error)[0]
             _LOG.info("%s refused [%s] after %.1f ms", name, error.code, (time.perf_counter() - began) * 1000)
             context.set_trailing_metadata(((faults.METADATA, error.code),))

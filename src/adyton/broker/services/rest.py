@@ -74,6 +74,8 @@ class RestFront:
         try:
             answer = await self._answer(request, parts)
         except AdytonError as error:
+            if isinstance(error, faults.OURS):
+                _LOG.warning("cannot answer: %s [%s]", error.message, error.code)
             answer = faults.answer(error)
         except Exception:  # noqa: BLE001 -- the connection must get an answer, and the caller no traceback
             _LOG.exception("a handler failed")

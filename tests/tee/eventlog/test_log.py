@@ -127,9 +127,9 @@ def test_limits_hold(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_log_of_nothing_but_small_events_is_read_in_time() -> None:
     data = SHA384_ONLY + event(1, 0xD, b"") * 60_000
-    begin = time.perf_counter()
+    begin = time.process_time()
     assert len(EventLog.parse(data)) == 60_000
-    assert time.perf_counter() - begin < 2
+    assert time.process_time() - begin < 2
 
 
 @pytest.mark.parametrize("end", [b"", b"\1", bytes(7), bytes(9)])
@@ -138,10 +138,10 @@ def test_events_that_look_like_fill_are_read_in_time(end: bytes) -> None:
     sha1 = struct.pack("<II20sI", 0, 0, b"\1" * 20, 0)
     agile = SHA384_ONLY + event(1, 4, bytes(4)) + event(0, 0, b"")
     for data in (sha1 * 60_000 + end, agile + event(0, 0, b"") * 60_000 + event(1, 0xD, b"", count=2) + end):
-        begin = time.perf_counter()
+        begin = time.process_time()
         with contextlib.suppress(MalformedEvidence):
             assert len(EventLog.parse(data)) >= 60_000
-        assert time.perf_counter() - begin < 1
+        assert time.process_time() - begin < 1
 
 
 def test_events_with_fewer_digests_or_another_order_are_read() -> None:
@@ -194,7 +194,7 @@ def test_every_beginning_of_a_real_log_is_read_or_malformed_at_once(vectors: Pat
         whole = (vectors / "tpm" / "event-logs" / name).read_bytes()
         full = len(EventLog.parse(whole))
         for end in range(0, len(whole), 37):
-            begin = time.perf_counter()
+            begin = time.process_time()
             with contextlib.suppress(MalformedEvidence):
                 assert len(EventLog.parse(whole[:end])) < full
-            assert time.perf_counter() - begin < 0.1
+            assert time.process_time() - begin < 0.1

@@ -92,9 +92,9 @@ def test_large_evidence_that_is_none_is_refused_in_time(tpm: SoftTpm) -> None:
         b'{"quotes":' + b"[" * 30_000_000,
         b'{"quotes":[],"pcrs":{"sha256":{' + b",".join(b'"%d":"00"' % i for i in range(500_000)) + b"}}}",
     ):
-        begin = time.perf_counter()
+        begin = time.process_time()
         refused("evidence_json", MalformedEvidence, data)
-        assert time.perf_counter() - begin < 1
+        assert time.process_time() - begin < 1
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ values, and why. Reasons, digests and public measurements; never a secret, a tok
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Literal, cast
@@ -153,6 +154,14 @@ class Auditor:
             actor=actor,
         )
         return await self._log.append_async(tenant, row, now)
+
+    async def changed(
+        self, tenant: str, changes: Iterable[tuple[str, str]], now: datetime, *, actor: str = "", peer: str = ""
+    ) -> None:
+        """An administrator did all of this with one request: its rows are committed together."""
+        await asyncio.gather(
+            *[self.administered(tenant, action, name, now, actor=actor, peer=peer) for action, name in changes]
+        )
 
 
 def appraised(result: AttestationResult) -> tuple[PolicyUsed, ...]:

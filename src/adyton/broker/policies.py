@@ -163,6 +163,11 @@ class PolicyBook:
             with suppress(AdytonError):  # it is found out of date and passed over
                 self._store.staged.withdraw(tenant, kind, policy_id)
 
+    def check(self, kind: PolicyKind, policy_id: str, text: str) -> None:
+        """``PolicyInvalid`` or ``MalformedRequest`` unless ``set`` would take it."""
+        self._check_id(kind, policy_id)
+        self._judge(kind, policy_id, text)
+
     def _check_id(self, kind: PolicyKind, policy_id: str) -> None:
         if not _ID.match(policy_id):
             raise MalformedRequest(

@@ -1,6 +1,7 @@
 """Promotion: what one tenant's policies and reference values are, another's become; an explicit, recorded step.
 
-Shown first, then done only if nothing changed since (``expected`` is the digest of what was shown). Policies and
+Shown first, then done only if nothing changed since (``expected`` is the digest of what was shown), and then in one
+transaction: all of it or nothing. Policies and
 reference values of the target that the source lacks stay: a promotion adds and replaces, it never takes away. Secrets
 go only if each is named, with no binding: to whom they are released there is decided there. So they do not go where less
 is asked for: from production to development, or out of a tenant where several must agree to a binding.
@@ -13,6 +14,7 @@ import hashlib
 import hmac
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 
 import msgspec
 
@@ -21,14 +23,15 @@ from adyton.broker.answer import Answer
 from adyton.broker.asked import Asked
 from adyton.broker.people import Principal, Role
 from adyton.broker.policies import PolicyBook
+from adyton.broker.promoted_reference import Tenants
 from adyton.config import Environment
 from adyton.errors import Conflict, MalformedRequest, NotFound, NotPermitted
 from adyton.protocol.people import PromotionBody, PromotionView, Step
 from adyton.protocol.policies import KINDS as POLICY_KINDS
 from adyton.protocol.resource import ResourcePath
 from adyton.stores.policy_types import PolicyKind, StoredPolicy
+from adyton.stores.promotions import Promoted, PromotedValue, changed
 from adyton.stores.references import StoredReference
-from adyton.stores.resources import StoredResource
 from adyton.stores.sqlite import Store
 from adyton.stores.tenant_settings import absent
 
@@ -40,7 +43,7 @@ class _Planned:
     """A step and what it sets."""
 
     step: Step
-    what: StoredPolicy | StoredReference | StoredResource
+    what: Promoted
     digest: str
 
 
@@ -57,7 +60,8 @@ class Promotion:
         match (asked.method, *parts[1:]):
             case ("POST", "plan"):
                 body = self._read(asked)
-                return api_bodies.answer(_view(body, asked.tenant, self._plan(body, asked.tenant), done=False))
+                planned = self._plan(body, asked.tenant, asked.now)
+                return api_bodies.answer(_view(body, asked.tenant, planned, done=False))
             case ("POST",):
                 return self._promote(asked)
         return refusals.NO_METHOD
@@ -76,34 +80,24 @@ class Promotion:
 
     def _promote(self, asked: Asked) -> Answer:
         body, target, now = self._read(asked), asked.tenant, asked.now
-        planned = self._plan(body, target)
+        seen = self._store.promotions.look(body.source, target)
+        planned = self._plan(body, target, now)
         view = _view(body, target, planned, done=True)
         if not body.expected or not hmac.compare_digest(body.expected, view.digest):
-            raise Conflict(
-                "this is not what was shown: source or target changed since",
-                code="promotion_changed",
-                field="expected",
-                expected=view.digest,
-                got=body.expected[:80],
-                hint="look at it again: adyton tenant promote --dry-run",
-            )
+            raise changed()
         changes = [("promotion", f"{body.source} to {target} sha256:{view.digest}")]
-        for one in planned:
-            if one.step.change == "same":
-                continue
-            what = one.what
-            if isinstance(what, StoredPolicy):
-                self._book.set(target, what.kind, what.id, what.text, now)
-            elif isinstance(what, StoredReference):
-                self._store.references.set_all(target, {what.name: what.value}, what.expires, now)
-            else:
-                self._store.resources.set(target, what.path, what.value, None, now)
+        carried = [one for one in planned if one.step.change != "same"]
+        for one in carried:
+            if isinstance(one.what, StoredPolicy):
+                self._book.check(one.what.kind, one.what.id, one.what.text)
             changes.append((f"promotion.{one.step.kind}", f"{one.step.name[:200]} sha256:{one.digest}"))
+        # Other workers compile a policy when they first ask it, a few milliseconds: nothing is announced beforehand.
+        self._store.promotions.carry(seen, [one.what for one in carried], now, actor=asked.principal.name)
         return api_bodies.answer(view, *changes)
 
-    def _plan(self, body: PromotionBody, target: str) -> list[_Planned]:
+    def _plan(self, body: PromotionBody, target: str, now: datetime) -> list[_Planned]:
         found = [*(self._policies(body.source, target) if body.policies else ())]
-        found += self._references(body.source, target) if body.references else ()
+        found += self._references(body, target, now) if body.references else ()
         found += self._resources(body, target)
         return found
 
@@ -114,13 +108,13 @@ class Promotion:
                 before = self._store.policies.get(target, which, policy.id)
                 yield _planned("policy", f"{kind}/{policy.id}", before.text if before else None, policy.text, policy)
 
-    def _references(self, source: str, target: str) -> Iterator[_Planned]:
-        theirs = {one.name: one for one in self._store.references.list(target) if not one.candidate}
-        for one in self._store.references.list(source):
-            if one.candidate or one.state not in {"stable", "deprecated"}:
+    def _references(self, body: PromotionBody, target: str, now: datetime) -> Iterator[_Planned]:
+        both = Tenants.read(self._store, body.source, target)
+        for one in self._store.references.list(body.source):
+            if one.state not in {"stable", "deprecated"} or (one.expires is not None and one.expires <= now):
                 continue
-            before = theirs.get(one.name)
-            yield _planned("reference", one.name, _text(before) if before else None, _text(one), one)
+            taken, before = both.taken(one, now, by_hand=body.as_set_by_hand), both.before(one.name)
+            yield _planned("reference", one.name, _text(before) if before else None, _text(taken), taken)
 
     def _check_secrets(self, body: PromotionBody, target: str) -> None:
         """``Conflict`` if secrets may not go there: there, others decide to whom they are released."""
@@ -166,7 +160,9 @@ class Promotion:
             same = before is not None and hmac.compare_digest(before.value, found.value)
             step = Step("resource", path.uri, "same" if same else "changed" if before else "new")
             version = found.info.version, before.info.version if before else 0  # no digest of a secret leaves
-            yield _Planned(step, found, hashlib.sha256(_ENCODER.encode([path.uri, version])).hexdigest())
+            yield _Planned(
+                step, PromotedValue(path, found.value), hashlib.sha256(_ENCODER.encode([path.uri, version])).hexdigest()
+            )
 
 
 def _planned(kind: str, name: str, before: str | None, after: str, what: StoredPolicy | StoredReference) -> _Planned:
@@ -177,8 +173,10 @@ def _planned(kind: str, name: str, before: str | None, after: str, what: StoredP
 
 
 def _text(one: StoredReference) -> str:
-    expires = one.expires.isoformat() if one.expires else None
-    return _ENCODER.encode({"value": one.value, "expires": expires}).decode()
+    said = {"value": one.value, "expires": one.expires, "not_before": one.not_before, "state": one.state}
+    if one.provider:
+        said |= {"provider": one.provider, "proof": one.proof.hex()}
+    return _ENCODER.encode(said).decode()
 
 
 def _owns(who: Principal, tenant: str, organisation: str) -> bool:

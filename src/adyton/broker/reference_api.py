@@ -103,7 +103,7 @@ class ReferenceApi:
                 settings = api_bodies.read(asked.body, ProviderSettings)
                 who = provenance.provider(name, settings)
                 stored, gone = self._store.providers.set(
-                    asked.tenant, name, msgspec.json.encode(settings), lambda one: _holds(who, one), asked.now
+                    asked.tenant, name, msgspec.json.encode(settings), lambda one: held(who, one), asked.now
                 )
                 return api_bodies.answer(_provider_view(stored, gone), ("provider.set", name), *_revoked(gone))
             case "DELETE":
@@ -118,7 +118,7 @@ class ReferenceApi:
                 "no state to publish in", code="state_invalid", field="state", expected=STATES, got=body.state[:40]
             )
         entries = self._store.providers.list(tenant)
-        providers = {one.name: _provider(one) for one in entries}
+        providers = {one.name: known_provider(one) for one in entries}
         who = providers.get(body.provider)
         if who is None:
             raise _absent(body.provider)
@@ -132,15 +132,15 @@ class ReferenceApi:
         def decide(
             standing: Mapping[str, list[StoredReference]], published: Mapping[str, list[Published]]
         ) -> list[StoredReference]:
-            admitted = provenance.admit(
+            found = provenance.admit(
                 statement,
                 who,
                 others=providers.values(),
-                standing=_standing(standing, published),
+                standing=standing_of(standing, published),
                 state=State(body.state),
                 now=now,
             )
-            return [_stored(one, now) for one in admitted]
+            return [admitted(one, now) for one in found]
 
         stored = self._store.references.publish(tenant, who.name, statement.values, decide, now, unchanged=unchanged)
         proof = statement.proof.hex()
@@ -192,19 +192,21 @@ def _comparable(values: Mapping[str, JsonValue]) -> None:
             ) from error
 
 
-def _provider(stored: StoredProvider) -> Provider:
+def known_provider(stored: StoredProvider) -> Provider:
+    """A provider's entry, checked."""
     return provenance.provider(stored.name, msgspec.json.decode(stored.body, type=ProviderSettings))
 
 
-def _holds(who: Provider, one: StoredReference) -> bool:
+def held(who: Provider, one: StoredReference) -> bool:
     """Whether the provider could still have published it."""
     signed = who.signers(one.signers) or (not one.signers and UNSIGNED in who.accept)
     return signed and who.owns(one.name) and one.kind in who.kinds
 
 
-def _standing(
+def standing_of(
     standing: Mapping[str, list[StoredReference]], published: Mapping[str, list[Published]]
 ) -> provenance.Standing:
+    """What the store knows about names, as admission asks for it."""
     current = {
         name: tuple(provenance.Current(one.provider, one.proof, State(one.state), one.issued) for one in found)
         for name, found in standing.items()
@@ -216,7 +218,8 @@ def _standing(
     return provenance.Standing(current, seen)
 
 
-def _stored(one: provenance.Provided, now: datetime) -> StoredReference:
+def admitted(one: provenance.Provided, now: datetime) -> StoredReference:
+    """What was admitted, as it is stored."""
     return StoredReference(
         name=one.name,
         value=one.value,
@@ -262,7 +265,7 @@ def _provider_view(stored: StoredProvider, gone: list[StoredReference] | None = 
     return ProviderView(
         name=stored.name,
         settings=settings,
-        key_ids=[key.id for key in _provider(stored).keys],
+        key_ids=[key.id for key in known_provider(stored).keys],
         version=stored.version,
         updated=api_bodies.stamp(stored.updated),
         revoked=[one.name for one in gone or ()],

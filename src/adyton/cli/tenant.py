@@ -148,6 +148,7 @@ def delete(name: str, yes: bool, as_json: bool, **options: Any) -> None:
 @click.option("--policies", is_flag=True, help="Policies that are set in SOURCE.")
 @click.option("--references", is_flag=True, help="Reference values that are in force in SOURCE.")
 @click.option("--resource", "resources", multiple=True, metavar="URI", help="One secret, by name; repeatable.")
+@click.option("--as-set-by-hand", is_flag=True, help="Take a provider's values without their provider and proof.")
 @click.option("--dry-run", is_flag=True, help="Show what would change, and do nothing.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @broker_options
@@ -158,17 +159,19 @@ def promote(  # noqa: PLR0917 -- click's options
     policies: bool,
     references: bool,
     resources: tuple[str, ...],
+    as_set_by_hand: bool,
     dry_run: bool,
     yes: bool,
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Copy policies and reference values from SOURCE to TARGET, after showing what changes.
+    """Copy policies and reference values from SOURCE to TARGET, after showing what changes: all of it or nothing.
 
+    What a provider published keeps its provider and proof if TARGET has that provider with the same keys.
     Secrets go only if each is named, and are released to nobody in TARGET until they are bound there.
     """
     options["tenant"] = target
-    body = PromotionBody(source, policies, references, resources)
+    body = PromotionBody(source, policies, references, resources, as_set_by_hand=as_set_by_hand)
     with open_admin(**options) as admin:
         people = People(admin)
         plan = people.plan_promotion(body)

@@ -210,13 +210,17 @@ class VoteBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class PromotionBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Copy from tenant ``source`` to the one that is asked. Resources only by name. ``expected``: the diff's digest."""
+    """Copy from tenant ``source`` to the one that is asked. Resources only by name. ``expected``: the diff's digest.
+
+    ``as_set_by_hand``: a provider's values lose it and its proof; else the target must know the provider by the same keys.
+    """
 
     source: str
     policies: bool = False
     references: bool = False
     resources: tuple[str, ...] = ()
     expected: str = ""
+    as_set_by_hand: bool = False
 
 
 class Step(msgspec.Struct, frozen=True):

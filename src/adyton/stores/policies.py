@@ -68,23 +68,39 @@ class Policies:
         """
         tenants.check(tenant)
         with self._database.write() as transaction:
-            tenants.touch(transaction, tenant)
-            newest, top = self._head(transaction, tenant, kind, policy_id)
-            self._make_room(transaction, tenant, kind, policy_id, known=bool(newest))
-            version = newest + 1
-            body = _ENCODE(_Sealed(text, actor, note))
-            sealed = self._sealer.seal_for(transaction, body, tenant, f"policy version {kind}", policy_id, version)
-            transaction.execute(
-                "INSERT INTO policy_versions VALUES (?,?,?,?,?,0,1,?)",
-                (tenant, kind, policy_id, version, now.timestamp(), sealed),
-            )
-            transaction.execute(
-                "INSERT INTO policy_heads VALUES (?,?,?,?,?) ON CONFLICT (tenant, kind, name)"
-                " DO UPDATE SET newest = excluded.newest",
-                (tenant, kind, policy_id, version, top),
-            )
-            if activate:
-                self._activate(transaction, tenant, kind, policy_id, version, text, now, actor, "activate", top)
+            return self.put(transaction, tenant, kind, policy_id, text, now, actor=actor, note=note, activate=activate)
+
+    def put(  # noqa: PLR0917 -- as set, and where
+        self,
+        transaction: Transaction,
+        tenant: str,
+        kind: PolicyKind,
+        policy_id: str,
+        text: str,
+        now: datetime,
+        *,
+        actor: str = "",
+        note: str = "",
+        activate: bool = True,
+    ) -> StoredPolicy:
+        """As ``set``, inside a transaction."""
+        tenants.touch(transaction, tenant)
+        newest, top = self._head(transaction, tenant, kind, policy_id)
+        self._make_room(transaction, tenant, kind, policy_id, known=bool(newest))
+        version = newest + 1
+        body = _ENCODE(_Sealed(text, actor, note))
+        sealed = self._sealer.seal_for(transaction, body, tenant, f"policy version {kind}", policy_id, version)
+        transaction.execute(
+            "INSERT INTO policy_versions VALUES (?,?,?,?,?,0,1,?)",
+            (tenant, kind, policy_id, version, now.timestamp(), sealed),
+        )
+        transaction.execute(
+            "INSERT INTO policy_heads VALUES (?,?,?,?,?) ON CONFLICT (tenant, kind, name)"
+            " DO UPDATE SET newest = excluded.newest",
+            (tenant, kind, policy_id, version, top),
+        )
+        if activate:
+            self._activate(transaction, tenant, kind, policy_id, version, text, now, actor, "activate", top)
         return StoredPolicy(kind, policy_id, text, digest(text), version, now)
 
     def activate(

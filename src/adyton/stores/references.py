@@ -16,9 +16,11 @@ from adyton.stores import quotas, tenants
 from adyton.stores import reference_rows as rows
 from adyton.stores.reference_rows import MAX_NAME, MAX_VALUE, Snapshot, StoredReference
 from adyton.stores.seal import Sealer
-from adyton.stores.sql import Database, Transaction
+from adyton.stores.sql import Database, Row, Transaction
 
 __all__ = ["MAX_NAME", "MAX_VALUE", "Published", "References", "Snapshot", "StoredReference", "revoke"]
+
+_PUBLISHED = "SELECT series, issue, proof, first FROM published WHERE tenant=? AND provider=? AND name=?"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,22 @@ class References:
             quotas.check(transaction, self._sealer, tenant, "references")
         return found
 
+    def put(self, transaction: Transaction, tenant: str, one: StoredReference, now: datetime) -> StoredReference:
+        """Set or replace ``one`` with its provider and proof, if it has them, inside a transaction."""
+        rows.check(one.name, one.value)
+        stored = replace(one, version=tenants.touch(transaction, tenant, references=True), updated=now)
+        _remove(transaction, tenant, one.name)
+        rows.write(transaction, self._sealer, tenant, stored, slot=0)
+        if one.provider:
+            _remember(transaction, tenant, one, now)
+        quotas.check(transaction, self._sealer, tenant, "references")
+        return stored
+
+    def published(self, tenant: str, provider: str, name: str) -> list[Published]:
+        """What a provider ever published under a name that there is."""
+        found = self._database.read(_PUBLISHED, (tenant, provider, name))
+        return [_was_published(row) for row in found]
+
     def publish(
         self,
         tenant: str,
@@ -104,10 +122,7 @@ class References:
                 if not slot:
                     _remove(transaction, tenant, one.name)
                 rows.write(transaction, self._sealer, tenant, one, slot=slot)
-                transaction.execute(
-                    "INSERT INTO published VALUES (?,?,?,?,?,?,?) ON CONFLICT (tenant, provider, name, proof) DO NOTHING",
-                    (tenant, provider, one.name, one.series, one.issue, one.proof, now.timestamp()),
-                )
+                _remember(transaction, tenant, one, now)
             quotas.check(transaction, self._sealer, tenant, "references")
         return found
 
@@ -196,10 +211,17 @@ def _remove(transaction: Transaction, tenant: str, name: str) -> int:
 
 
 def _published(transaction: Transaction, tenant: str, provider: str, name: str) -> list[Published]:
-    found = transaction.execute(
-        "SELECT series, issue, proof, first FROM published WHERE tenant=? AND provider=? AND name=?",
-        (tenant, provider, name),
-    ).fetchall()
-    return [
-        Published(series, issue, proof, datetime.fromtimestamp(first, UTC)) for series, issue, proof, first in found
-    ]
+    found = transaction.execute(_PUBLISHED, (tenant, provider, name)).fetchall()
+    return [_was_published(row) for row in found]
+
+
+def _was_published(row: Row) -> Published:
+    series, issue, proof, first = row
+    return Published(series, issue, bytes(proof), datetime.fromtimestamp(first, UTC))
+
+
+def _remember(transaction: Transaction, tenant: str, one: StoredReference, now: datetime) -> None:
+    transaction.execute(
+        "INSERT INTO published VALUES (?,?,?,?,?,?,?) ON CONFLICT (tenant, provider, name, proof) DO NOTHING",
+        (tenant, one.provider, one.name, one.series, one.issue, one.proof, now.timestamp()),
+    )

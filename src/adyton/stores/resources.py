@@ -122,17 +122,28 @@ class Resources:
         tenants.check(tenant)
         if isinstance(value, bytes) and len(value) > MAX_VALUE:
             raise TooLarge(f"a resource has at most {MAX_VALUE} bytes", code="resource_too_large", got=len(value))
-        name = str(path)
         with self._database.write() as transaction:
-            version = tenants.touch(transaction, tenant)  # never used twice for one name, not even after deletion
-            kept = self.read(transaction, tenant, path)  # here, so that a binding that changes meanwhile is not undone
-            if kept is not None and kept.key is not None:
-                raise _is_key(path)
-            if binding is None:
-                binding = kept.binding if kept is not None else Binding()
-            self.write(transaction, tenant, name, version, now, binding, value)
-            quotas.check(transaction, self._sealer, tenant, "resources", "bytes")
-            left = self._leave(transaction, tenant, kept)
+            return self.put(transaction, tenant, path, value, binding, now)
+
+    def put(  # noqa: PLR0917 -- one value each
+        self,
+        transaction: Transaction,
+        tenant: str,
+        path: ResourcePath,
+        value: bytes | Elsewhere,
+        binding: Binding | None,
+        now: datetime,
+    ) -> tuple[ResourceInfo, Waiting | None]:
+        """As ``exchange``, inside a transaction."""
+        version = tenants.touch(transaction, tenant)  # never used twice for one name, not even after deletion
+        kept = self.read(transaction, tenant, path)  # here, so that a binding that changes meanwhile is not undone
+        if kept is not None and kept.key is not None:
+            raise _is_key(path)
+        if binding is None:
+            binding = kept.binding if kept is not None else Binding()
+        self.write(transaction, tenant, str(path), version, now, binding, value)
+        quotas.check(transaction, self._sealer, tenant, "resources", "bytes")
+        left = self._leave(transaction, tenant, kept)
         return _info(path, binding, version, now, value), left
 
     def seal_elsewhere(self, tenant: str, value: bytes, kind: str, name: str) -> tuple[int, bytes]:

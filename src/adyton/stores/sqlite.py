@@ -20,6 +20,7 @@ from adyton.stores.lock import BrokerLock
 from adyton.stores.people import People
 from adyton.stores.policies import Policies
 from adyton.stores.policy_trials import DryRuns, Recordings, Staged
+from adyton.stores.promotions import Promotions
 from adyton.stores.proposals import Proposals
 from adyton.stores.providers import Providers
 from adyton.stores.references import References
@@ -48,6 +49,7 @@ class Store:
         self.recordings = Recordings(database, sealer)
         self.references = References(database, sealer)
         self.providers = Providers(database, sealer)
+        self.promotions = Promotions(database, self.policies, self.references, self.resources)
         self.revoked = Revocations(database)
         self.audit = AuditLog(database)
         self.secrets = Secrets(database, sealer)

@@ -32,6 +32,7 @@ from adyton.rats import binding
 from adyton.rats.ports import CollectedEvidence
 from adyton.rats.types import ReportData
 from adyton.stores.sqlite import Store
+from adyton.wire import b64
 
 NOW = datetime.fromtimestamp(int(time.time()), UTC)
 ROOT_KEY = bytes(range(7, 39))
@@ -154,10 +155,11 @@ class Desk:
         return peers.parse_welcome(body).nonce
 
     def join(self, nonce: bytes, attester: Any = None, *, bound: bytes | None = None, **change: Any) -> peers.Join:
-        canonical = bound or peers.bound("join", "test", nonce, self.members)
+        own = os.urandom(32)
+        canonical = bound or peers.bound("join", "test", nonce, self.members, peers.own_text(own))
         evidence = (attester or DirectAttester(self.root)).collect(binding.report_data(canonical))
         raw = msgspec.Raw(msgspec.json.encode(evidence.primary))
-        return msgspec.structs.replace(peers.Join(nonce, os.urandom(32), "test", "snp", self.members, raw), **change)
+        return msgspec.structs.replace(peers.Join(nonce, own, "test", "snp", self.members, raw), **change)
 
     def refused(self, join: peers.Join, code: str) -> dict[str, Any]:
         status, body = self.send(peers.JOIN, peers.write(join))
@@ -197,8 +199,8 @@ def test_a_stale_nonce_and_one_of_nobody(desk: Desk) -> None:
 def test_evidence_for_another_nonce_key_or_purpose(desk: Desk) -> None:
     other = dict(jwk.from_public(ec.generate_private_key(ec.SECP256R1()).public_key()).members)
     for bound in (
-        peers.bound("join", "test", os.urandom(32), desk.members),
-        peers.bound("give", "test", bytes(32), desk.members),
+        peers.bound("join", "test", os.urandom(32), desk.members, "x"),
+        peers.bound("give", "test", bytes(32), desk.members, "x"),
     ):
         desk.refused(desk.join(desk.nonce(), bound=bound), "report_data_mismatch")
     nonce = desk.nonce()
@@ -206,6 +208,10 @@ def test_evidence_for_another_nonce_key_or_purpose(desk: Desk) -> None:
     nonce = desk.nonce()  # evidence of an ordinary handshake, which a hostile broker can ask any workload for
     ordinary = binding.primary_object("adyton", desk.members)
     desk.refused(desk.join(nonce, bound=ordinary), "report_data_mismatch")
+    nonce = desk.nonce()  # whatever that broker says is its nonce
+    ordinary = binding.primary_object(f"adyton peer 1 join test {b64.encode(nonce)}", desk.members)
+    desk.refused(desk.join(nonce, bound=ordinary), "report_data_mismatch")
+    desk.refused(desk.join(desk.nonce(), own=os.urandom(32)), "report_data_mismatch")
 
 
 def test_a_foreign_root(desk: Desk, tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -74,7 +74,7 @@ class Instance:
         roots = frozenset(bytes.fromhex(root) for root in settings.development_roots)  # sample evidence never counts
         anchors = TrustAnchors(custom=roots)
         nonce = random_bytes(32)
-        canonical = peers.bound("give", settings.environment, nonce, {})
+        canonical = peers.bound("give", settings.environment, nonce, {}, "own")
         evidence = attester.collect(peers.report_data(canonical))
         own = _verified(evidence.tee, msgspec.json.encode(evidence.primary), canonical, endorsements, anchors, now)
         try:
@@ -171,7 +171,8 @@ class Giver:
                 )
             self._same_environment(join.environment)
             key = jwk.parse(dict(join.key))
-            canonical = peers.bound("join", join.environment, join.nonce, key.members)
+            own = peers.own_text(join.own)
+            canonical = peers.bound("join", join.environment, join.nonce, key.members, own)
             verified = self._instance.verified(join.tee, bytes(join.evidence), canonical, at)
             self._not_revoked(verified)
             self._instance.rules.check(verified)
@@ -219,7 +220,7 @@ def ask(settings: Settings, clock: Callable[[], float] = time.time) -> tuple[byt
         welcome = peers.parse_welcome(_asked(transport, peers.HELLO, hello))
         if welcome.environment != settings.environment:
             raise ReleaseRefused("the peer runs in another environment", code="peer_environment")
-        canonical = peers.bound("join", settings.environment, welcome.nonce, members)
+        canonical = peers.bound("join", settings.environment, welcome.nonce, members, peers.own_text(own))
         evidence = instance.attester.collect(peers.report_data(canonical))
         join = peers.write(
             peers.Join(

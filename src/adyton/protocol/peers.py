@@ -5,7 +5,7 @@
     asker                                               giver
     POST /peer/v0/hello  {environment, tee}       ->
                                                   <-    {nonce, environment}            used once, for 60 seconds
-    evidence over (join <environment> <nonce>, key)
+    evidence over (join <environment> <nonce>, key, own nonce)
     POST /peer/v0/join   {nonce, own nonce, key, evidence}  ->
                                                         verify, compare with its own identity
                                                         evidence over (give <environment> <own nonce>, key, transcript)
@@ -13,8 +13,8 @@
     verify, compare with its own identity, decrypt
 
 Both bind as CoCo's protocol does (``rats.binding``: nonce, key, a text); what stands in the place of the nonce begins
-with what the evidence is for, so evidence of a handshake is none here, and that of an asker is none of a giver. The
-giver's covers the digest of everything said, the encrypted root key included: nobody in between can put in another one.
+with what the evidence is for, so that of an asker is none of a giver. Nor is evidence of a handshake: its nonce is what
+a hostile broker says it is, but its text is the attester's own, empty or devices, and here it never is. The giver's covers the digest of everything said, the encrypted root key included: nobody in between can put in another one.
 
 **Same identity**: measurement and init data (HOST_DATA) are one's own, or are listed by the operator; no debug; the
 requirements that no policy can waive (VMPL 0, report version, nothing revoked); a TCB that is nowhere below one's own; the
@@ -125,11 +125,16 @@ def _nonce(value: bytes) -> None:
         raise MalformedRequest("a nonce has 32 bytes", code="body_malformed", field="nonce", got=len(value))
 
 
-def bound(role: str, environment: str, nonce: bytes, key: Mapping[str, str], transcript: str = "") -> bytes:
-    """Canonical bytes that evidence of ``role`` (``join`` or ``give``) binds."""
-    if role not in _ROLES or len(nonce) != 32:
-        raise ValueError("join or give, and 32 bytes")
-    return binding.primary_object(f"adyton peer 1 {role} {environment} {b64.encode(nonce)}", key, transcript)
+def bound(role: str, environment: str, nonce: bytes, key: Mapping[str, str], text: str) -> bytes:
+    """Canonical bytes that evidence of ``role`` binds; ``text``: of ``join`` ``own_text``, of ``give`` the transcript."""
+    if role not in _ROLES or len(nonce) != 32 or not text:
+        raise ValueError("join or give, 32 bytes, and a text")
+    return binding.primary_object(f"adyton peer 1 {role} {environment} {b64.encode(nonce)}", key, text)
+
+
+def own_text(own: bytes) -> str:
+    """The asker's own nonce, as its evidence binds it."""
+    return b64.encode(own)
 
 
 def report_data(canonical: bytes) -> ReportData:

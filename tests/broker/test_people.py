@@ -274,6 +274,9 @@ def test_quotas(busy: rig.RunningBroker, owner: Somebody) -> None:
         admin.set_policy("resource", "resource-policy", DENY)
         with pytest.raises(TooMany):
             admin.set_policy("resource", "other", DENY)
+        with pytest.raises(TooMany):  # what decides nothing takes room all the same
+            admin.set_policy("resource", "other", DENY, activate=False)
+        admin.set_policy("resource", "resource-policy", DENY, activate=False)
         admin.set_policy("resource", "resource-policy", DENY + "\n")
         admin.set_reference("one", 1)
         with pytest.raises(TooMany):

@@ -70,6 +70,8 @@ def test_each_by_itself() -> None:
     for peer in ("2001:db8::1", "2001:db8::2", "2001:db8::3%eth0"):
         assert bool(limits.wait(where("resource"), peer, 1.0)) == (peer != "2001:db8::1")
     assert limits.wait(where("resource"), "2001:db8:0:1::1", 1.0) == 0
+    for peer, expected in (("::ffff:192.0.2.7", 0), ("::ffff:192.0.2.8", 0), ("::ffff:192.0.2.7", 1), ("192.0.2.7", 1)):
+        assert limits.wait(where("resource"), peer, 1.0) == expected
 
 
 def test_invented_addresses_gain_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

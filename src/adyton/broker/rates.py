@@ -107,6 +107,9 @@ def _host(peer: str) -> str:
     if ":" not in peer:
         return peer
     try:
-        return str(int(IPv6Address(peer.partition("%")[0])) >> 64)
+        address = IPv6Address(peer.partition("%")[0])
+        if address.ipv4_mapped is not None:  # of a listener for both: else all of IPv4 were one
+            return str(address.ipv4_mapped)
+        return str(int(address) >> 64)
     except ValueError:
         return peer

@@ -101,6 +101,8 @@ class Policies:
         )
         if activate:
             self._activate(transaction, tenant, kind, policy_id, version, text, now, actor, "activate", top)
+        else:
+            quotas.check(transaction, self._sealer, tenant, "policies")
         return StoredPolicy(kind, policy_id, text, digest(text), version, now)
 
     def activate(

@@ -9,6 +9,11 @@ from __future__ import annotations
 
 from adyton.stores.sql import Transaction
 
+COUNT = (
+    "SELECT count(*) FROM policy_heads h LEFT JOIN policies p ON p.tenant=h.tenant AND p.kind=h.kind AND p.name=h.name"
+    " WHERE h.tenant=? AND (p.name IS NOT NULL OR h.top=0)"
+)
+"""How many a tenant has: those in force, and candidates that never were, which take room too. Not what was deleted."""
 # newest is the last version's number, top the number of the last activation; 0 for none. Deleted policies stay here.
 HEADS = """
 CREATE TABLE policy_heads (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from adyton.errors import TooMany
+from adyton.stores import policy_schema
 from adyton.stores.seal import Sealer
 from adyton.stores.sql import Transaction
 from adyton.stores.tenant_settings import KIND, TenantSettings
@@ -12,7 +13,7 @@ from adyton.stores.tenant_settings import KIND, TenantSettings
 _COUNTS = {
     "resources": "SELECT count(*) FROM resources WHERE tenant=?",
     "bytes": "SELECT coalesce(sum(size), 0) FROM resources WHERE tenant=?",
-    "policies": "SELECT count(*) FROM policies WHERE tenant=?",
+    "policies": policy_schema.COUNT,
     "references": 'SELECT count(*) FROM "references" WHERE tenant=?',
     "keys": "SELECT count(DISTINCT path) FROM key_versions WHERE tenant=?",
 }

@@ -43,6 +43,15 @@ def opener(settings: Settings) -> Callable[[], Database] | None:
     return opened
 
 
+def where(settings: Settings) -> str | None:
+    """What messages call the shared database of the settings, or ``None``: no password is in it."""
+    if not settings.database:
+        return None
+    from adyton.stores.postgres_address import DatabaseAddress
+
+    return DatabaseAddress.read(settings.database).where
+
+
 class Deadline:
     """From reading what a decision depends on to acting on it: ``check`` refuses when that took too long."""
 

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import msgspec
 
-from adyton.broker import attesting, certificate, fips, notify, tls
+from adyton.broker import attesting, certificate, fips, notify, replicas, tls
 from adyton.broker.custody import RootKeyFinder
 from adyton.broker.opening import open_store
 from adyton.broker.policies import PolicyBook
@@ -253,6 +253,7 @@ def _describe(settings: Settings, listeners: Listeners, root_key_by: str, peers_
         "environment": settings.environment,
         "endorsements": settings.endorsements,
         "peers": peers_url or None,
+        "database": replicas.where(settings),
         "fips": msgspec.to_builtins(fips.state(fips=settings.fips)),
         "attester": settings.attester.partition(":")[0] or None,
         "workers": settings.workers,

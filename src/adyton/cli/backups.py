@@ -53,6 +53,7 @@ def backup(
     harden(0)
     directory = (data or places().broker).absolute()
     opening = openers(options, ask=False)
+    _here(directory)
     _sign_checkpoints(directory)
     with Bars(quiet=as_json) as bars:
         manifest = make(
@@ -160,6 +161,29 @@ def _at_hand(directory: Path, root_key_file: Path | None, opening: Openers) -> b
         return None
     finally:
         database.close()
+
+
+def _here(directory: Path) -> None:
+    """``ConfigError`` ``backup_elsewhere`` if the store of the broker that was last started here is a shared database.
+
+    A file that lies there too is an older store, which that broker does not use.
+    """
+    import json
+
+    try:
+        database = json.loads((directory / "broker.json").read_text()).get("database")
+    except (OSError, ValueError, AttributeError):
+        return
+    if database:
+        raise ConfigError(
+            f"this broker's store is the {database}: a PostgreSQL database is backed up with its own tools",
+            code="backup_elsewhere",
+            field=str(directory),
+            got=str(database),
+            hint=f"pg_dump --format=custom --serializable-deferrable (or pg_basebackup with WAL archiving); keep the root key "
+            f"({directory / 'root.key'}, or what its custodians need: adyton broker root-key) and a signed checkpoint of each "
+            "log (adyton audit checkpoint) apart from the dump",
+        )
 
 
 def _sign_checkpoints(directory: Path) -> None:

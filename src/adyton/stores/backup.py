@@ -89,7 +89,12 @@ def make(
     """
     source = directory / FILE
     if not source.exists():
-        raise ConfigError("there is no broker's store", code="store_absent", field=str(directory), hint="--data DIR")
+        raise ConfigError(
+            "there is no broker's store",
+            code="store_absent",
+            field=str(directory),
+            hint="--data DIR; a store in PostgreSQL is backed up with pg_dump, and the root key apart from it",
+        )
     if destination.exists() or destination.is_symlink():
         raise ConfigError("there is something already", code="backup_exists", field=str(destination))
     partial = destination.with_name(f".{destination.name}.{os.getpid()}.{os.urandom(4).hex()}")

@@ -41,8 +41,14 @@ class ReportSocket:
                 self._socket.sendall(devtee.frame(ReportRequest(report_data)))
                 body = self._exactly(devtee.body_length(self._exactly(devtee.HEADER.size)))
                 answer = devtee.decode(devtee.TO_AGENT, body)
-            except (OSError, MalformedRequest) as error:
-                raise Unavailable("the platform made no report", code="report_failed", tee="snp") from error
+            except (OSError, MalformedRequest, Unavailable) as error:
+                self._socket.close()  # what it may still say would be taken for the answer to the next question
+                raise Unavailable(
+                    "the platform made no report",
+                    code="report_failed",
+                    tee="snp",
+                    hint="the channel is not used again: start this instance anew",
+                ) from error
         if isinstance(answer, Report):
             return answer
         reason = answer.error.get("message") if isinstance(answer, Failed) else "it said something else"

@@ -14,12 +14,12 @@ import shutil
 import sqlite3
 import tarfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
 from adyton import __version__
-from adyton.errors import AdytonError, ConfigError, PlatformError, Unavailable
+from adyton.errors import ConfigError, PlatformError, Unavailable
 from adyton.protocol import backup, checkpoint
 from adyton.protocol.backup import LogState, Manifest
 from adyton.rats.ports import Progress
@@ -254,8 +254,6 @@ def _publish(partial: Path, destination: Path) -> None:
         os.fsync(file.fileno())
     os.link(packed, destination)
     private_file.sync(destination.parent)
-    with suppress(AdytonError):
-        packed.unlink()
 
 
 def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:

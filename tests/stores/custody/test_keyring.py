@@ -381,3 +381,45 @@ def test_pbkdf2_for_fips() -> None:
     fast = PassphraseCustodian(WORDS, CHEAP)
     refused("fips_custody", lambda: PassphraseCustodian(WORDS, profile=FIPS).seal(b"x", b""))
     refused("fips_custody", lambda: PassphraseCustodian(WORDS, profile=FIPS).open(fast.seal(b"x", b""), b""))
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"details": '{"pcrs":{"\u00b2":"00"}}'}, None),
+        ({"details": '{"pcrs":{"07":"00"}}'}, None),
+        ({"created": 1e300}, "slot_changed"),
+        ({"created": "yesterday"}, "slot_changed"),
+        ({"public": 10**9}, "slot_changed"),
+        ({"mac": "text"}, "slot_changed"),
+        ({"name": b"\xff"}, "slot_changed"),
+        ({"kind": b"\xff"}, "slot_changed"),
+        ({"details": "[]"}, "slot_changed"),
+    ],
+)
+def test_a_planted_row_of_any_shape_is_refused_in_our_words(
+    database: SqliteDatabase, plain: Path, change: dict[str, object], code: str | None
+) -> None:
+    """SQLite takes anything in any column of this table."""
+    keyring.add(database, unlocked(database, plain), maker(WORDS, "words"))
+    plain.unlink()
+    row: dict[str, object] = {"name": "a", "kind": "tpm", "created": 0.0, "details": "{}"}
+    row |= {"public": b"x", "sealed": b"y", "root": b"{}", "mac": b"m", **change}
+    with database.write() as transaction:
+        names, marks = ",".join(row), ",".join("?" * len(row))
+        transaction.execute(
+            f"INSERT INTO root_key_slots (tenant,{names}) VALUES ('',{marks})",
+            tuple(row.values()),
+        )
+    if code is None:
+        assert unlocked(database, plain, by(WORDS)).by == "words"
+        return
+    with pytest.raises(AdytonError) as caught:
+        unlocked(database, plain, by(WORDS))
+    assert caught.value.code == code
+
+
+def unlocked(database: SqliteDatabase, plain: Path, openers: Openers | None = None) -> Opened:
+    found = keyring.unlock(database, plain, openers or Openers())
+    assert found is not None
+    return found

@@ -166,10 +166,13 @@ def _slot(row: Row) -> Slot:
     name, kind, created, public, sealed, details, root, mac = row
     try:
         said: dict[str, JsonValue] = msgspec.json.decode(details, type=dict[str, object])
-    except msgspec.DecodeError as error:
-        raise Unavailable("a slot's row is damaged", code="slot_changed", field=f"slot {name}") from error
-    kept = Kept(bytes(sealed), said)
-    return Slot(name, kind, datetime.fromtimestamp(created, UTC), bytes(public), kept, bytes(root), bytes(mac))
+        made = datetime.fromtimestamp(created, UTC)
+        parts = [bytes(memoryview(part)) for part in (public, sealed, root, mac)]
+        if not (isinstance(name, str) and isinstance(kind, str)):
+            raise TypeError("a name and a kind are texts")
+    except (ValueError, TypeError, OverflowError, OSError) as error:  # SQLite takes anything in any column
+        raise Unavailable("a slot's row is damaged", code="slot_changed", field=f"slot {name!r:.60}") from error
+    return Slot(name, kind, made, parts[0], Kept(parts[1], said), parts[2], parts[3])
 
 
 def _mac(slot: Slot, root_key: bytes, store: bytes) -> bytes:

@@ -73,7 +73,7 @@ class TpmCustodian:
     def open(self, kept: Kept, context: bytes) -> bytes:
         """``ConfigError`` ``tpm_pcr_changed`` names the PCRs that differ; ``tpm_other`` if another TPM sealed it."""
         before = kept.details.get("pcrs")
-        if not isinstance(before, dict) or not all(number.isdigit() for number in before):
+        if not isinstance(before, dict) or not before.keys() <= {str(number) for number in range(24)}:
             raise ConfigError("the slot's row is damaged", code="slot_changed", field="details")
         numbers = tuple(sorted(int(number) for number in before))
         with tempfile.TemporaryDirectory(prefix="adyton-tpm-") as made:

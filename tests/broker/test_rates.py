@@ -13,7 +13,8 @@ from tests.broker import rig
 from adyton.broker import rates
 from adyton.broker.paths import Route
 from adyton.broker.rates import Rate, Rates
-from adyton.errors import ConfigError
+from adyton.client.people import People
+from adyton.errors import AdytonError, ConfigError
 from adyton.protocol import rcar
 
 ATTEST = Route("default", "kbs", ("attest",), "")
@@ -104,5 +105,53 @@ def test_a_broker_says_when_to_ask_again(tmp_path: Path) -> None:
             assert 1 <= int(answers[2][2]["Retry-After"]) <= 5
             assert b"kbs/errors/" in answers[2][1]
             assert client.ask("GET", "/healthz")[0] == 200
+    finally:
+        assert running.stop() == 0
+
+
+@pytest.mark.parametrize("texts", [["attest=1", "attest=2"], ["x=1"], ["attest=0"]])
+def test_a_tenants_own_rates_are_checked(texts: list[str]) -> None:
+    with pytest.raises(ConfigError):
+        rates.parse_all(texts)
+
+
+def test_a_tenants_own_rate_takes_the_place_of_the_brokers() -> None:
+    own = {"strict": rates.parse_all(["attest=1:1"]), "wide": rates.parse_all(["attest=100:100"])}
+    limits = Rates(["attest=10:3"], [], lambda tenant, _: own.get(tenant, {}))
+
+    def through(tenant: str, name: str = "attest") -> int:
+        return sum(not limits.wait(where(name, tenant=tenant), "", 5.0) for _ in range(200))
+
+    assert (through("strict"), through("wide"), through("other")) == (1, 100, 3)
+    assert through("strict", "auth") == 200  # a class that neither names
+    own["strict"] = rates.parse_all(["attest=0.5:2"])
+    assert limits.wait(where("attest", tenant="strict"), "", 5.5) == 0  # what was taken before is still taken
+    assert through("strict") == 0
+    del own["strict"]
+    assert through("strict") == 3
+
+
+def test_a_tenants_rate_set_while_it_runs(tmp_path: Path) -> None:
+    """In force in a worker within a second, also for those who only ever ask for a challenge."""
+    running = rig.started(tmp_path / "data", None)
+
+    def refused(base: str) -> int:
+        with rig.raw(running, base) as client:
+            body = rcar.request_body("snp")
+            return [client.ask("POST", f"{base}/kbs/v0/auth", body)[0] for _ in range(6)].count(429)
+
+    try:
+        with running.admin("limited") as admin:
+            people = People(admin)
+            for wrong in (("attest=0",), ("auth=1", "auth=2"), ("nothing",)):
+                with pytest.raises(AdytonError) as caught:
+                    people.set_rates(wrong)
+                assert caught.value.code == "rate_invalid"
+            assert people.set_rates(("auth=0.1:2",)).rates == ["auth=0.1:2"]
+            time.sleep(1.1)
+            assert (refused("/t/limited"), refused("/t/other")) == (4, 0)
+            assert people.set_rates(()).rates == []
+            time.sleep(1.1)
+            assert refused("/t/limited") == 0
     finally:
         assert running.stop() == 0

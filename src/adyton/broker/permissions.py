@@ -149,6 +149,7 @@ api DELETE tenant                          whole     tenant.delete
 api PUT    tenant/environment              keeper    tenant.environment
 api PUT    tenant/organisation             keeper    tenant.organisation
 api PUT    tenant/quotas                   runner    tenant.quotas
+api PUT    tenant/rates                    runner    tenant.rates
 api PUT    tenant/approvals                whole     tenant.approvals
 api POST   promotions/plan                 owner     -
 api POST   promotions                      owner     promotion

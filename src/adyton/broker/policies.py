@@ -24,6 +24,7 @@ from adyton.appraisal import policies as defaults
 from adyton.appraisal import requirements
 from adyton.appraisal.rego_check import ATTESTATION_DATA, RESOURCE_DATA, AcceptedPolicy, check
 from adyton.appraisal.requirements import SnpRequirements
+from adyton.broker.rates import Rate, parse_all
 from adyton.broker.rego import Memory, RegoEngine
 from adyton.errors import AdytonError, MalformedRequest, NotFound, NotPermitted, PolicyInvalid
 from adyton.protocol import recording, release, release_rules
@@ -43,6 +44,7 @@ SNP_REQUIREMENTS, RELEASE_RULES, RECORD_RULES = "snp", "release", "record"
 ATTESTATION_RULES = ("trust_claims", "extensions")
 RESOURCE_RULES = ("allow",)
 MAX_ACCEPTED = 4096
+RATES_SECONDS = 1.0
 MAX_VIEWS = 1024
 MAX_VERSIONS_KNOWN = 64
 STAGE_SECONDS = 0.3
@@ -67,7 +69,7 @@ class TenantView:
     ``policies`` are those that were asked for so far, by kind, id and version (0: the one in force). ``data_key`` stands
     for the content of ``data``: it is the digest of the reference values that hold, which changes with their generation
     and with each that expires. ``environment`` is the tenant's, empty for the broker's; ``made`` is false for a tenant
-    that exists by use alone.
+    that exists by use alone. ``rates`` are its own limits of requests, by class.
     """
 
     tenant: str
@@ -82,6 +84,7 @@ class TenantView:
     revoked: Revoked = NOTHING
     environment: str = ""
     made: bool = True
+    rates: Mapping[str, Rate] = field(default_factory=dict)
     policies: dict[_Key, StoredPolicy | None] = field(default_factory=dict)
 
     def holds(self, generation: int, now: datetime) -> bool:
@@ -101,6 +104,7 @@ class PolicyBook:
         self._engine = engine
         self._others = others
         self._views = Memory[TenantView](MAX_VIEWS)
+        self._rates = Memory[tuple[float, Mapping[str, Rate]]](MAX_VIEWS)
         self._versions = Memory[PolicyVersion](MAX_VERSIONS_KNOWN)
         self._accepted = Memory[AcceptedPolicy](MAX_ACCEPTED)  # of this thread and the administration's
 
@@ -295,9 +299,22 @@ class PolicyBook:
             revoked=self._store.revoked.current(tenant),
             environment=found.settings.environment,
             made=found.made,
+            rates=parse_all(found.settings.rates),
         )
         self._views.put(tenant, view)
         return view
+
+    def rates(self, tenant: str, now: float) -> Mapping[str, Rate]:
+        """The tenant's own rates as its view carries them, at most ``RATES_SECONDS`` old; ``now`` only ever grows."""
+        known = self._rates.get(tenant)
+        if known is not None and now < known[0] + RATES_SECONDS:
+            return known[1]
+        found: Mapping[str, Rate] = known[1] if known is not None else {}
+        with suppress(AdytonError):  # then what was known holds; the request itself will be told
+            if self._views.get(tenant) is not None or self._store.generation(tenant):
+                found = self.view(tenant, datetime.fromtimestamp(time.time(), UTC)).rates
+        self._rates.put(tenant, (now, found))
+        return found
 
     def changed(self, tenant: str, path: ResourcePath, resource: StoredResource | None) -> bool:
         """Whether the resource is no longer the one that was read: set, bound or deleted since."""

@@ -1,6 +1,7 @@
 """How often somebody may ask: per tenant and per address, each with what it asks for, in each worker by itself.
 
-Off unless it is set, since whole fleets start at once. A bucket is one number: the time at which it is empty again if
+Off unless it is set, since whole fleets start at once. A tenant's own rates take the place of the broker's for it. What
+all workers of all brokers together let through is the rate times their number. A bucket is one number: the time at which it is empty again if
 nobody asks any more (GCRA). Memory is bounded: where too many addresses ask at a time, those that are new share one
 bucket, so inventing addresses gains nothing. An IPv6 address counts by its first 64 bits, which is what one host has.
 """
@@ -8,7 +9,7 @@ bucket, so inventing addresses gains nothing. An IPv6 address counts by its firs
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv6Address
 from math import ceil
@@ -79,18 +80,35 @@ class _Buckets:
             del self.empty_at[who]
 
 
+def parse_all(texts: Iterable[str]) -> dict[str, Rate]:
+    """Rates by class; ``ConfigError`` for a class that is named twice too."""
+    found: dict[str, Rate] = {}
+    for text in texts:
+        name, rate = Rate.parse(text)
+        if name in found:
+            raise ConfigError("two rates of one class", code="setting_invalid", field="rate-limit", got=name)
+        found[name] = rate
+    return found
+
+
+Own = Callable[[str, float], Mapping[str, Rate]]
+"""A tenant's own rates by class, as known at a time."""
+
+
 class Rates:
     """The limits of one worker. ``tenants`` and ``peers`` are texts as ``Rate.parse`` takes them."""
 
-    def __init__(self, tenants: Iterable[str], peers: Iterable[str]) -> None:
+    def __init__(self, tenants: Iterable[str], peers: Iterable[str], own: Own | None = None) -> None:
+        self._own = own
+        self._special: dict[tuple[str, str], _Buckets] = {}
         self._tenants = {name: _Buckets(rate) for name, rate in map(Rate.parse, tenants)}
         self._peers = {name: _Buckets(rate) for name, rate in map(Rate.parse, peers)}
 
     @classmethod
-    def of(cls, tenants: Iterable[str], peers: Iterable[str]) -> Rates | None:
+    def of(cls, tenants: Iterable[str], peers: Iterable[str], own: Own | None = None) -> Rates | None:
         """``None`` where nothing is limited, so that nothing is paid for it."""
-        made = cls(tenants, peers)
-        return made if made._tenants or made._peers else None
+        made = cls(tenants, peers, own)
+        return made if made._tenants or made._peers or own is not None else None
 
     def wait(self, where: Route, peer: str, now: float) -> int:
         """0 if the request may go on, else whole seconds until it may. ``now`` only ever grows."""
@@ -98,9 +116,20 @@ class Rates:
         name = first if first in {"auth", "attest"} else "resource" if first in {"resource", "key"} else "admin"
         buckets = self._peers.get(name)
         over = buckets.take(_host(peer), now) if buckets is not None else 0.0
-        if not over and (buckets := self._tenants.get(name)) is not None:
+        if not over and (buckets := self._of(where.tenant, name, now)) is not None:
             over = buckets.take(where.tenant, now)
         return ceil(over)
+
+    def _of(self, tenant: str, name: str, now: float) -> _Buckets | None:
+        rate = self._own(tenant, now).get(name) if self._own is not None else None
+        if rate is None:
+            return self._tenants.get(name)
+        found = self._special.get((tenant, name))
+        if found is None or found.rate != rate:
+            if len(self._special) >= MAX_BUCKETS:
+                self._special.clear()
+            found = self._special[tenant, name] = _Buckets(rate, found.empty_at if found is not None else {})
+        return found
 
 
 def _host(peer: str) -> str:

@@ -8,8 +8,9 @@ from adyton.broker import api_bodies, refusals
 from adyton.broker.answer import Answer
 from adyton.broker.approvals import Approvals
 from adyton.broker.asked import Asked
+from adyton.broker.rates import parse_all
 from adyton.config import Environment
-from adyton.errors import Conflict, MalformedRequest
+from adyton.errors import ConfigError, Conflict, MalformedRequest
 from adyton.protocol.people import (
     QUOTAS,
     ApprovalRules,
@@ -18,6 +19,7 @@ from adyton.protocol.people import (
     OrganisationBody,
     OrganisationView,
     QuotaBody,
+    RatesBody,
     TenantBody,
     TenantView,
 )
@@ -74,6 +76,8 @@ class TenantApi:
                 return self._set_organisation(asked)
             case ("PUT", "quotas"):
                 return self._set_quotas(asked)
+            case ("PUT", "rates"):
+                return self._set_rates(asked)
             case ("PUT", "approvals"):
                 rules = api_bodies.read(asked.body, ApprovalRules)
                 self._approvals.check_rules(rules, name, self._found(name).settings.organisation)
@@ -116,6 +120,16 @@ class TenantApi:
                 )
         told = ", ".join(f"{name} {value}" for name, value in sorted(quotas.items())) or "none"
         return self._change(asked, "tenant.quotas", told, quotas=quotas)
+
+    def _set_rates(self, asked: Asked) -> Answer:
+        wanted = api_bodies.read(asked.body, RatesBody).rates
+        try:
+            parse_all(wanted)
+        except ConfigError as error:
+            raise MalformedRequest(
+                "no such rate", code="rate_invalid", field="rates", expected="CLASS=PER_SECOND[:BURST], each class once"
+            ) from error
+        return self._change(asked, "tenant.rates", ", ".join(wanted) or "the broker's", rates=wanted)
 
     def _change(self, asked: Asked, action: str, told: str, **fields: object) -> Answer:
         def edit(_: Transaction, before: TenantSettings) -> TenantSettings:
@@ -161,6 +175,7 @@ class TenantApi:
             implicit=not one.made,
             approvals=one.settings.approvals,
             quotas=dict(one.settings.quotas),
+            rates=list(one.settings.rates),
             used=self._store.registry.used(one.name),
         )
 

@@ -177,7 +177,8 @@ class Program:
         self._metrics = Metrics(tenants=settings.metrics_tenants)
         store.audit.observe = partial(self._metrics.time, "audit_append")
         self._journal = Journal(form=cast("Format", settings.log_format), metrics=self._metrics)
-        self._rates = Rates.of(settings.rate_limits, settings.peer_rate_limits)
+        self._own_rates = book.rates
+        self._rates = Rates.of(settings.rate_limits, settings.peer_rate_limits, book.rates)
         self._front = Front(
             handlers,
             self._current,
@@ -281,7 +282,7 @@ class Program:
         self._endorsements.refresh(force=True)
         limited = (settings.rate_limits, settings.peer_rate_limits)
         if limited != (self.settings.rate_limits, self.settings.peer_rate_limits):
-            self._rates = Rates.of(*limited)  # else what was counted goes on
+            self._rates = Rates.of(*limited, self._own_rates)  # else what was counted goes on
         self._front.apply(max_in_flight=settings.max_in_flight, tenant_hosts=settings.tenant_hosts, rates=self._rates)
         self.settings = settings
         self._handshake.apply(session_seconds=settings.session_seconds, token_seconds=settings.token_seconds)

@@ -60,6 +60,8 @@ def show(name: str | None, as_json: bool, **options: Any) -> None:
     if not as_json:
         for quota, allowed in sorted(view.quotas.items()):
             say(f"at most {allowed} {quota}")
+        for rate in view.rates:
+            say(f"at most {rate} requests a second, in each worker")
         if view.approvals.actions:
             rules = view.approvals
             say(f"{rules.needed} must agree, within {rules.hours} h, to: {', '.join(rules.actions)}, tenant, person")
@@ -73,6 +75,14 @@ def show(name: str | None, as_json: bool, **options: Any) -> None:
 @click.option("--needed", type=int, default=2, show_default=True, help="How many, the one who asks among them.")
 @click.option("--hours", type=int, default=72, show_default=True, help="How long a proposal waits.")
 @click.option("--no-approvals", is_flag=True, help="Nothing needs several people any more.")
+@click.option(
+    "--rate-limit",
+    "rates",
+    multiple=True,
+    metavar="CLASS=PER_SECOND[:BURST]",
+    help="Instead of the broker's for this tenant, in each worker; all of them at once.",
+)
+@click.option("--no-rate-limits", is_flag=True, help="The broker's rates hold again.")
 @broker_options
 @json_option
 def set_(  # noqa: PLR0917 -- click's options
@@ -83,21 +93,29 @@ def set_(  # noqa: PLR0917 -- click's options
     needed: int,
     hours: int,
     no_approvals: bool,
+    rates: tuple[str, ...],
+    no_rate_limits: bool,
     as_json: bool,
     **options: Any,
 ) -> None:
     """Change what is set about the tenant NAME: one thing at a time."""
     options["tenant"] = name
-    if sum([environment is not None, organisation is not None, bool(actions) or no_approvals]) != 1:
-        raise click.UsageError("give --environment, --organisation, or --approve (or --no-approvals): one of them")
-    if actions and no_approvals:
-        raise click.UsageError("--approve and --no-approvals contradict each other")
+    limited = bool(rates) or no_rate_limits
+    if sum([environment is not None, organisation is not None, bool(actions) or no_approvals, limited]) != 1:
+        raise click.UsageError(
+            "give --environment, --organisation, --approve (or --no-approvals) or --rate-limit (or --no-rate-limits):"
+            " one of them"
+        )
+    if (actions and no_approvals) or (rates and no_rate_limits):
+        raise click.UsageError("an option and its opposite contradict each other")
     with open_admin(**options) as admin:
         people = People(admin)
         if environment is not None:
             view = people.set_environment(environment)
         elif organisation is not None:
             view = people.set_organisation(organisation)
+        elif limited:
+            view = people.set_rates(rates)
         else:
             view = people.set_approvals(ApprovalRules(actions, needed, hours))
     _said([view], as_json, one=True)

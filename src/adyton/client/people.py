@@ -23,6 +23,7 @@ from adyton.protocol.people import (
     ProviderBody,
     ProviderListed,
     QuotaBody,
+    RatesBody,
     RootTokenBody,
     TenantBody,
     TenantView,
@@ -122,6 +123,10 @@ class People:
     def set_organisation(self, organisation: str) -> TenantView:
         """Give it to an organisation."""
         return self._admin.ask("PUT", "/tenant/organisation", TenantView, OrganisationBody(organisation))
+
+    def set_rates(self, rates: tuple[str, ...]) -> TenantView:
+        """Set all rates of its own."""
+        return self._admin.ask("PUT", "/tenant/rates", TenantView, RatesBody(rates))
 
     def set_quotas(self, quotas: dict[str, int]) -> TenantView:
         """Set all its quotas."""

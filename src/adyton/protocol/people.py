@@ -39,6 +39,7 @@ class TenantView(msgspec.Struct, frozen=True):
     approvals: ApprovalRules
     quotas: dict[str, int]
     used: dict[str, int]
+    rates: list[str] = []
 
 
 class EnvironmentBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -57,6 +58,12 @@ class QuotaBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """All quotas of a tenant; one that is not named does not limit. Names: ``QUOTAS``."""
 
     quotas: dict[str, int]
+
+
+class RatesBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """All of a tenant's own rates (``CLASS=PER_SECOND[:BURST]``, in each worker); for other classes the broker's hold."""
+
+    rates: tuple[str, ...]
 
 
 class DeleteTenantBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

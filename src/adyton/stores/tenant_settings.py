@@ -47,12 +47,16 @@ _KEPT = frozenset({"audit", "audit_nodes", "checkpoints", "tenants", "tenant_set
 
 
 class TenantSettings(msgspec.Struct, frozen=True, omit_defaults=True):
-    """As stored. ``environment`` empty: the broker's. A quota that is absent does not limit."""
+    """As stored. ``environment`` empty: the broker's. A quota that is absent does not limit.
+
+    ``rates`` (``CLASS=PER_SECOND[:BURST]``) take the place of the broker's for this tenant's requests.
+    """
 
     organisation: str = ""
     environment: str = ""
     approvals: ApprovalRules = ApprovalRules()
     quotas: Mapping[str, int] = {}
+    rates: tuple[str, ...] = ()
 
 
 IMPLICIT = TenantSettings()

@@ -13,29 +13,26 @@ MAX_DEPTH = 64
 # What a decoder raises on a stranger's bytes: msgspec's errors and bad UTF-8 are ``ValueError``, brackets without end are
 # ``RecursionError``. Whoever decodes such bytes catches both.
 UNREADABLE = (ValueError, RecursionError)
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_BRACKETS = bytes.maketrans(b"[{]}", b"(())")
+_OTHERS = bytes(set(range(256)) - set(b"[{]}"))
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
-def depth(data: bytes) -> int:
-    """The deepest nesting of brackets outside strings. Runs in one pass, without recursion."""
-    level = deepest = 0
-    in_string = escaped = False
-    for byte in data:
-        if in_string:
-            if escaped:
-                escaped = False
-            elif byte == 0x5C:
-                escaped = True
-            elif byte == 0x22:
-                in_string = False
-        elif byte == 0x22:
-            in_string = True
-        elif byte in (0x5B, 0x7B):
-            level += 1
-            deepest = max(deepest, level)
-        elif byte in (0x5D, 0x7D):
-            level -= 1
-    return deepest
+def deeper(data: bytes, limit: int) -> bool:
+    """Whether brackets outside strings are nested deeper than ``limit``, or do not belong together.
+
+    In C throughout, at most ``limit`` times over what brackets there are: a stranger's megabytes must not hold up a loop.
+    """
+    rest = _STRING.sub(b"", data).translate(_BRACKETS, _OTHERS)
+    for _ in range(limit):
+        if not rest:
+            return False
+        inner = rest
+        rest = inner.replace(b"()", b"")
+        if len(rest) == len(inner):
+            return True  # no pair is left: an end is missing, or a beginning
+    return bool(rest)
 
 
 def parse(data: bytes | str, *, max_size: int, max_depth: int = MAX_DEPTH) -> object:
@@ -43,7 +40,7 @@ def parse(data: bytes | str, *, max_size: int, max_depth: int = MAX_DEPTH) -> ob
     raw = data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data
     if len(raw) > max_size:
         raise ValueError(f"larger than {max_size} bytes")
-    if raw.count(b"[") + raw.count(b"{") > max_depth and depth(raw) > max_depth:
+    if raw.count(b"[") + raw.count(b"{") > max_depth and deeper(raw, max_depth):
         raise ValueError(f"nested deeper than {max_depth}")
     try:
         value: object = json.loads(

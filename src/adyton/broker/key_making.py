@@ -15,11 +15,12 @@ from adyton.crypto import issuing, key_import, key_kinds
 from adyton.crypto.aead import random_bytes
 from adyton.crypto.key_kinds import WRITTEN, Kind
 from adyton.crypto.profile import USUAL, Profile
-from adyton.errors import AdytonError, MalformedRequest, TooLarge
+from adyton.errors import AdytonError, MalformedRequest, TooLarge, Unavailable
 from adyton.protocol.key_record import CertificateRequest, KeyRecord, KeyVersion, State
 from adyton.protocol.keys import ValueBody
 from adyton.protocol.resource import ResourcePath
 from adyton.stores.backends.port import KeyHolder, KeyKind
+from adyton.stores.backends.signatures import kind_of
 from adyton.stores.keys import Material
 from adyton.stores.resources import MAX_VALUE
 
@@ -93,7 +94,13 @@ class KeyMaking:
             if kind not in held.kinds:
                 raise _kind_of_device(which, sorted(one.value for one in held.kinds))
             handle = held.import_key(kind, label, secret) if secret else held.generate(kind, label)
-            return handle, b"" if kind.symmetric else held.public(handle)
+            if kind.symmetric:
+                return handle, b""
+            public = held.public(handle)
+            if not _shows(public, kind):  # certificates would be made for it, and signatures checked with it
+                held.destroy(handle)
+                raise Unavailable("the device made another kind of key", code="public_key_foreign", field=backend)
+            return handle, public
 
         return self._devices.of(tenant, backend).with_keys(make)
 
@@ -143,6 +150,13 @@ def _made(number: int, material: Material, asked: Asked, *, imported: bool, hand
     expires = int(issuing.validity(material.chain[0])[1].timestamp()) if material.chain else None
     version = KeyVersion(number, State.ENABLED, seconds, seconds, 0, fingerprint, imported, expires, handle)
     return Made(version, material)
+
+
+def _shows(public: bytes, kind: KeyKind) -> bool:
+    try:
+        return kind_of(public) is kind
+    except AdytonError:
+        return False
 
 
 def _kind_of_device(which: Kind, known: object = None) -> MalformedRequest:

@@ -46,6 +46,9 @@ def _store_options(command: _F) -> _F:
 @click.group("root-key", cls=Noun)
 def root_key() -> None:
     """Who holds the root key: a file, a passphrase, a TPM, an HSM or KMS, owners with threshold shares."""
+    from adyton.broker.process import harden
+
+    harden(0)  # before a passphrase or a share is read
 
 
 @root_key.command()
@@ -225,10 +228,7 @@ def _custody(
     options: dict[str, Any], opening: Openers, *, alone: bool, new: bool = False
 ) -> AbstractContextManager[Custody]:
     from adyton.broker import root_key as office
-    from adyton.broker.process import harden
     from adyton.broker.settings import Settings
-
-    harden(0)
 
     def absolute(name: str) -> str:
         return str(options[name].absolute()) if options[name] else ""

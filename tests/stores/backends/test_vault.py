@@ -184,6 +184,17 @@ def test_symmetric_keys(server: VaultServer, vault: Vault) -> None:
     assert "nobody" not in server.keys  # which Vault would have made, asked to encrypt
 
 
+def test_an_answer_without_end_is_not_read_to_its_end(server: VaultServer, vault: Vault) -> None:
+    first = vault.put("acme", laws.ONE, b"v")
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+    server.before = lambda *_: head % (1 << 40) + bytes(5 * 1024 * 1024)
+    began = time.monotonic()
+    assert _code(lambda: vault.get("acme", laws.ONE, first)) == "backend_answer_malformed"
+    assert time.monotonic() - began < 1.0
+    server.before = lambda *_: None
+    assert vault.get("acme", laws.ONE, first) == b"v"
+
+
 def test_what_vault_refuses_is_an_answer_and_its_words_stay_with_it(server: VaultServer, vault: Vault) -> None:
     handle = vault.generate(KeyKind.RSA_2048, "k")
     facts = vault.public(handle)

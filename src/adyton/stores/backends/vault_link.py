@@ -21,6 +21,7 @@ try:
     import requests
     from hvac import exceptions as told
     from requests import exceptions as failed
+    from requests.adapters import HTTPAdapter
 except ImportError as _error:  # pragma: no cover -- the environment of the tests has it
     raise ConfigError(
         "Vault needs a library that is not installed",
@@ -28,6 +29,30 @@ except ImportError as _error:  # pragma: no cover -- the environment of the test
         field="vault",
         hint="pip install 'adyton[vault]'",
     ) from _error
+
+
+MAX_ANSWER = 4 * 1024 * 1024
+
+
+class _Bounded(HTTPAdapter):
+    """Reads an answer of at most ``MAX_ANSWER`` bytes within ``seconds``, where ``requests`` would read on for ever."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self._seconds = seconds
+
+    def send(self, request: Any, stream: bool = False, *rest: Any, **named: Any) -> Any:
+        until, pieces, size = time.monotonic() + self._seconds, [], 0
+        answer = super().send(request, True, *rest, **named)
+        for piece in answer.iter_content(64 * 1024):
+            pieces.append(piece)
+            size += len(piece)
+            late = time.monotonic() > until
+            if late or size > MAX_ANSWER:
+                answer.close()
+                raise failed.ReadTimeout if late else failed.ContentDecodingError
+        answer._content = b"".join(pieces)  # noqa: SLF001 -- where ``requests`` looks for what was read
+        return answer
 
 
 class Refused(Exception):
@@ -47,6 +72,8 @@ class VaultLink:
         session = requests.Session()
         session.trust_env = False
         session.verify = options.ca_file or True
+        for scheme in ("https://", "http://"):
+            session.mount(scheme, _Bounded(options.seconds))
         self._client = hvac.Client(
             url=options.url.rstrip("/"),
             token=None,

@@ -459,42 +459,45 @@ def in_between(broker: rig.RunningBroker, place: Path) -> Iterator[int]:
     context.load_cert_chain(chain, key)
     there = ssl.create_default_context()
     there.check_hostname, there.verify_mode = False, ssl.CERT_NONE
-    loop, started = asyncio.new_event_loop(), threading.Event()
-    port = 0
+    threads: list[threading.Thread] = []
 
-    async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        far, out = await asyncio.open_connection("127.0.0.1", broker.port, ssl=there)
+    def copy(source: ssl.SSLSocket, sink: ssl.SSLSocket) -> None:
+        with suppress(OSError):
+            while data := source.recv(65536):
+                sink.sendall(data)
+        with suppress(OSError):
+            sink.shutdown(socket.SHUT_RDWR)
 
-        async def copy(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+    def pass_on(near: socket.socket) -> None:
+        with near, suppress(OSError), context.wrap_socket(near, server_side=True) as client:  # noqa: SIM117
+            with (
+                socket.create_connection(("127.0.0.1", broker.port)) as plain,
+                there.wrap_socket(plain, server_hostname="127.0.0.1") as far,
+            ):
+                back = threading.Thread(target=copy, args=(far, client))
+                back.start()
+                copy(client, far)
+                back.join(10)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
             with suppress(OSError):
-                while data := await source.read(65536):
-                    sink.write(data)
-                    await sink.drain()
-                sink.close()
+                while True:
+                    near, _ = listener.accept()
+                    near.settimeout(10)
+                    threads.append(threading.Thread(target=pass_on, args=(near,)))
+                    threads[-1].start()
 
-        await asyncio.gather(copy(reader, out), copy(far, writer))
-
-    def serve() -> None:
-        nonlocal port
-        asyncio.set_event_loop(loop)
-        server = loop.run_until_complete(asyncio.start_server(pass_on, "127.0.0.1", 0, ssl=context))
-        port = server.sockets[0].getsockname()[1]
-        started.set()
-        loop.run_forever()
-        server.close()
-        for task in asyncio.all_tasks(loop):
-            task.cancel()
-        loop.run_until_complete(asyncio.sleep(0.1))
-        loop.close()
-
-    thread = threading.Thread(target=serve)
-    thread.start()
-    started.wait(10)
-    try:
-        yield port
-    finally:
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join(10)
+        accepting = threading.Thread(target=serve)
+        accepting.start()
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            accepting.join(10)
+            for thread in threads:
+                thread.join(10)
 
 
 def test_somebody_in_between(proving: rig.RunningBroker, root: DevelopmentRoot, tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from typing import Final, Literal, TypeVar
 
 import msgspec
 
+from adyton.config import Environment
 from adyton.errors import FreshnessFailed, MalformedRequest
 from adyton.protocol.checkpoint import LogKey
 from adyton.rats import binding
@@ -39,6 +40,7 @@ MAX_CHALLENGE = 1024
 MAX_PROOF = 512 * 1024
 MAX_NONCES = 64
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}\Z")
+_ENVIRONMENTS = frozenset(one.value for one in Environment)
 _SPEC = "docs/broker/attest.md"
 
 
@@ -99,6 +101,8 @@ def parse_proof(body: bytes) -> Proof:
         raise _malformed("nonces", f"1 to {MAX_NONCES}", len(found.nonces))
     _sized(found.nonces)
     facts = found.facts
+    if facts.environment not in _ENVIRONMENTS:  # it is shown to people, before anything is known of who wrote it
+        raise _malformed("facts.environment", sorted(_ENVIRONMENTS), facts.environment[:40])
     if facts.tls and not _DIGEST.match(facts.tls):
         raise _malformed("facts.tls", "sha256:<64 hex digits>", facts.tls[:80])
     if not hmac.compare_digest(facts.jwks.encode(), digest(found.jwks).encode()):

@@ -134,6 +134,8 @@ def test_a_token_without_kid(world: World) -> None:
     [
         ({"exp": 1}, b"token_expired"),
         ({"exp": None}, b"token_expired"),
+        ({"exp": 10**40}, b"token_too_long"),
+        ({"exp": int(time.time()) + 2 * 86_400}, b"token_too_long"),
         ({"nbf": 9_999_999_999}, b"token_expired"),
         ({"iss": "Adyton"}, b"token_invalid"),
         ({"iss": "nobody"}, b"token_issuer_unknown"),
@@ -169,13 +171,24 @@ def test_a_token_with_an_audience_is_somebody_elses_by_default(world: World) -> 
     """The issuer's file names no audience, so a token that has one was made for others."""
     said = issuers.IssuerFile("Adyton", issuer_tenant="default")
     keys = verifying_keys(jwks((COCO,)))
-    one = issuers.TrustedIssuer(said, keys, 0.0, Path())
+    one = issuers.TrustedIssuer(said, keys, 0.0, Path(), 0.0)
     claims = {**world.claims, "exp": 1000}
     believed = issuers.Issuers((one,))
     assert believed.verify("default", forged(claims), 1.0).expires == 1000
     with pytest.raises(SessionInvalid) as refused:
         believed.verify("default", forged({**claims, "aud": "x"}), 1.0)
     assert refused.value.code == "token_audience"
+
+
+def test_keys_that_cannot_be_asked_for_again_are_believed_for_a_day(world: World) -> None:
+    said = issuers.IssuerFile("Adyton", url="http://127.0.0.1:9", issuer_tenant="default")
+    one = issuers.TrustedIssuer(said, verifying_keys(jwks((COCO,))), 0.0, Path(), 0.0)
+    believed, claims = issuers.Issuers((one,)), {**world.claims, "exp": 90_000}
+    believed.refresh(issuers.REFRESH_SECONDS)  # nobody answers there
+    assert believed.verify("default", forged(claims), 86_400.0).expires == 90_000
+    with pytest.raises(SessionInvalid) as refused:
+        believed.verify("default", forged(claims), 86_401.0)
+    assert refused.value.code == "token_issuer_stale"
 
 
 @pytest.mark.parametrize(

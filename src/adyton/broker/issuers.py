@@ -35,7 +35,8 @@ class IssuerFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ``tenant``: who believes it, here. ``issuer``: its ``iss``. Keys: ``jwks``, a file (relative to this one) or, with ``url``,
     what ``/.well-known/jwks.json`` there gives; ``pin`` (``sha256:`` of the SPKI) or the machine's CAs say who answers.
     ``issuer_tenant``: what Adyton's own tokens must name. ``audience``: what ``aud`` must contain; without it a token that
-    has an audience is somebody else's.
+    has an audience is somebody else's. ``max_token_seconds``: how far ahead its end may lie; ``keys_seconds``: how long keys
+    are believed that cannot be asked for again.
     """
 
     issuer: str
@@ -45,16 +46,19 @@ class IssuerFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     pin: str | None = None
     issuer_tenant: str = ""
     audience: str = ""
+    max_token_seconds: int = 3600
+    keys_seconds: int = 86_400
 
 
 @dataclass(slots=True)
 class TrustedIssuer:
-    """One issuer with the keys that it has now. ``refreshed`` in Unix seconds."""
+    """One issuer with its keys of now. Unix seconds: ``refreshed`` is when they were last asked for, ``had`` when they came."""
 
     said: IssuerFile
     keys: VerifyingKeys
     refreshed: float
     directory: Path
+    had: float
 
 
 @dataclass(slots=True)
@@ -69,7 +73,9 @@ class Issuers:
         name = jwt.unverified_issuer(token)
         for one in self.trusted:
             if one.said.tenant == tenant and one.said.issuer == name:
-                return _judged(one.said, jwt.verify_any(token, one.keys, now=now))
+                if now - one.had > one.said.keys_seconds:
+                    raise SessionInvalid("the issuer's keys are too old to be believed", code="token_issuer_stale")
+                return _judged(one.said, jwt.verify_any(token, one.keys, now=now), now)
         raise SessionInvalid("the token's issuer is not believed here", code="token_issuer_unknown")
 
     def refresh(self, now: float) -> None:
@@ -80,7 +86,7 @@ class Issuers:
                     continue
                 one.refreshed = now
                 try:
-                    one.keys = _keys(one.said, one.directory)
+                    one.keys, one.had = _keys(one.said, one.directory), now
                 except AdytonError as error:
                     _LOG.warning("keys of issuer %s not refreshed: %s [%s]", one.said.issuer, error.message, error.code)
 
@@ -96,13 +102,15 @@ def load(files: Iterable[str], now: float) -> Issuers:
             raise _unusable(name, str(error)[:200]) from error
         if not said.issuer or bool(said.jwks) == bool(said.url):
             raise _unusable(name, "an issuer, and either jwks or url")
+        if said.max_token_seconds <= 0 or said.keys_seconds <= 0:
+            raise _unusable(name, "seconds that are none")
         if any((one.said.tenant, one.said.issuer) == (said.tenant, said.issuer) for one in found):
             raise _unusable(name, "this tenant has this issuer already")
         try:
-            found.append(TrustedIssuer(said, _keys(said, path.parent), now, path.parent))
+            found.append(TrustedIssuer(said, _keys(said, path.parent), now, path.parent, now))
         except Unavailable as error:  # two brokers that believe each other must be able to start
             _LOG.warning("no keys of issuer %s yet: %s [%s]", said.issuer, error.message, error.code)
-            found.append(TrustedIssuer(said, VerifyingKeys({}, ()), now - REFRESH_SECONDS, path.parent))
+            found.append(TrustedIssuer(said, VerifyingKeys({}, ()), now - REFRESH_SECONDS, path.parent, now))
     return Issuers(tuple(found))
 
 
@@ -125,7 +133,7 @@ def _keys(said: IssuerFile, directory: Path) -> VerifyingKeys:
         raise _unusable(said.jwks, error.message) from error
 
 
-def _judged(said: IssuerFile, claims: dict[str, object]) -> TokenClaims:
+def _judged(said: IssuerFile, claims: dict[str, object], now: float) -> TokenClaims:
     audience = claims.get("aud", [])
     named = [audience] if isinstance(audience, str) else audience if isinstance(audience, list) else [None]
     if (said.audience not in named) if said.audience else named:
@@ -135,6 +143,8 @@ def _judged(said: IssuerFile, claims: dict[str, object]) -> TokenClaims:
     if tenant != said.issuer_tenant:
         raise SessionInvalid("the token is of another tenant of its issuer", code="token_issuer_tenant")
     read = ear.read(claims)
+    if read.expires - now > said.max_token_seconds:
+        raise SessionInvalid("the token is valid for longer than any of its issuer's may be", code="token_too_long")
     # What an issuer says of its own bookkeeping is not this broker's: no generation of ours is meant.
     raw = {name: value for name, value in read.raw.items() if name != "adyton"}
     return msgspec.structs.replace(read, raw=raw)

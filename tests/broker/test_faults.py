@@ -239,8 +239,8 @@ def test_the_disk_is_full_while_it_serves(small: Path, root: DevelopmentRoot) ->
                 there = {item.uri.rpartition("/")[2] for item in admin.list_resources() if "/fill/" in item.uri}
             assert kept.keys() <= there
         with broker.session(rig.attester(root)) as session:
-            for number, value in kept.items():
-                assert session.resource(ResourcePath("fill", "disk", number)) == value
+            for tag, value in kept.items():
+                assert session.resource(ResourcePath("fill", "disk", tag)) == value
     finally:
         broker.stop()
 

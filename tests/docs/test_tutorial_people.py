@@ -11,7 +11,7 @@ from tests.docs.playing import play
 @pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_the_tutorial_does_what_it_says(tmp_path: Path) -> None:
-    said = play("broker/people.md", tmp_path, blocks=7).said
+    said = play("broker/people.md", tmp_path, blocks=8).said
     for told in ("acme/ann: owner of everything of acme", "acme/rita: auditor of acme-prod", "1 of 2", "2 of 2 agree",
                  "promoted, sha256:", "of 100", "role auditor", "switched off"):  # fmt: skip
         assert told in said, (told, said[-4000:])

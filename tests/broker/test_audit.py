@@ -3,11 +3,11 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from adyton.broker.audit import MAX_REASON, MAX_REASONS, Auditor, reasons
 from adyton.errors import AdytonError, FreshnessFailed, NotPermitted, ReleaseRefused

@@ -6,12 +6,12 @@ import asyncio
 import copy
 import re
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from msgspec.structs import replace
 from tests.docs import forged
 
 from adyton.appraisal import explain

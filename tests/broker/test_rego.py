@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from adyton.appraisal.rego_check import AcceptedPolicy, check
-from adyton.broker import rego
+from adyton.broker import rego, rego_failures
 from adyton.broker.rego import ABSENT, RegoEngine, Results
 from adyton.broker.rego_values import prepare
 from adyton.errors import MalformedRequest, PlatformError, PolicyInvalid, TooLarge, Unavailable
@@ -65,7 +65,7 @@ def test_an_engine_that_cannot_start_is_the_operators_trouble(
 
 
 def test_a_missing_library_is_named() -> None:
-    error = rego._unfit("libatomic.so.1: cannot open shared object file: No such file or directory")
+    error = rego_failures.unfit("libatomic.so.1: cannot open shared object file: No such file or directory")
     assert "libatomic.so.1" in error.message and "libatomic1" in str(error.hint)
 
 
@@ -338,6 +338,41 @@ def test_an_event_loop_is_not_held_up(engine: RegoEngine) -> None:
 
     assert asyncio.run(run()) >= 5
     assert works(engine)
+
+
+def test_what_is_being_asked_is_not_asked_twice_and_one_who_leaves_takes_no_answer_along(
+    engine: RegoEngine,
+) -> None:
+    assert works(engine)
+    before, accepted = engine.asked, check(HEAD + "trust_claims := input.a + 1")
+
+    async def ask_at_once(number: int, data_key: str | None) -> list[object]:
+        asking = [
+            asyncio.create_task(engine.evaluate_async(accepted, RULES, {"a": number, "other": n}, {}, data_key))
+            for n in range(8)
+        ]
+        await asyncio.sleep(0)
+        asking[0].cancel()
+        return await asyncio.gather(*asking, return_exceptions=True)
+
+    first, *others = asyncio.run(ask_at_once(4, "g"))
+    assert isinstance(first, asyncio.CancelledError) and [one["trust_claims"] for one in others] == [5] * 7  # type: ignore[index]
+    assert engine.asked == before + 1
+    asyncio.run(ask_at_once(4, "g"))
+    assert engine.asked == before + 1
+    asyncio.run(ask_at_once(5, None))  # whose answer must not be remembered: each is asked
+    assert engine.asked == before + 9
+
+
+def test_a_refusal_is_everybodys_who_asked_the_same(engine: RegoEngine) -> None:
+    accepted = check(HEAD + "trust_claims := 1\ntrust_claims := input.a")
+
+    async def ask_at_once() -> list[object]:
+        asking = [engine.evaluate_async(accepted, RULES, {"a": 2}, {}, "g") for _ in range(3)]
+        return await asyncio.gather(*asking, return_exceptions=True)
+
+    assert all(isinstance(one, PolicyInvalid) for one in asyncio.run(ask_at_once()))
+    assert engine.evaluate(accepted, RULES, {"a": 1}, {}, "g")["trust_claims"] == 1
 
 
 def test_many_programs_take_turns(engine: RegoEngine) -> None:

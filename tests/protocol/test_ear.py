@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
@@ -10,6 +9,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from adyton.errors import DocumentInvalid, SessionInvalid
 from adyton.protocol import annotated, ear, initdata, workload

@@ -14,8 +14,10 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+
+import msgspec
 
 from adyton.appraisal import vector
 from adyton.broker.audit import appraised
@@ -42,8 +44,7 @@ MAX_BATCH = 64
 _LOG = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(msgspec.Struct, frozen=True):
     """A decision that was made: an attestation's ``result``, or a release's ``claims`` and what was asked for."""
 
     tenant: str
@@ -52,7 +53,7 @@ class Event:
     result: AttestationResult | None = None
     claims: TokenClaims | None = None
     path: ResourcePath | None = None
-    query: Mapping[str, str] = field(default_factory=dict)
+    query: Mapping[str, str] = msgspec.field(default_factory=dict)
     released: bool = False
     policies: tuple[PolicyUsed, ...] = ()
 

@@ -8,7 +8,7 @@ of the row that records a refusal: for the operator's log line, and not sent.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 JSON = b"application/json"
 
@@ -31,8 +31,7 @@ _REASONS = {
 _HEADS = {status: b"HTTP/1.1 %d %s\r\n" % (status, reason) for status, reason in _REASONS.items()}
 
 
-@dataclass(slots=True)
-class Answer:
+class Answer(msgspec.Struct):
     """Status, body and the few headers that the broker sends."""
 
     status: int

@@ -23,6 +23,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol, cast
 
 import httptools
+import msgspec
 
 if TYPE_CHECKING:
     from adyton.broker.answer import Answer
@@ -46,8 +47,7 @@ class Limits:
     sweep_seconds: float = 1.0
 
 
-@dataclass(slots=True)
-class HttpRequest:
+class HttpRequest(msgspec.Struct):
     """A whole request. ``target`` as it was sent; header names in lower case, the last of equal names wins.
 
     ``where`` is what the application makes of the target, ``trace`` the trace that it belongs to, for the log. ``outside``:

@@ -193,8 +193,8 @@ class Handshake:
         deadline = Deadline(self._store)  # verification goes by what lies on this machine
         result = await self._appraiser.appraise(tenant, verified, request.runtime_data_claims, document, at)
         for item in verified:
-            if "tcb_date" in item.claims:
-                self._note_date(item.tee, str(item.claims["tcb_date"]))
+            if (date := platforms.date(item)) is not None:
+                self._note_date(item.tee, date)
         if revoked := self._appraiser.revoked(tenant, result, at):
             refuse_revoked(revoked, keys.signer.kid, request.key.handle, verified, result)
         ends = int(min(now + self._token_seconds, result.expires.timestamp()))

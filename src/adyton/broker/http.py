@@ -11,6 +11,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import lru_cache
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -254,7 +255,7 @@ class Front:
         try:
             if len(parts) == 2 and self._handlers.handshake.serves_oldest:
                 parts = ["default", *parts]  # protocol 0.1.0 may leave the repository out
-            path = _path(parts)
+            path = _path(tuple(parts))
             holder, asked = self._holder(where, request)
         except AdytonError as error:
             return refusals.answer(error, Stage.RESOURCE)
@@ -273,7 +274,7 @@ class Front:
         if (request.method == "GET") is not (operation == key_delivery.PUBLIC):
             return refusals.NO_METHOD
         try:
-            path = _path(parts)
+            path = _path(tuple(parts))
         except MalformedRequest as error:
             return refusals.answer(error, Stage.RESOURCE)
         try:
@@ -365,7 +366,8 @@ class Front:
         return done.answer
 
 
-def _path(parts: list[str]) -> ResourcePath:
+@lru_cache(maxsize=1024)
+def _path(parts: tuple[str, ...]) -> ResourcePath:
     if len(parts) != 3:
         raise MalformedRequest("a resource path has exactly three parts", code="resource_path_invalid")
     return ResourcePath(*parts)

@@ -31,6 +31,14 @@ def told(item: VerifiedEvidence) -> tuple[str, dict[str, JsonValue]]:
     return number if isinstance(number, str) else "", _dated(own) or _flat(item.tcb)
 
 
+def date(item: VerifiedEvidence) -> str | None:
+    """The date of its TCB, RFC 3339, where its evidence has one. SEV-SNP's has none, and need not be asked for."""
+    if item.tee == "snp":
+        return None
+    found = item.claims.get("tcb_date")
+    return None if found is None else str(found)
+
+
 def _dated(claims: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
     return {name: shown(claims[name]) for name in _DATED if claims.get(name) not in (None, [], "")}
 

@@ -13,7 +13,6 @@ import asyncio
 import contextlib
 import os
 import select
-import signal
 import struct
 import subprocess
 import sys
@@ -22,17 +21,19 @@ import time
 from collections import OrderedDict
 from collections.abc import Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 
 from adyton.appraisal.rego_check import AcceptedPolicy
+from adyton.broker import rego_failures
+from adyton.broker.rego_failures import CPU_SECONDS
 from adyton.broker.rego_key import Reader
 from adyton.broker.rego_values import prepare, single
-from adyton.errors import AdytonError, PlatformError, PolicyInvalid, Unavailable
+from adyton.errors import AdytonError, PolicyInvalid, Unavailable
 from adyton.rats.types import JsonValue
 
-CPU_SECONDS = 0.1
 WALL_SECONDS = 2.0
 START_SECONDS = 20.0
 MEMORY = 256 * 1024 * 1024
@@ -90,6 +91,7 @@ class RegoEngine:
         self._lately: OrderedDict[str, tuple[str, tuple[str, ...]]] = OrderedDict()
         self._thread: ThreadPoolExecutor | None = None
         self._remembered = Memory[Results]()
+        self._under_way: dict[Hashable, asyncio.Future[Results]] = {}
         self._prepared = Memory[JsonValue](MAX_PREPARED)
         self._readers = Memory[Reader](MAX_PREPARED)
         self.asked = self.known = 0  # questions that were put to the engine, and whose answer was remembered
@@ -140,16 +142,40 @@ class RegoEngine:
         data: Mapping[str, JsonValue],
         data_key: Hashable = None,
     ) -> Results:
-        """As ``evaluate``; what is remembered costs no thread."""
+        """As ``evaluate``; what is remembered costs no thread, and what is being asked is not asked a second time.
+
+        After each activation all handshakes of a fleet have the same new question at once.
+        """
         key, known = self.remembered(policy, rules, document, data_key) if data_key is not None else (None, None)
         if known is not None:
             return known
-        question = self._question(document, data, data_key)
-        if self._thread is None:
-            self._thread = ThreadPoolExecutor(1, thread_name_prefix="rego")
-        results = await asyncio.get_running_loop().run_in_executor(self._thread, self._ask, policy, rules, question)
-        self._remembered.put(key, results)
-        return results
+        loop = asyncio.get_running_loop()
+        asked = self._under_way.get(key) if key is not None else None
+        if asked is None or asked.get_loop() is not loop:
+            if self._thread is None:
+                self._thread = ThreadPoolExecutor(1, thread_name_prefix="rego")
+            asked = loop.run_in_executor(self._thread, self._answer, policy, rules, document, data, data_key)
+            if key is not None:
+                self._under_way[key] = asked
+                asked.add_done_callback(partial(self._answered, key))
+        return await asyncio.shield(asked)  # whoever goes away meanwhile takes nobody else's answer along
+
+    def _answer(
+        self,
+        policy: AcceptedPolicy,
+        rules: Sequence[str],
+        document: Mapping[str, JsonValue],
+        data: Mapping[str, JsonValue],
+        data_key: Hashable,
+    ) -> Results:
+        """In the engine's thread, so that a long list of reference values does not hold up the loop."""
+        return self._ask(policy, rules, self._question(document, data, data_key))
+
+    def _answered(self, key: Hashable, asked: asyncio.Future[Results]) -> None:
+        if self._under_way.get(key) is asked:
+            del self._under_way[key]
+        if not asked.cancelled() and asked.exception() is None:
+            self._remembered.put(key, asked.result())
 
     def _question(
         self, document: Mapping[str, JsonValue], data: Mapping[str, JsonValue], data_key: Hashable
@@ -231,7 +257,7 @@ class RegoEngine:
         if reply.get("error") == "unknown_program":
             reply = worker.ask({**asked, "text": text})
         if "error" in reply:  # the engine does not always survive its own errors
-            raise _failed(str(reply["error"]), str(reply["detail"]))
+            raise rego_failures.failed(str(reply["error"]), str(reply["detail"]))
         found: dict[str, str] = reply["rules"]
         return found
 
@@ -276,7 +302,7 @@ class _Worker:
                 raise PolicyInvalid("the policy's result is too large", code="policy_failed", got=length)
             reply: dict[str, Any] = msgspec.json.decode(self._read(length, deadline))
         except (EOFError, BrokenPipeError):
-            raise _died(self._process.wait()) from None
+            raise rego_failures.died(self._process.wait()) from None
         return reply
 
     def _greet(self) -> None:
@@ -286,13 +312,13 @@ class _Worker:
             (length,) = _HEADER.unpack(self._read(_HEADER.size, deadline))
             said: dict[str, Any] = msgspec.json.decode(self._read(min(length, MAX_REPLY), deadline))
         except EOFError:
-            raise _never_started(self._process.wait()) from None
+            raise rego_failures.never_started(self._process.wait()) from None
         except PolicyInvalid:  # the deadline's
             raise Unavailable(
                 "the policy engine does not start in time", code="policy_engine_down", hint="is the machine overloaded?"
             ) from None
         if "unfit" in said:
-            raise _unfit(str(said["unfit"]))
+            raise rego_failures.unfit(str(said["unfit"]))
         self._fresh = False
 
     def kill(self) -> None:
@@ -328,60 +354,4 @@ class _Worker:
         poll = select.poll()
         poll.register(descriptor, event)
         if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
-            raise _deadline()
-
-
-def _failed(code: str, detail: str) -> PolicyInvalid:
-    if code == "policy_not_rego":
-        found = detail.partition("(errormsg ")[2].partition(")")[0].partition(":")[2] or detail.strip().split("\n")[0]
-        return PolicyInvalid(f"the policy does not compile: {found[:200]}", code=code, hint="try it with `opa check`")
-    return PolicyInvalid(
-        f"the policy could not be evaluated: {detail[:200]}" if detail else "the policy could not be evaluated",
-        code="policy_failed",
-        hint="a rule has several values, or the engine met something that it cannot do",
-    )
-
-
-def _deadline() -> PolicyInvalid:
-    return PolicyInvalid(
-        "the policy takes too long",
-        code="policy_deadline",
-        expected=f"{round(CPU_SECONDS * 1000)} ms",
-        spec="contracts 5",
-        hint="it loops, or computes far more than a decision needs",
-    )
-
-
-def _never_started(status: int) -> AdytonError:
-    if status in {-signal.SIGKILL, -signal.SIGTERM}:
-        return _died(status)
-    ended = f"signal {signal.Signals(-status).name}" if status < 0 else f"status {status}"
-    return _unfit(f"its process ended with {ended} before it was ready; what it said is in the log above")
-
-
-def _unfit(detail: str) -> PlatformError:
-    library, missing, _ = detail.partition(": cannot open shared object file")
-    if missing:
-        package = " (Debian: apt install libatomic1)" if library.startswith("libatomic") else ""
-        hint = f"install the package that has {library}{package}"
-    else:
-        hint = "install Adyton anew: its dependency regopy does not load"
-    return PlatformError(
-        f"the policy engine cannot run on this machine: {detail[:300]}", code="policy_engine_unfit", hint=hint
-    )
-
-
-def _died(status: int) -> AdytonError:
-    if status == -signal.SIGPROF:
-        return _deadline()
-    if status in {-signal.SIGKILL, -signal.SIGTERM}:
-        return Unavailable(
-            "the policy engine was killed", code="policy_engine_down", hint="is the machine out of memory?"
-        )
-    return PolicyInvalid(
-        "the policy broke the engine that evaluates it",
-        code="policy_crashed",
-        got=signal.Signals(-status).name if status < 0 else status,
-        spec="contracts 5",
-        hint="it takes too much memory, or is nested too deeply",
-    )
+            raise rego_failures.deadline()

@@ -21,9 +21,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
+
+import msgspec
 
 from adyton.appraisal.explain import guest_accepted
 from adyton.appraisal.rego_check import RESOURCE_DATA
@@ -39,18 +40,19 @@ from adyton.protocol.ear import Submodule, TokenClaims
 from adyton.protocol.release import Binding, WorkloadIdentity
 from adyton.protocol.release_rules import DEFAULT_ID
 from adyton.protocol.resource import PluginPath, ResourcePath
-from adyton.rats.result import DEVELOPMENT_HARDWARE, Tier
+from adyton.rats.result import DEVELOPMENT_HARDWARE, ELEMENTS, Tier
 from adyton.rats.types import JsonValue, RootKind
 from adyton.stores.policy_types import digest
 from adyton.stores.resources import StoredResource
 from adyton.tee.nvidia.verify import PROTECTED_PCIE
 
+_HARDWARE = ELEMENTS.index("hardware")
+_BUT_HARDWARE = (*ELEMENTS[:_HARDWARE], *ELEMENTS[_HARDWARE + 1 :])
 _UNBOUND = "not_bound: no resource that anybody is bound to"
 _CHANGED = "changed_meanwhile: policies, reference values or the resource changed during this decision; ask again"
 
 
-@dataclass(frozen=True, slots=True)
-class Permit:
+class Permit(msgspec.Struct, frozen=True):
     """The decision to release, by which part of the binding, and the policies that had their say."""
 
     by: str
@@ -58,8 +60,7 @@ class Permit:
     claims: TokenClaims | None = None
 
 
-@dataclass(slots=True)
-class _Asking:
+class _Asking(msgspec.Struct):
     """One decision under way."""
 
     view: TenantView
@@ -226,16 +227,19 @@ class Releaser:
             return []
         reasons = []
         limit = DEVELOPMENT_HARDWARE
-        values = list(submodule.vector.items())
+        names: tuple[str, ...] = ELEMENTS
+        values = submodule.vector.values
         if submodule.root is RootKind.CUSTOM and submodule.root_fingerprint in roots:
-            values = [item for item in values if item[0] != "hardware"]
-            if submodule.vector["hardware"] != limit:
+            names, values = _BUT_HARDWARE, (*values[:_HARDWARE], *values[_HARDWARE + 1 :])
+            if submodule.vector.values[_HARDWARE] != limit:
                 reasons.append(_element(submodule, "hardware", f"exactly {limit} under a development root"))
         elif submodule.root is not RootKind.VENDOR:
             reasons.append(f"root_not_trusted: {submodule.name} leads to a root that is not trusted here")
-        bad = [name for name, value in values if value >= limit]
-        reasons += [_element(submodule, name, f"below {limit}") for name in bad]
-        if not bad and Tier.of(max(value for _, value in values)) is not Tier.AFFIRMING:  # the highest affirms, or none
+        highest = max(values)
+        if highest >= limit:
+            bad = [name for name, value in zip(names, values, strict=True) if value >= limit]
+            reasons += [_element(submodule, name, f"below {limit}") for name in bad]
+        elif Tier.of(highest) is not Tier.AFFIRMING:  # the highest affirms, or none
             reasons.append(f"nothing_affirmed: the policy affirms nothing about {submodule.name}")
         return reasons
 

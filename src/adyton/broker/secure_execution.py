@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+import msgspec
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from adyton import tee
@@ -83,7 +84,7 @@ class SecureExecution:
         )
         verified = verify_response(evidence, pending, report_data=report_data)
         if bytes.fromhex(verified.root_fingerprint) in self.vendor_roots:
-            verified = replace(verified, root=RootKind.VENDOR)
+            verified = msgspec.structs.replace(verified, root=RootKind.VENDOR)
         return verified
 
     def _host_keys(self, given: EndorsementSet, now: datetime) -> tuple[HostKey, ...]:

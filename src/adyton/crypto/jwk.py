@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TypeAlias
 
+import msgspec
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PublicKey
@@ -35,8 +35,7 @@ _OLDEST = ("alg", "k-exp", "k-mod")  # of 2023, RSA only
 PublicKey: TypeAlias = ec.EllipticCurvePublicKey | rsa.RSAPublicKey | MLKEM768PublicKey
 
 
-@dataclass(frozen=True, slots=True)
-class TeeKey:
+class TeeKey(msgspec.Struct, frozen=True):
     """A checked public key. ``members`` are the known JWK members, all of them strings, in alphabetical order."""
 
     members: Mapping[str, str]

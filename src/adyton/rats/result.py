@@ -7,9 +7,11 @@ values 0 to 127; the negative half of the scale is refused where a policy gives 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from enum import IntEnum
+
+import msgspec
 
 from adyton.rats.types import JsonValue, RootKind
 
@@ -58,8 +60,7 @@ _TIERS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class TrustVector:
+class TrustVector(msgspec.Struct, frozen=True):
     """Eight values in the order of ``ELEMENTS``; ``stated`` are the elements that the policy set itself."""
 
     values: tuple[int, ...]
@@ -125,8 +126,7 @@ def _short(value: JsonValue) -> str:
     return text if len(text) <= 200 else text[:197] + "..."
 
 
-@dataclass(frozen=True, slots=True)
-class Appraisal:
+class Appraisal(msgspec.Struct, frozen=True):
     """What was found about one piece of evidence: one submodule of an EAR, such as ``cpu0``.
 
     ``annotated`` is the object that policies read as ``input`` (kbs-protocol 2.5). ``measurement`` and ``host_data`` are
@@ -160,14 +160,13 @@ class Appraisal:
         return self.vector.status
 
 
-@dataclass(frozen=True, slots=True)
-class AttestationResult:
+class AttestationResult(msgspec.Struct, frozen=True, kw_only=True):
     """All evidence of one attester, appraised at one generation of its tenant's policies and reference values."""
 
     appraisals: tuple[Appraisal, ...]
     generation: int
     reference_generation: int
-    expires: datetime = field(kw_only=True)
+    expires: datetime
 
     def __post_init__(self) -> None:
         if not self.appraisals:
@@ -181,9 +180,13 @@ class AttestationResult:
     @property
     def status(self) -> Tier:
         """The worst status of all submodules."""
+        if len(self.appraisals) == 1:
+            return self.appraisals[0].vector.status
         return max(appraisal.status for appraisal in self.appraisals)
 
     @property
     def mismatches(self) -> tuple[Mismatch, ...]:
         """Everything that is not as it must be."""
+        if len(self.appraisals) == 1:
+            return self.appraisals[0].mismatches
         return tuple(mismatch for appraisal in self.appraisals for mismatch in appraisal.mismatches)

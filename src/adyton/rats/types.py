@@ -6,10 +6,12 @@ import hashlib
 import hmac
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
 from typing import Literal, TypeAlias
+
+import msgspec
 
 JsonValue: TypeAlias = "bool | int | float | str | list[JsonValue] | dict[str, JsonValue] | None"
 
@@ -54,8 +56,7 @@ class Digest:
         return f"{self.algorithm}:{self.value.hex()}"
 
 
-@dataclass(frozen=True, slots=True)
-class Nonce:
+class Nonce(msgspec.Struct, frozen=True):
     """A verifier's challenge: 32 random bytes, used once."""
 
     value: bytes
@@ -65,8 +66,7 @@ class Nonce:
             raise ValueError("a nonce has 32 bytes")
 
 
-@dataclass(frozen=True, slots=True)
-class ReportData:
+class ReportData(msgspec.Struct, frozen=True):
     """What an attester puts under the TEE's signature, as the TEE's field holds it: at most 1024 bytes, mostly 64.
 
     How long the field is, is the TEE's word (``tee.FIELD_SIZES``): a verifier refuses another length as misuse.
@@ -139,8 +139,7 @@ SHARED_CLAIMS = ("measurement", "debug", "tcb_status", "platform_id", "report_da
 ``tcb_status`` is the vendor's word, ``None`` where the vendor publishes none."""
 
 
-@dataclass(frozen=True, slots=True)
-class VerifiedEvidence:
+class VerifiedEvidence(msgspec.Struct, frozen=True):
     """Authentic evidence. Only a verifier makes one; that it exists says that every check in ``checks`` passed.
 
     ``claims`` are flat-named JSON values under Adyton's names (hex is lower-case): the TEE's own, and those that every
@@ -162,4 +161,4 @@ class VerifiedEvidence:
     checks: tuple[Check, ...]
     expires: datetime
     expires_first: str
-    unchecked: tuple[str, ...] = field(default=())
+    unchecked: tuple[str, ...] = ()

@@ -16,8 +16,9 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import UTC, datetime
+
+import msgspec
 
 from adyton.errors import AdytonError, LogBroken, Unavailable
 from adyton.protocol import audit_row
@@ -34,8 +35,7 @@ _START = bytes(32)
 _AVERAGE = 0.1
 
 
-@dataclass(slots=True)
-class _Pending:
+class _Pending(msgspec.Struct):
     tenant: str
     row: AuditRow
     time: datetime

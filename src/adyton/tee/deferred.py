@@ -7,6 +7,7 @@ facts that are asked for each time are at hand, the first question about another
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 from adyton.rats.types import JsonValue
 
@@ -28,6 +29,13 @@ class Deferred(Mapping[str, JsonValue]):
 
     def __getitem__(self, name: str) -> JsonValue:
         return self._ready[name] if name in self._ready else self._made()[name]
+
+    def get(self, name: str, default: Any = None) -> Any:  # one call instead of the mixin's three
+        """As every mapping's."""
+        return self._ready[name] if name in self._ready else self._made().get(name, default)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._ready or name in self._made()
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._made())

@@ -121,7 +121,7 @@ class Verification:
     def signing_key(self) -> None:
         """4.3.3: the report says which kind of key signed it, and it is one that can be verified."""
         kind = self.report.key_info.signing_key
-        if kind not in {SigningKey.VCEK, SigningKey.VLEK}:
+        if kind is not SigningKey.VCEK and kind is not SigningKey.VLEK:
             raise EvidenceError(
                 "the report was signed neither by a VCEK nor by a VLEK",
                 code="signing_key",

@@ -294,6 +294,7 @@ def summary(spent: list[dict[str, Any]], times: list[float], connections: int) -
             "server_over_primitives": round(middle(lambda one: one["by_server"] / floor(one)), 3),
             "handlers_over_cryptography": round(middle(lambda one: handlers(one) / cryptography(one)), 3),
             "server_over_cryptography": round(middle(lambda one: one["by_server"] / cryptography(one)), 3),
+            "audit_over_handlers": round(middle(lambda one: one["by"].get("audit rows", 0.0) / handlers(one)), 3),
             "primitives_us": round(middle(floor), 1),
             "cryptography_us": round(middle(cryptography), 1),
             "cryptography_alone_us": round(spent[0]["alone"], 1),

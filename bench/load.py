@@ -111,7 +111,8 @@ class Broker:
             sealed, _ = ok(await lines[0].ask(request("GET", f"/kbs/v0/resource/{PATH}", b"", found)))
             return found, sealed
 
-        session, value = self.load.run(1, once)  # type: ignore[misc]
+        answered: Any = self.load.run(1, once)
+        session, value = answered
         if jwe.decrypt(self.fleet.key, value) != SECRET:
             raise SystemExit("the released value is not the secret")
         return bytes(session)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from functools import lru_cache
 from typing import Literal, cast
 
 from adyton.errors import AdytonError, ReleaseRefused
@@ -167,10 +168,14 @@ class Auditor:
 def appraised(result: AttestationResult) -> tuple[PolicyUsed, ...]:
     """The policies that appraised, each once."""
     found = [
-        PolicyUsed("attestation", f"{one.policy_id}_{one.tee_class}", one.policy_version, one.policy_digest)
-        for one in result.appraisals
+        _appraised_by(one.policy_id, one.tee_class, one.policy_version, one.policy_digest) for one in result.appraisals
     ]
     return tuple(found) if len(found) == 1 else tuple(dict.fromkeys(found))
+
+
+@lru_cache(maxsize=256)
+def _appraised_by(policy_id: str, tee_class: str, version: int, policy_digest: str) -> PolicyUsed:
+    return PolicyUsed("attestation", f"{policy_id}_{tee_class}", version, policy_digest)
 
 
 def reasons(codes: Iterable[str]) -> tuple[str, ...]:

@@ -50,7 +50,10 @@ class TeeKey(msgspec.Struct, frozen=True):
     def number(self) -> str:
         """The member that tells this key from others of its kind, base64url."""
         members = self.members
-        return next(members[name] for name in ("x", "n", "pub", "k-mod") if name in members)
+        found = members.get("x")
+        if found is None:
+            found = next(members[name] for name in ("n", "pub", "k-mod") if name in members)
+        return found
 
     @property
     def handle(self) -> str:

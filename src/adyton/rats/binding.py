@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from json.encoder import encode_basestring
 
 from adyton.errors import BindingMismatch, DocumentInvalid, MalformedRequest
@@ -132,6 +133,7 @@ _INIT_DATA_FIELDS = {
 }
 _INIT_DATA_PCRS = frozenset({"az-snp-vtpm", "az-tdx-vtpm", "tpm"})  # PCR 8 was extended with it, once
 _DIGEST_SIZE = 32
+_SHORT = 16 * 1024
 SPEC_INIT_DATA = "kbs-protocol 1.10"
 
 
@@ -142,7 +144,14 @@ def expected_init_data(tee: str, init_data: bytes, algorithm: str = "sha256") ->
     ``init_data_unbound`` for a TEE that has no such field: nothing there says that the document is the guest's own;
     ``init_data_algorithm`` for a digest that is longer than the field: it is never cut.
     """
+    return (_short_init_data if len(init_data) <= _SHORT else _expected_init_data)(tee, init_data, algorithm)
+
+
+def _expected_init_data(tee: str, init_data: bytes, algorithm: str) -> bytes:
     return expected_init_digest(tee, hashlib.new(algorithm, init_data).digest(), algorithm)
+
+
+_short_init_data = lru_cache(maxsize=128)(_expected_init_data)  # a fleet sends few documents, each twice looked at
 
 
 def expected_init_digest(tee: str, digest: bytes, algorithm: str = "") -> bytes:

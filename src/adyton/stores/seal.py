@@ -20,6 +20,7 @@ import os
 import struct
 import threading
 from datetime import datetime
+from functools import lru_cache
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -244,6 +245,7 @@ def wrong_root(where: str) -> ConfigError:
     )
 
 
+@lru_cache(maxsize=1024)
 def _bound(store: bytes, tenant: str, kind: str, name: str, version: int) -> bytes:
     parts = (b"adyton store 1", store, tenant.encode(), kind.encode(), name.encode(), b"%d" % version)
     return b"".join([len(part).to_bytes(4, "big") + part for part in parts])

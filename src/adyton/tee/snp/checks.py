@@ -256,8 +256,12 @@ class Verification:
     def tcb_order(self) -> None:
         """4.3.7: reported ≤ committed ≤ current, launch ≤ current, committed version ≤ current version."""
         report = self.report
-        for lower, upper in (("reported", "committed"), ("committed", "current"), ("launch", "current")):
-            low, high = getattr(report, f"{lower}_tcb"), getattr(report, f"{upper}_tcb")
+        reported, committed, current = report.reported_tcb, report.committed_tcb, report.current_tcb
+        for lower, upper, low, high in (
+            ("reported", "committed", reported, committed),
+            ("committed", "current", committed, current),
+            ("launch", "current", report.launch_tcb, current),
+        ):
             if low.raw != high.raw and not low <= high:
                 raise self._disorder(f"{lower}_tcb", f"at most {upper}_tcb {high.raw.hex()}", low.raw.hex())
         if report.committed_version > report.current_version:
@@ -319,8 +323,14 @@ class Verification:
 
     def verified(self, chain: VerifiedChain) -> VerifiedEvidence:
         """Hand over what was verified. Call it after every check."""
-        report = self.report
-        checks, unchecked = _summary(*map(self.skips, _SKIPPABLE), provider=self.leaf.hardware_id is None)
+        report, provider = self.report, self.leaf.hardware_id is None
+        checks, unchecked = _summary(  # in the order of _SKIPPABLE, as ``skips`` says
+            self.revocation is Revocation.UNCHECKED_AS_ASKED,
+            provider or report.chip_id_masked,
+            self.report_data is None,
+            self.init_data is None,
+            provider=provider,
+        )
         return VerifiedEvidence(
             tee=TEE,
             tee_class="cpu",

@@ -23,7 +23,18 @@ from adyton.stores.seal import Sealer
 from adyton.stores.sql import Database, Transaction
 
 MAX_VALUE = 2 * 1024 * 1024
-KIND = "resource"
+KIND, HEAD = "resource", "resource head"
+STATEMENTS = (
+    # What is told of a resource, sealed once more without its value, so that listing opens no value. It counts only for
+    # the version that it is of; what was set before there were any is opened whole.
+    """CREATE TABLE resource_heads (
+    tenant TEXT NOT NULL,
+    path TEXT NOT NULL,
+    version INTEGER NOT NULL,
+    sealed BLOB NOT NULL,
+    PRIMARY KEY (tenant, path)
+) STRICT""",
+)
 _KEY = 1 << 31
 _ELSEWHERE = 1 << 30
 
@@ -182,6 +193,12 @@ class Resources:
             " updated=excluded.updated, size=excluded.size, sealed=excluded.sealed",
             (tenant, name, version, now.timestamp(), size, sealed),
         )
+        head = _size(value).to_bytes(8, "big") + _pack(binding, b"" if isinstance(value, bytes) else value)
+        transaction.execute(
+            "INSERT INTO resource_heads VALUES (?,?,?,?) ON CONFLICT (tenant, path) DO UPDATE SET version=excluded.version,"
+            " sealed=excluded.sealed",
+            (tenant, name, version, self._sealer.seal_for(transaction, head, tenant, HEAD, name, version)),
+        )
 
     def bind(self, tenant: str, path: ResourcePath, binding: Binding, now: datetime) -> ResourceInfo:
         """Replace the binding and keep the value; ``NotFound`` if there is none."""
@@ -223,10 +240,25 @@ class Resources:
         return int(rows[0][0]) if rows else None
 
     def list(self, tenant: str) -> list[ResourceInfo]:
-        """All of a tenant's resources by path, without their values; one value at a time is in memory."""
-        paths = self._database.read("SELECT path FROM resources WHERE tenant=? ORDER BY path", (tenant,))
-        found = (self.get(tenant, ResourcePath.parse(path)) for (path,) in paths)
-        return [stored.info for stored in found if stored is not None]  # None: deleted meanwhile
+        """All of a tenant's resources by path, without their values; of an older store one value at a time is opened."""
+        rows = self._database.read(
+            "SELECT r.path, r.version, r.updated, h.sealed FROM resources r LEFT JOIN resource_heads h"
+            " ON h.tenant = r.tenant AND h.path = r.path AND h.version = r.version WHERE r.tenant=? ORDER BY r.path",
+            (tenant,),
+        )
+        found: list[ResourceInfo] = []
+        for name, version, updated, sealed in rows:
+            path = ResourcePath.parse(name)
+            if sealed is not None:
+                head = self._sealer.open(sealed, tenant, HEAD, name, version)
+                binding, kept = _unpack(head[8:])
+                info = _info(path, binding, version, datetime.fromtimestamp(updated, UTC), kept)
+                found.append(
+                    info if kept != b"" else msgspec.structs.replace(info, size=int.from_bytes(head[:8], "big"))
+                )
+            elif (stored := self.get(tenant, path)) is not None:  # None: deleted meanwhile
+                found.append(stored.info)
+        return found
 
     def delete(self, tenant: str, path: ResourcePath) -> Waiting | None:
         """Forget it, durable on return; ``NotFound`` if there is none. Of a key every version is erased.
@@ -245,6 +277,7 @@ class Resources:
             done = transaction.execute("DELETE FROM resources WHERE tenant=? AND path=?", (tenant, str(path)))
             if not done.rowcount:
                 raise absent(path)
+            transaction.execute("DELETE FROM resource_heads WHERE tenant=? AND path=?", (tenant, str(path)))
             material = transaction.execute("DELETE FROM key_versions WHERE tenant=? AND path=?", (tenant, str(path)))
             erased = material.rowcount
             left = self._leave(transaction, tenant, kept)

@@ -6,7 +6,16 @@ newer version is refused: an older program must not write what it does not under
 
 from __future__ import annotations
 
-from adyton.stores import keys_schema, people_schema, policy_schema, reference_schema, removals, revoked, seal
+from adyton.stores import (
+    keys_schema,
+    people_schema,
+    policy_schema,
+    reference_schema,
+    removals,
+    resources,
+    revoked,
+    seal,
+)
 from adyton.stores.custody import slots
 
 APPLICATION_ID = 0x41645974  # "AdYt"
@@ -119,6 +128,7 @@ FOURTH: tuple[str, ...] = (
     *revoked.STATEMENTS,
     *people_schema.STATEMENTS,
     *removals.STATEMENTS,
+    *resources.STATEMENTS,
     *seal.STATEMENTS,
 )
 """What came with version 4: each part's tables stand beside what reads and writes them."""

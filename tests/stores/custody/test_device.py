@@ -50,14 +50,16 @@ def code(action):
     return "done"
 
 holder = Backends.read(str(place / "backends.toml")).key_holder("hsm")
-for kind in (KeyKind.AES_256, KeyKind.RSA_2048):
+rsa = holder.generate(KeyKind.RSA_2048, "root")
+said["rsa-2048"] = code(lambda: DeviceCustodian(holder, rsa, "hsm").seal(bytes(32), b"slot"))
+for kind in (KeyKind.AES_256,):
     key, other = holder.generate(kind, "root"), holder.generate(kind, "other")
     custodian = DeviceCustodian(holder, key, "hsm")
     kept = custodian.seal(bytes(range(32)), b"slot")
     said[kind.value] = [
         custodian.open(kept, b"slot") == bytes(range(32)),
-        kept.details["bound"],
-        code(lambda: custodian.open(kept, b"other")) if kept.details["bound"] else "bound by the row",
+        code(lambda: custodian.open(kept, b"other")),
+        code(lambda: custodian.open(replace(kept, sealed=holder.encrypt(rsa, bytes(32)), details={**kept.details, "handle": rsa}), b"slot")),
         code(lambda: custodian.open(replace(kept, details={**kept.details, "handle": other}), b"slot")),
         code(lambda: custodian.open(replace(kept, sealed=kept.sealed[:-1] + bytes([kept.sealed[-1] ^ 1])), b"slot")),
         bytes(range(32)) in kept.sealed,
@@ -100,10 +102,10 @@ def test_the_slot_of_a_token(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-2000:]
     said = json.loads(done.stdout)
     after = [False, "hsm", True, "root_key_locked"]
-    assert said["aes-256"] == [True, True, "ciphertext_refused", "ciphertext_refused", "ciphertext_refused", *after]
-    assert said["rsa-2048"] == [
-        True, False, "bound by the row", "ciphertext_refused", "ciphertext_refused", *after
+    assert said["aes-256"] == [
+        True, "ciphertext_refused", "not_by_this_device", "ciphertext_refused", "ciphertext_refused", *after
     ]  # fmt: skip
+    assert said["rsa-2048"] == "custody_unauthenticated"
 
 
 def kept_and_opened(holder: KeyHolder) -> None:
@@ -117,10 +119,9 @@ def kept_and_opened(holder: KeyHolder) -> None:
     ):
         with pytest.raises(AdytonError):
             custodian.open(wrong, context)
-    for damaged in ({}, {"handle": 1, "bound": True}, {"handle": key, "bound": "yes"}):
+    for damaged in ({}, {"handle": 1}, {"handle": None}):
         with pytest.raises(ConfigError):
             custodian.open(Kept(kept.sealed, dict(damaged)), b"slot")
-    assert kept.details["bound"] is True
     assert custodian.open(kept, b"slot") == bytes(range(32))
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from adyton.errors import ConfigError
-from adyton.rats.types import JsonValue
 from adyton.stores.backends.port import KeyHolder
 from adyton.stores.custody.port import Kept
 
@@ -27,20 +26,29 @@ class DeviceCustodian:
         return KIND
 
     def seal(self, secret: bytes, context: bytes) -> Kept:
-        """Wrapped under the device's key, bound to the context where the device can (RSA-OAEP cannot)."""
-        details: dict[str, JsonValue] = {"holder": self.holder_name, "handle": self.handle, "bound": True}
+        """Wrapped under the device's key and bound to the context.
+
+        A key that cannot do that (RSA: anybody may encrypt to it) would open a slot that somebody else wrote, with a root
+        key of theirs: ``ConfigError`` ``custody_unauthenticated``.
+        """
         try:
             sealed = self.holder.encrypt(self.handle, secret, context)
         except ConfigError as error:
             if error.code != _NOT_KNOWN:
                 raise
-            details["bound"] = False  # the row's own authentication binds it then
-            sealed = self.holder.encrypt(self.handle, secret)
-        return Kept(sealed, details)
+            raise ConfigError(
+                "this key opens what anybody can write",
+                code="custody_unauthenticated",
+                field="handle",
+                expected="a key that authenticates what it opens, such as AES-GCM",
+                got=self.handle,
+                hint="leave --handle out: the device makes an AES key",
+            ) from error
+        return Kept(sealed, {"holder": self.holder_name, "handle": self.handle})
 
     def open(self, kept: Kept, context: bytes) -> bytes:
-        """What the device says, or refuses."""
-        handle, bound = kept.details.get("handle"), kept.details.get("bound")
-        if not isinstance(handle, str) or not isinstance(bound, bool):
+        """What the device says, or refuses. Only with the context: what was not bound to it is not ours."""
+        handle = kept.details.get("handle")
+        if not isinstance(handle, str):
             raise ConfigError("the slot's row is damaged", code="slot_changed", field="details")
-        return self.holder.decrypt(handle, kept.sealed, context if bound else b"")
+        return self.holder.decrypt(handle, kept.sealed, context)

@@ -294,7 +294,7 @@ def der(path: Path) -> bytes:
     return x509.load_pem_x509_certificate(path.read_bytes()).public_bytes(serialization.Encoding.DER)
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("workers", ["1", pytest.param("2", marks=pytest.mark.slow)])
 def test_a_certificate_is_replaced_under_standing_connections(tmp_path: Path, workers: str) -> None:
     first, second, third = (issue(tmp_path, name) for name in ("first", "second", "third"))
     used = tmp_path / "used.pem", tmp_path / "used.key"
@@ -414,7 +414,7 @@ def test_what_can_change_live_and_what_cannot() -> None:
     assert set(stuck) == {"data", "workers", "tls"}
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("workers", ["1", pytest.param("2", marks=pytest.mark.slow)])
 def test_settings_are_read_again(tmp_path: Path, workers: str) -> None:
     file = tmp_path / "broker.toml"
     file.write_text(f"workers = {workers}\nmax-body = 1000\nlog-level = 'info'\n")
@@ -478,6 +478,7 @@ class Asker(threading.Thread):
             connection.close()
 
 
+@pytest.mark.slow
 def test_workers_are_relieved_and_nobody_notices(tmp_path: Path) -> None:
     running = rig.started(tmp_path / "data", None, "--workers", "2", "--metrics", "127.0.0.1:0")
     askers = [Asker(running.port) for _ in range(6)]
@@ -501,7 +502,7 @@ def test_workers_are_relieved_and_nobody_notices(tmp_path: Path) -> None:
     assert running.stop() == 0
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("workers", ["1", pytest.param("2", marks=pytest.mark.slow)])
 def test_an_end_that_is_said_first_and_loses_nothing(tmp_path: Path, workers: str) -> None:
     running = rig.started(tmp_path / "data", None, "--workers", workers, "--drain-seconds", "1.5")
     askers = [Asker(running.port) for _ in range(4)]
@@ -538,6 +539,7 @@ def test_systemd_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         assert there.recv(1000) == b"STOPPING=1"
 
 
+@pytest.mark.slow
 def test_a_store_that_takes_nothing_is_not_ready(tmp_path: Path) -> None:
     running = rig.started(tmp_path / "data", None)
     import sqlite3

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
+from msgspec import structs
 from tests.broker import rig
 from tests.broker.instance_rig import DOCUMENT, MEASUREMENT, instance
 
@@ -227,7 +228,7 @@ def test_a_downgraded_tcb(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     reported = levels["reported"]
     assert isinstance(reported, dict)
     higher = {name: value + 1 if isinstance(value, int) else value for name, value in reported.items()}
-    rules = replace(desk.instance.rules, own=replace(own, tcb={**levels, "reported": higher}))
+    rules = replace(desk.instance.rules, own=structs.replace(own, tcb={**levels, "reported": higher}))
     monkeypatch.setattr(desk.giver, "_instance", replace(desk.instance, rules=rules))
     row = desk.refused(desk.join(desk.nonce()), "peer_refused")
     assert all(reason.startswith("peer_tcb: expected reported.") for reason in row["reasons"])

@@ -14,7 +14,7 @@ python=${PYTHON:-python3}
     [ "$(id -u)" = 0 ] && packages="$packages python3" || { echo "adyton: needs Python 3.11 or later (apt-get install python3)" >&2; exit 1; }
 }
 "$python" -c 'import ensurepip, venv' 2>/dev/null || packages="$packages python3-venv"
-[ "$kind" = dev ] && packages="$packages git make swtpm tpm2-tools softhsm2 postgresql chromium"
+[ "$kind" = dev ] && packages="$packages git make swtpm tpm2-tools softhsm2 postgresql chromium curl"
 
 missing=
 for package in $packages; do

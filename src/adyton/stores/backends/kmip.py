@@ -306,7 +306,10 @@ class Kmip:
     def _drop(self) -> None:
         client, self._client = self._client, None
         if client is not None:
+            connection = client.proxy.socket
             client.close()
+            if connection is not None:
+                connection.close()  # which PyKMIP leaves open where the other side has hung up already
 
     def _told(self, error: KmipOperationFailure) -> AdytonError | _Absent:
         reason = error.reason

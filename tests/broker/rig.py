@@ -85,6 +85,8 @@ class RunningBroker:
         environment = {**os.environ, "PYTHONUNBUFFERED": "1", "ADYTON_HOME": str(self.data.parent / "home")}
         log = (self.data.parent / f"{self.data.name}.log").open("a")
         with log:
+            log.write("--started--\n")  # what an earlier process of this data said is not what this one says
+            log.flush()
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "adyton", "broker", "serve", "--data", str(self.data), *self.arguments],
                 stdout=log, stderr=log, text=True, env=environment, pass_fds=self.descriptors,

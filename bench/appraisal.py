@@ -31,8 +31,8 @@ from adyton.appraisal.policies import DEFAULT_CPU
 from adyton.appraisal.rego_check import check
 from adyton.broker.appraiser import Appraiser
 from adyton.broker.audit import Auditor
-from adyton.broker.policies import ATTESTATION_RULES, PolicyBook
-from adyton.broker.rego import RegoEngine
+from adyton.broker.policy.policies import ATTESTATION_RULES, PolicyBook
+from adyton.broker.policy.rego import RegoEngine
 from adyton.broker.release import Releaser
 from adyton.config import Environment
 from adyton.protocol import ear, initdata, workload

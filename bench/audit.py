@@ -29,7 +29,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from adyton.broker.checkpoints import Checkpoints
+from adyton.broker.record.checkpoints import Checkpoints
 from adyton.crypto import merkle
 from adyton.protocol import audit_row, checkpoint
 from adyton.protocol.audit_check import Reading

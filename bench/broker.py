@@ -40,7 +40,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from adyton.broker import opening, server
+from adyton.broker.running import opening, server
 from adyton.broker.settings import Settings
 from adyton.crypto import jwe, jwk
 from adyton.devtee.root import DevelopmentRoot

@@ -29,8 +29,8 @@ ANSWER = b'{"nonce":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=","extra-params
 def serve_adyton(port: int) -> None:
     import uvloop
 
-    from adyton.broker.answer import Answer
-    from adyton.broker.connection import HttpRequest, Limits, Worker
+    from adyton.broker.door.answer import Answer
+    from adyton.broker.door.connection import HttpRequest, Limits, Worker
 
     def application(request: HttpRequest) -> Answer:
         assert request.body is not None

@@ -37,7 +37,7 @@ from bench.broker import DOCUMENT, PATH, REFERENCES, SECRET, Fleet, database
 from bench.parts import processes
 from bench.parts.load_client import Line, Load, Prepared, ok, request
 
-from adyton.broker import opening, server
+from adyton.broker.running import opening, server
 from adyton.broker.settings import Settings
 from adyton.crypto import jwe
 from adyton.devtee.root import DevelopmentRoot

@@ -25,8 +25,8 @@ from bench.appraisal import NOW, PATH, Bench, cpu
 
 from adyton.appraisal.policies import DEFAULT_CPU
 from adyton.appraisal.rego_check import check
-from adyton.broker.policies import ATTESTATION_RULES, PolicyBook
-from adyton.broker.process import SWITCH_SECONDS
+from adyton.broker.policy.policies import ATTESTATION_RULES, PolicyBook
+from adyton.broker.running.process import SWITCH_SECONDS
 from adyton.protocol import ear
 from adyton.protocol.release import Binding
 from adyton.protocol.resource import ResourcePath

@@ -8,8 +8,9 @@ import sys
 import atheris
 
 with atheris.instrument_imports(include=["adyton"]):
-    from adyton.broker import api_bodies, key_use
-    from adyton.broker.openapi_routes import ROUTES
+    from adyton.broker.door import api_bodies
+    from adyton.broker.door.openapi_routes import ROUTES
+    from adyton.broker.key_service import key_use
     from adyton.errors import AdytonError
     from adyton.protocol import declared, release
     from adyton.protocol.keys import TAKES

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import atheris
 
 with atheris.instrument_imports(include=["adyton"]):
-    from adyton.broker.identity import Identities, check_provider
+    from adyton.broker.people.identity import Identities, check_provider
     from adyton.crypto import jws
     from adyton.errors import AdytonError
     from adyton.protocol.people import Mapped, ProviderBody

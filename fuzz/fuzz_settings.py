@@ -10,8 +10,9 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports(include=["adyton"]):
-    from adyton.broker import configuration, issuers
-    from adyton.broker.rates import CLASSES, Rate
+    from adyton.broker import issuers
+    from adyton.broker.door.rates import CLASSES, Rate
+    from adyton.broker.key_service import configuration
     from adyton.cli import config_file
     from adyton.cli.broker import serve
     from adyton.errors import AdytonError

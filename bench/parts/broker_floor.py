@@ -36,7 +36,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from adyton.broker.answer import Answer
+from adyton.broker.door.answer import Answer
 from adyton.crypto import jwe, jwk, jwt
 from adyton.protocol import rcar
 from adyton.rats.types import Nonce

@@ -19,13 +19,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
 from bench.parts.broker_floor import CRYPTOGRAPHY, Floor
 
-from adyton.broker import opening, session, worker, worker_process
-from adyton.broker.answer import Answer
-from adyton.broker.connection import HttpRequest
+from adyton.broker import session
 from adyton.broker.delivery import Delivery
+from adyton.broker.door.answer import Answer
+from adyton.broker.door.connection import HttpRequest
 from adyton.broker.handshake import Handshake
-from adyton.broker.policies import PolicyBook
-from adyton.broker.serving import PUBLIC, Ending
+from adyton.broker.policy.policies import PolicyBook
+from adyton.broker.running import opening, worker, worker_process
+from adyton.broker.running.serving import PUBLIC, Ending
 from adyton.broker.settings import Settings
 from adyton.crypto import jwe, jwt
 from adyton.protocol import ear, rcar

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 
-from adyton.broker import server
+from adyton.broker.running import server
 from adyton.broker.settings import Settings
 
 if __name__ == "__main__":

@@ -14,8 +14,8 @@ from msgspec.structs import replace
 from adyton.appraisal import requirements
 from adyton.appraisal.requirements import SnpRequirements
 from adyton.broker.appraiser import Appraiser
-from adyton.broker.policies import PolicyBook
-from adyton.broker.rego import RegoEngine
+from adyton.broker.policy.policies import PolicyBook
+from adyton.broker.policy.rego import RegoEngine
 from adyton.errors import BindingMismatch, DocumentInvalid, MalformedRequest, NotFound, PolicyInvalid
 from adyton.protocol import initdata, workload
 from adyton.rats.result import AttestationResult, Tier

@@ -13,13 +13,13 @@ from tests.broker import rig
 from tests.broker.people_rig import Provider, Somebody
 from tests.broker.test_approvals import code, pending
 
-from adyton.broker.answer import Answer
-from adyton.broker.approvals import Approvals, falls_under
-from adyton.broker.asked import Asked
-from adyton.broker.gate import Gate
-from adyton.broker.identity import Identities
-from adyton.broker.people import Principal, Role, principal
-from adyton.broker.permissions import line
+from adyton.broker.door.answer import Answer
+from adyton.broker.door.asked import Asked
+from adyton.broker.people.approvals import Approvals, falls_under
+from adyton.broker.people.gate import Gate
+from adyton.broker.people.identity import Identities
+from adyton.broker.people.people import Principal, Role, principal
+from adyton.broker.people.permissions import line
 from adyton.client.people import People
 from adyton.errors import TooMany
 from adyton.protocol.people import ApprovalRules, PersonBody, PromotionBody, ProviderBody, TenantBody

@@ -319,12 +319,12 @@ def test_a_proposal_ends(tmp_path: Path) -> None:
     """With the store's own clock moved on: an hour later nobody can agree any more."""
     import datetime as dt
 
-    from adyton.broker.approvals import Approvals
-    from adyton.broker.asked import Asked
-    from adyton.broker.gate import Gate
-    from adyton.broker.identity import Identities
-    from adyton.broker.people import principal
-    from adyton.broker.permissions import line
+    from adyton.broker.door.asked import Asked
+    from adyton.broker.people.approvals import Approvals
+    from adyton.broker.people.gate import Gate
+    from adyton.broker.people.identity import Identities
+    from adyton.broker.people.people import principal
+    from adyton.broker.people.permissions import line
     from adyton.errors import Conflict
     from adyton.stores.people import Person
     from adyton.stores.sqlite import Store

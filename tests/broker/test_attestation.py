@@ -25,10 +25,10 @@ from hypothesis import strategies as st
 from tests.broker import rig
 from tests.broker.instance_rig import DOCUMENT, MEASUREMENT, Platform, instance
 
-from adyton.broker import certificate
-from adyton.broker.attestation_desk import Desk
-from adyton.broker.attesting import OneAtATime
-from adyton.broker.connection import HttpRequest
+from adyton.broker.custodians.attestation_desk import Desk
+from adyton.broker.custodians.attesting import OneAtATime
+from adyton.broker.door import certificate
+from adyton.broker.door.connection import HttpRequest
 from adyton.cli import known as cli_known
 from adyton.client import broker_attestation, known_brokers
 from adyton.client.address import BrokerAddress

@@ -14,8 +14,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from tests.broker import rig
 
-from adyton.broker import audit_api
-from adyton.broker.checkpoints import DUE_AFTER, DUE_ROWS, NAME, Checkpoints
+from adyton.broker.record import audit_api
+from adyton.broker.record.checkpoints import DUE_AFTER, DUE_ROWS, NAME, Checkpoints
 from adyton.client.handshake import Session
 from adyton.crypto import merkle
 from adyton.devtee.root import DevelopmentRoot

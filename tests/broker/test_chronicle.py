@@ -10,9 +10,9 @@ from typing import Literal
 import pytest
 from tests.broker import rig
 
-from adyton.broker import chronicle
-from adyton.broker.checkpoints import Checkpoints
-from adyton.broker.chronicle import Chronicle
+from adyton.broker.record import chronicle
+from adyton.broker.record.checkpoints import Checkpoints
+from adyton.broker.record.chronicle import Chronicle
 from adyton.client.handshake import Session
 from adyton.devtee.root import DevelopmentRoot
 from adyton.errors import ReleaseRefused

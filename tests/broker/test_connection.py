@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from adyton.broker import refusals
-from adyton.broker.answer import Answer
-from adyton.broker.connection import HttpRequest, Limits, Worker
+from adyton.broker.door import refusals
+from adyton.broker.door.answer import Answer
+from adyton.broker.door.connection import HttpRequest, Limits, Worker
 
 LIMITS = Limits(
     max_body=1000,

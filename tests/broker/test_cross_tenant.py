@@ -20,13 +20,13 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from adyton.broker.answer import Answer
-from adyton.broker.connection import HttpRequest
-from adyton.broker.gate import new_token
-from adyton.broker.openapi_routes import ROUTES
-from adyton.broker.permissions import TABLE, Line
+from adyton.broker.door.answer import Answer
+from adyton.broker.door.connection import HttpRequest
+from adyton.broker.door.openapi_routes import ROUTES
+from adyton.broker.people.gate import new_token
+from adyton.broker.people.permissions import TABLE, Line
+from adyton.broker.running.worker import Program
 from adyton.broker.settings import Settings
-from adyton.broker.worker import Program
 from adyton.protocol.people import ApprovalRules
 from adyton.protocol.release import Binding
 from adyton.protocol.resource import ResourcePath

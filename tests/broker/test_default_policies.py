@@ -20,8 +20,8 @@ from adyton.appraisal.cpu_rules import CPU_RULES
 from adyton.appraisal.cures import Context, advise
 from adyton.appraisal.shapes import SHAPES
 from adyton.broker.appraiser import Appraiser
-from adyton.broker.policies import PolicyBook
-from adyton.broker.rego import RegoEngine
+from adyton.broker.policy.policies import PolicyBook
+from adyton.broker.policy.rego import RegoEngine
 from adyton.protocol import annotated
 from adyton.rats.result import Appraisal, Tier
 from adyton.rats.types import JsonValue, RootKind, VerifiedEvidence

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from tests.broker import rig
 
-from adyton.broker import fips
+from adyton.broker.running import fips
 from adyton.broker.settings import Settings, check
 from adyton.client.keys import Keys
 from adyton.crypto import profile

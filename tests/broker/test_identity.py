@@ -17,9 +17,16 @@ from joserfc import jwk as other_jwk
 from joserfc import jws as other_jws
 from tests.broker.people_rig import Provider, pem
 
-from adyton.broker.gate import Gate, new_token
-from adyton.broker.identity import AGAIN_SECONDS, FRESH_SECONDS, STALE_SECONDS, Identities, check_provider, fetch_https
-from adyton.broker.people import Principal, Role
+from adyton.broker.people.gate import Gate, new_token
+from adyton.broker.people.identity import (
+    AGAIN_SECONDS,
+    FRESH_SECONDS,
+    STALE_SECONDS,
+    Identities,
+    check_provider,
+    fetch_https,
+)
+from adyton.broker.people.people import Principal, Role
 from adyton.crypto import jws
 from adyton.errors import AdytonError, MalformedRequest, NotPermitted, Unavailable
 from adyton.protocol.people import Mapped, ProviderBody
@@ -277,7 +284,7 @@ def test_only_https_is_fetched(provider: Provider) -> None:
 
 def test_who_answers_slowly_is_cut(provider: Provider, monkeypatch: pytest.MonkeyPatch) -> None:
     """A byte now and then never lets a single wait run out, so the whole has its own end."""
-    monkeypatch.setattr("adyton.broker.identity.FETCH_SECONDS", 0.5)
+    monkeypatch.setattr("adyton.broker.people.identity.FETCH_SECONDS", 0.5)
     provider.dripping = True
     began = time.monotonic()
     try:

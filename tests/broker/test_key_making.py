@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from adyton.broker.key_making import KeyMaking
+from adyton.broker.key_service.key_making import KeyMaking
 from adyton.crypto import key_kinds
 from adyton.crypto.key_kinds import Kind
 from adyton.errors import AdytonError

@@ -12,7 +12,7 @@ from tests.postgresql import Server
 
 from adyton.broker import keys
 from adyton.broker.keys import COOKIE_SECONDS, HEAD_START, KEEP_SECONDS
-from adyton.broker.replicas import STEADY_SECONDS, Clocks
+from adyton.broker.running.replicas import STEADY_SECONDS, Clocks
 from adyton.stores.sqlite import Store
 
 NOW = 1_800_000_000.0

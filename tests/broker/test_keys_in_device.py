@@ -13,12 +13,12 @@ import msgspec
 import pytest
 from tests.broker import rig
 
-from adyton.broker.asked import Asked
-from adyton.broker.key_api import KeyApi
-from adyton.broker.key_engines import NoDevices
-from adyton.broker.key_use import KeyUse
-from adyton.broker.policies import PolicyBook
-from adyton.broker.rego import RegoEngine
+from adyton.broker.door.asked import Asked
+from adyton.broker.key_service.key_api import KeyApi
+from adyton.broker.key_service.key_engines import NoDevices
+from adyton.broker.key_service.key_use import KeyUse
+from adyton.broker.policy.policies import PolicyBook
+from adyton.broker.policy.rego import RegoEngine
 from adyton.client.keys import Keys
 from adyton.crypto import key_kinds, transit
 from adyton.crypto.key_kinds import Kind

@@ -17,9 +17,9 @@ from schemathesis.specs.openapi.checks import (
 )
 from tests.broker import rig
 
-from adyton.broker import openapi
-from adyton.broker.openapi_routes import ROUTES
-from adyton.broker.permissions import TABLE
+from adyton.broker.door import openapi
+from adyton.broker.door.openapi_routes import ROUTES
+from adyton.broker.people.permissions import TABLE
 
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 
@@ -32,7 +32,7 @@ def document() -> dict[str, Any]:
 def test_a_route_without_a_description_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     openapi.document.cache_clear()
     fewer = {name: one for name, one in ROUTES.items() if name != "GET about"}
-    monkeypatch.setattr("adyton.broker.openapi.ROUTES", fewer)
+    monkeypatch.setattr("adyton.broker.door.openapi.ROUTES", fewer)
     with pytest.raises(ValueError, match="GET about"):
         openapi.document()
     openapi.document.cache_clear()

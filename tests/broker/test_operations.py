@@ -27,8 +27,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from tests.broker import rig
 
-from adyton.broker import logs, reports
-from adyton.broker.metrics import MAX_CODES, Metrics, Snapshot, together
+from adyton.broker.running import logs, reports
+from adyton.broker.running.metrics import MAX_CODES, Metrics, Snapshot, together
 from adyton.broker.settings import Settings, check, merged
 from adyton.devtee.root import DevelopmentRoot
 from adyton.errors import ConfigError

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adyton.broker import keys
-from adyton.broker.opening import open_store
-from adyton.broker.paths import Route, route
+from adyton.broker.door.paths import Route, route
+from adyton.broker.running.opening import open_store
 from adyton.broker.settings import Settings, check
 from adyton.errors import ConfigError, MalformedRequest, SessionInvalid
 

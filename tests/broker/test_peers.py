@@ -18,8 +18,8 @@ from msgspec import structs
 from tests.broker import rig
 from tests.broker.instance_rig import DOCUMENT, MEASUREMENT, instance
 
-from adyton.broker.connection import HttpRequest
-from adyton.broker.peers import Giver, Instance, ask
+from adyton.broker.custodians.peers import Giver, Instance, ask
+from adyton.broker.door.connection import HttpRequest
 from adyton.broker.settings import Settings
 from adyton.client.transport import Transport
 from adyton.crypto import jwe, jwk
@@ -140,7 +140,7 @@ class Desk:
         self, root: DevelopmentRoot, store: Store, settings: Settings, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         self.root, self.store, self.now = root, store, time.time()
-        monkeypatch.setattr("adyton.broker.peers.attester_of", lambda _: DirectAttester(root))
+        monkeypatch.setattr("adyton.broker.custodians.peers.attester_of", lambda _: DirectAttester(root))
         self.instance = Instance.of(settings, NOW)
         self.giver = Giver(self.instance, store, ROOT_KEY, lambda: self.now)
         self.key = ec.generate_private_key(ec.SECP256R1())
@@ -318,7 +318,7 @@ def test_a_giver_of_another_identity_gives_in_vain(
             answer = hostile(HttpRequest(method, path.encode(), {}, body or b"", keep_alive=True))
             return Reply(answer.status, {}, answer.body)
 
-    monkeypatch.setattr("adyton.broker.peers.Transport", Reached)
+    monkeypatch.setattr("adyton.broker.custodians.peers.Transport", Reached)
     with pytest.raises(ReleaseRefused) as caught:
         ask(settings)
     assert caught.value.code == "peer_refused"

@@ -12,9 +12,9 @@ import msgspec
 import pytest
 from tests.broker import rig
 
-from adyton.broker import permissions
-from adyton.broker.people import ROOT, Principal, Role
-from adyton.broker.permissions import TABLE, Line
+from adyton.broker.people import permissions
+from adyton.broker.people.people import ROOT, Principal, Role
+from adyton.broker.people.permissions import TABLE, Line
 from adyton.client.address import BrokerAddress
 from adyton.client.admin import Admin
 from adyton.client.keys import Keys

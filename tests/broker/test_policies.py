@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from adyton.appraisal import policies as defaults
-from adyton.broker.policies import PolicyBook
-from adyton.broker.rego import Memory, RegoEngine
+from adyton.broker.policy.policies import PolicyBook
+from adyton.broker.policy.rego import Memory, RegoEngine
 from adyton.errors import PolicyInvalid
 from adyton.stores.sqlite import Store
 

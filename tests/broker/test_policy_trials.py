@@ -13,11 +13,11 @@ import pytest
 from click.testing import CliRunner
 from tests.broker import rig
 
-from adyton.broker.asked import Asked
-from adyton.broker.policies import PolicyBook
-from adyton.broker.rego import RegoEngine
-from adyton.broker.trial import Bench, Named
-from adyton.broker.trial_api import TrialApi
+from adyton.broker.door.asked import Asked
+from adyton.broker.policy.policies import PolicyBook
+from adyton.broker.policy.rego import RegoEngine
+from adyton.broker.policy.trial import Bench, Named
+from adyton.broker.policy.trial_api import TrialApi
 from adyton.cli import adyton
 from adyton.client.admin import Admin
 from adyton.client.handshake import Session

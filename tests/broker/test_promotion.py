@@ -18,11 +18,11 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from adyton import provenance
-from adyton.broker.asked import Asked
-from adyton.broker.people import ROOT
-from adyton.broker.policies import PolicyBook
-from adyton.broker.promotion import Promotion
-from adyton.broker.rego import RegoEngine
+from adyton.broker.door.asked import Asked
+from adyton.broker.people.people import ROOT
+from adyton.broker.people.promotion import Promotion
+from adyton.broker.policy.policies import PolicyBook
+from adyton.broker.policy.rego import RegoEngine
 from adyton.errors import AdytonError, NotFound, TooMany
 from adyton.protocol.people import PromotionBody, PromotionView
 from adyton.protocol.providers import ProviderSettings

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.broker import rig
 
-from adyton.broker import rates
-from adyton.broker.paths import Route
-from adyton.broker.rates import Rate, Rates
+from adyton.broker.door import rates
+from adyton.broker.door.paths import Route
+from adyton.broker.door.rates import Rate, Rates
 from adyton.client.people import People
 from adyton.errors import AdytonError, ConfigError
 from adyton.protocol import rcar

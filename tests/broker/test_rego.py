@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from adyton.appraisal.rego_check import AcceptedPolicy, check
-from adyton.broker import rego, rego_failures
-from adyton.broker.rego import ABSENT, RegoEngine, Results
-from adyton.broker.rego_values import prepare
+from adyton.broker.policy import rego, rego_failures
+from adyton.broker.policy.rego import ABSENT, RegoEngine, Results
+from adyton.broker.policy.rego_values import prepare
 from adyton.errors import MalformedRequest, PlatformError, PolicyInvalid, TooLarge, Unavailable
 from adyton.rats.types import JsonValue
 

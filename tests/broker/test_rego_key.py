@@ -5,7 +5,7 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adyton.broker.rego_key import MAX_KEY, Reader
+from adyton.broker.policy.rego_key import MAX_KEY, Reader
 from adyton.rats.types import JsonValue
 
 PATHS = (("a",), ("b", "x"), ("b", "y"), ("b", "z"), ("c", 0), ("d", "e", "f"))

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adyton.appraisal import policies
-from adyton.broker import rego
-from adyton.broker.policies import RESOURCE_POLICY, PolicyBook
-from adyton.broker.rego import RegoEngine
+from adyton.broker.policy import rego
+from adyton.broker.policy.policies import RESOURCE_POLICY, PolicyBook
+from adyton.broker.policy.rego import RegoEngine
 from adyton.broker.release import Permit, Releaser
 from adyton.config import Environment
 from adyton.errors import NotFound, PlatformError, PolicyInvalid, ReleaseRefused

@@ -29,8 +29,8 @@ from tests.broker.test_release import (
     token,
 )
 
-from adyton.broker.policies import RESOURCE_POLICY
-from adyton.broker.rego import RegoEngine
+from adyton.broker.policy.policies import RESOURCE_POLICY
+from adyton.broker.policy.rego import RegoEngine
 from adyton.config import Environment
 from adyton.errors import AdytonError, ReleaseRefused
 from adyton.protocol import ear, release

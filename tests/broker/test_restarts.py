@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from tests.broker import rig
 
-from adyton.broker import certificate
+from adyton.broker.door import certificate
 from adyton.client.handshake import Session
 from adyton.client.transport import Transport
 from adyton.crypto import jwe
@@ -193,7 +193,8 @@ def test_more_at_once_than_a_worker_takes_on_is_429(tmp_path: Path) -> None:
     """The first request starts the policy engine, so it is under way while the second comes."""
     program = """
 import sys
-from adyton.broker import rego, server
+from adyton.broker.policy import rego
+from adyton.broker.running import server
 from adyton.broker.settings import Settings
 rego._START = "import time; time.sleep(1); " + rego._START
 settings = Settings(data=sys.argv[1], port=0, max_in_flight=1)
@@ -249,9 +250,7 @@ def test_files_are_the_owners_alone_whatever_the_umask(tmp_path: Path, umask: st
 
 
 def test_a_broker_process_cannot_be_dumped() -> None:
-    program = (
-        "import ctypes; from adyton.broker.process import harden; harden(10); print(ctypes.CDLL(None).prctl(3,0,0,0,0))"
-    )
+    program = "import ctypes; from adyton.broker.running.process import harden; harden(10); print(ctypes.CDLL(None).prctl(3,0,0,0,0))"
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30).stdout == "0\n"
 
 
@@ -422,7 +421,7 @@ def test_a_policy_that_no_longer_compiles_stops_the_start(tmp_path: Path, root: 
 def test_an_engine_that_cannot_run_stops_the_start(tmp_path: Path) -> None:
     program = """
 import sys
-from adyton.broker import rego
+from adyton.broker.policy import rego
 rego._START = rego._START.replace("from adyton", "sys.modules['regopy'] = None; from adyton", 1)
 from adyton.cli import main
 main(sys.argv[1:])

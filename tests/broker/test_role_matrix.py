@@ -8,7 +8,7 @@ import pytest
 from tests.broker import rig
 from tests.broker.people_rig import Somebody
 
-from adyton.broker.permissions import TABLE, Line
+from adyton.broker.people.permissions import TABLE, Line
 from adyton.client.people import People
 from adyton.protocol.people import TenantBody
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from tests.broker import rig
 
-from adyton.broker.tracing import Tracing
+from adyton.broker.running.tracing import Tracing
 from adyton.devtee.root import DevelopmentRoot
 from adyton.errors import ConfigError
 from adyton.protocol.release import Binding
@@ -75,7 +75,7 @@ def test_what_is_no_collector(url: str) -> None:
 
 
 def test_nothing_is_imported_that_was_not_asked_for() -> None:
-    said = "import sys, adyton.broker.worker_process as _; print([n for n in sys.modules if n.startswith(('opentel', 'prometheus'))])"
+    said = "import sys, adyton.broker.running.worker_process as _; print([n for n in sys.modules if n.startswith(('opentel', 'prometheus'))])"
     assert subprocess.run([sys.executable, "-c", said], capture_output=True, text=True).stdout.strip() == "[]"
 
 

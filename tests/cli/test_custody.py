@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from tests.broker import rig
 
-from adyton.broker import doctor
+from adyton.broker.custodians import doctor
 from adyton.devtee.root import DevelopmentRoot
 from adyton.stores.sqlite import FILE, Store
 

@@ -340,7 +340,7 @@ def test_too_many_connections(proxy: Callable[..., int], monkeypatch: pytest.Mon
 
 
 def test_tls(cache: Cache, collect: Collect, clock: Clock, tmp_path: Path) -> None:
-    from adyton.broker import certificate
+    from adyton.broker.door import certificate
 
     made, key = certificate.make(tmp_path, ["localhost"], datetime.now(UTC))  # noqa: TID251 -- TLS has a clock of its own
     with serving(Front(cache, collect(), clock), tls_context(str(made), str(key)), head_seconds=2.0) as port:

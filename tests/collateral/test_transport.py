@@ -143,7 +143,7 @@ def test_an_untrusted_certificate_is_the_operators_business(tmp_path: object) ->
     import threading
     from pathlib import Path
 
-    from adyton.broker import certificate
+    from adyton.broker.door import certificate
 
     made, key = certificate.make(Path(str(tmp_path)), ["localhost"], datetime.now(UTC))  # noqa: TID251 -- TLS has a clock of its own
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

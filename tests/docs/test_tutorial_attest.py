@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from tests.broker.instance_rig import DOCUMENT, MEASUREMENT, Platform
 
-from adyton.broker import fips
+from adyton.broker.running import fips
 from adyton.devtee.root import DevelopmentRoot
 
 REPOSITORY = Path(__file__).resolve().parents[2]

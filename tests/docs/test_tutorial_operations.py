@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from tests.docs.playing import free_port, play
 
-from adyton.broker import exposition, journal
-from adyton.broker.metrics import Metrics
+from adyton.broker.running import exposition, journal
+from adyton.broker.running.metrics import Metrics
 from adyton.broker.settings import LIVE
 
 REPOSITORY = Path(__file__).resolve().parents[2]

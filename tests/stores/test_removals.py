@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from adyton.broker.sweeping import MOST, Sweeper
+from adyton.broker.outside.sweeping import MOST, Sweeper
 from adyton.errors import Conflict, MalformedRequest, Unavailable
 from adyton.protocol.release import Binding
 from adyton.protocol.resource import ResourcePath

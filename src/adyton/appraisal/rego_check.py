@@ -2,7 +2,7 @@
 
 ``check`` looks at the words of a policy, not at what it means: every call must name a function of the policy itself or
 one of ``builtins.ALLOWED``; ``data`` may only be what the broker supplies; ``with`` and imports that could rename
-things are refused; nesting is bounded. What passes is still evaluated by a process that may be killed (broker/rego.py).
+things are refused; nesting is bounded. What passes is still evaluated by a process that may be killed (broker/policy/rego.py).
 
 The accepted text is written anew for the engine, word by word, for three reasons. Its strings become canonical JSON,
 because the engine compares strings by their escaped text. ``input`` and the supplied ``data`` become two members of one

@@ -13,17 +13,18 @@ from types import MappingProxyType
 from msgspec import structs
 
 from adyton import __version__
-from adyton.broker import elsewhere, openapi, refusals
-from adyton.broker.answer import Answer
-from adyton.broker.api_bodies import answer as _json
-from adyton.broker.api_bodies import read as _read
-from adyton.broker.api_bodies import stamp as _stamp
-from adyton.broker.asked import Asked, Room
-from adyton.broker.audit_api import AuditApi
-from adyton.broker.checkpoints import Checkpoints
-from adyton.broker.elsewhere import ElsewhereValues
-from adyton.broker.policies import PolicyBook
-from adyton.broker.policy_api import PolicyApi
+from adyton.broker.door import openapi, refusals
+from adyton.broker.door.answer import Answer
+from adyton.broker.door.api_bodies import answer as _json
+from adyton.broker.door.api_bodies import read as _read
+from adyton.broker.door.api_bodies import stamp as _stamp
+from adyton.broker.door.asked import Asked, Room
+from adyton.broker.outside import elsewhere
+from adyton.broker.outside.elsewhere import ElsewhereValues
+from adyton.broker.policy.policies import PolicyBook
+from adyton.broker.policy.policy_api import PolicyApi
+from adyton.broker.record.audit_api import AuditApi
+from adyton.broker.record.checkpoints import Checkpoints
 from adyton.broker.reference_api import ReferenceApi
 from adyton.errors import NotFound
 from adyton.protocol import release

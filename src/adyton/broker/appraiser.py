@@ -19,9 +19,9 @@ import msgspec
 from adyton.appraisal import explain, requirements, vector
 from adyton.appraisal.policies import DEFAULT_ID
 from adyton.appraisal.rego_check import ATTESTATION_DATA
-from adyton.broker.concluding import Concluder
-from adyton.broker.policies import PolicyBook, TenantView
-from adyton.broker.rego import Memory, RegoEngine
+from adyton.broker.policy.concluding import Concluder
+from adyton.broker.policy.policies import PolicyBook, TenantView
+from adyton.broker.policy.rego import Memory, RegoEngine
 from adyton.config import Environment
 from adyton.errors import BindingMismatch, EndorsementUntrusted
 from adyton.protocol import annotated

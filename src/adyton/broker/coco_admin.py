@@ -12,10 +12,10 @@ from urllib.parse import unquote
 
 import msgspec
 
-from adyton.broker import refusals
 from adyton.broker.admin import Admin
-from adyton.broker.answer import Answer
-from adyton.broker.asked import Asked
+from adyton.broker.door import refusals
+from adyton.broker.door.answer import Answer
+from adyton.broker.door.asked import Asked
 from adyton.errors import DocumentInvalid, MalformedRequest, NotFound, PolicyInvalid
 from adyton.protocol.policies import PolicyBody
 from adyton.protocol.resource import ResourcePath

@@ -14,16 +14,16 @@ import msgspec
 
 from adyton.appraisal import explain
 from adyton.broker import session
-from adyton.broker.afterwards import Afterwards, Event
-from adyton.broker.answer import Answer
 from adyton.broker.audit import Auditor
-from adyton.broker.elsewhere import ElsewhereValues
+from adyton.broker.door.answer import Answer
 from adyton.broker.handshake import Handshake
 from adyton.broker.holders import FOREIGN, Holder
 from adyton.broker.issuers import Issuers
 from adyton.broker.keys import BrokerKeys
+from adyton.broker.outside.elsewhere import ElsewhereValues
+from adyton.broker.policy.afterwards import Afterwards, Event
 from adyton.broker.release import Releaser
-from adyton.broker.replicas import Deadline
+from adyton.broker.running.replicas import Deadline
 from adyton.broker.session import Attested
 from adyton.crypto import jwe, jwk, jwt, key_kinds
 from adyton.errors import AdytonError, Conflict, MalformedRequest, NotFound, ReleaseRefused, SessionInvalid, Unavailable

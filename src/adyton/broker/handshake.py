@@ -17,16 +17,17 @@ from functools import lru_cache
 import msgspec
 
 from adyton import tee
-from adyton.broker import platforms, secure_execution, session
-from adyton.broker.answer import Answer
+from adyton.broker import secure_execution, session
 from adyton.broker.appraiser import Appraiser
 from adyton.broker.audit import Auditor
-from adyton.broker.endorsements import Endorsements
-from adyton.broker.fetching import Fetching
+from adyton.broker.door.answer import Answer
 from adyton.broker.holders import Holder, Holders
 from adyton.broker.keys import BrokerKeys
-from adyton.broker.replicas import Deadline
+from adyton.broker.outside.endorsements import Endorsements
+from adyton.broker.outside.fetching import Fetching
+from adyton.broker.record import platforms
 from adyton.broker.revoked import refuse_revoked
+from adyton.broker.running.replicas import Deadline
 from adyton.broker.secure_execution import SecureExecution
 from adyton.broker.session import Attested, Challenged
 from adyton.crypto import jwk

@@ -16,29 +16,32 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
-from adyton.broker import attestation_desk, key_delivery, key_use, refusals, session
-from adyton.broker.administration import Administration
-from adyton.broker.answer import Answer
-from adyton.broker.asked import Asked
-from adyton.broker.attestation_desk import Desk
+from adyton.broker import session
 from adyton.broker.audit import Auditor
-from adyton.broker.checkpoints import Checkpoints
-from adyton.broker.connection import HttpRequest
+from adyton.broker.custodians import attestation_desk
+from adyton.broker.custodians.attestation_desk import Desk
 from adyton.broker.delivery import Asking, Delivery
+from adyton.broker.door import refusals
+from adyton.broker.door.answer import Answer
+from adyton.broker.door.asked import Asked
+from adyton.broker.door.connection import HttpRequest
+from adyton.broker.door.paths import Route, route
+from adyton.broker.door.rates import Rates
+from adyton.broker.door.refusals import Stage
 from adyton.broker.handshake import Handshake
 from adyton.broker.holders import Holder
-from adyton.broker.journal import Journal
-from adyton.broker.key_delivery import KeyDelivery
+from adyton.broker.key_service import key_delivery, key_use
+from adyton.broker.key_service.key_delivery import KeyDelivery
 from adyton.broker.keys import BrokerKeys
+from adyton.broker.outside.plugins import PREFIX, Plugins
 from adyton.broker.page import Page
-from adyton.broker.paths import Route, route
-from adyton.broker.people import NOBODY
-from adyton.broker.plugins import PREFIX, Plugins
-from adyton.broker.rates import Rates
-from adyton.broker.readiness import Readiness
-from adyton.broker.refusals import Stage
-from adyton.broker.replicas import Deadline
+from adyton.broker.people.administration import Administration
+from adyton.broker.people.people import NOBODY
+from adyton.broker.record.checkpoints import Checkpoints
 from adyton.broker.revoked_api import PublishedLists
+from adyton.broker.running.journal import Journal
+from adyton.broker.running.readiness import Readiness
+from adyton.broker.running.replicas import Deadline
 from adyton.errors import AdytonError, MalformedRequest, SessionInvalid, Unavailable
 from adyton.protocol.kbs_errors import Variant
 from adyton.protocol.loopback import is_loopback

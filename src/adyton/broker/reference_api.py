@@ -14,10 +14,10 @@ from urllib.parse import unquote
 import msgspec
 
 from adyton import provenance
-from adyton.broker import api_bodies, refusals
-from adyton.broker.answer import Answer
-from adyton.broker.asked import Asked, parse_time
-from adyton.broker.rego_values import prepare
+from adyton.broker.door import api_bodies, refusals
+from adyton.broker.door.answer import Answer
+from adyton.broker.door.asked import Asked, parse_time
+from adyton.broker.policy.rego_values import prepare
 from adyton.errors import Conflict, DocumentInvalid, MalformedRequest, NotFound, TooLarge
 from adyton.protocol.admin import ReferenceBody, ReferenceView
 from adyton.protocol.providers import (

@@ -28,10 +28,10 @@ import msgspec
 
 from adyton.appraisal.explain import guest_accepted
 from adyton.appraisal.rego_check import RESOURCE_DATA
-from adyton.broker.concluding import Concluder
-from adyton.broker.policies import RESOURCE_RULES, PolicyBook, TenantView
-from adyton.broker.reappraisal import Reappraiser, appraised_by, used
-from adyton.broker.rego import RegoEngine
+from adyton.broker.policy.concluding import Concluder
+from adyton.broker.policy.policies import RESOURCE_RULES, PolicyBook, TenantView
+from adyton.broker.policy.reappraisal import Reappraiser, appraised_by, used
+from adyton.broker.policy.rego import RegoEngine
 from adyton.config import Environment
 from adyton.errors import AdytonError, Conflict, NotFound, OperatorError, ReleaseRefused, Unavailable
 from adyton.protocol import key_record, keys, release, rules

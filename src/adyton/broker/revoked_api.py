@@ -10,11 +10,12 @@ from collections import OrderedDict
 
 import msgspec
 
-from adyton.broker import api_bodies, keys, refusals
-from adyton.broker.answer import Answer
-from adyton.broker.asked import Asked
+from adyton.broker import keys
+from adyton.broker.door import api_bodies, refusals
+from adyton.broker.door.answer import Answer
+from adyton.broker.door.asked import Asked
 from adyton.broker.keys import BrokerKeys
-from adyton.broker.rego import Memory
+from adyton.broker.policy.rego import Memory
 from adyton.errors import MalformedRequest
 from adyton.protocol import revoked
 from adyton.protocol.revoked import Entry, LiftBody, RevocationList, RevokeBody, Revoked

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from adyton.broker.rates import Rates
+from adyton.broker.door.rates import Rates
 from adyton.config import Environment
 from adyton.crypto import profile
 from adyton.errors import ConfigError

@@ -47,7 +47,7 @@ def backup(
 
     With the root key at hand (a plain file, TPM or device, or --passphrase-file) the backup is authenticated under it.
     """
-    from adyton.broker.process import harden
+    from adyton.broker.running.process import harden
     from adyton.stores.backup import make
 
     harden(0)
@@ -99,7 +99,7 @@ def restore(  # noqa: PLR0917 -- click gives each option by name
     **options: Any,
 ) -> None:
     """Restore SOURCE into an empty directory: whole and checked, or not at all."""
-    from adyton.broker.process import harden
+    from adyton.broker.running.process import harden
     from adyton.stores.restore import restore as restored
 
     harden(0)

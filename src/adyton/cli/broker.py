@@ -215,8 +215,8 @@ def serve(ctx: click.Context, /, **options: Any) -> None:
 
     SIGHUP reads settings, endorsements and certificates again; SIGUSR2 relieves the workers (adyton broker reload).
     """
-    from adyton.broker import logs, server
-    from adyton.broker.custody import RootKeyFinder
+    from adyton.broker.custodians.custody import RootKeyFinder
+    from adyton.broker.running import logs, server
     from adyton.crypto.profile import of
 
     logs.configure(options["log_format"], options["log_level"])
@@ -228,7 +228,7 @@ def serve(ctx: click.Context, /, **options: Any) -> None:
 
 def _settings(data: Path | None, listen: str, tls: bool | None, **options: Any) -> Settings:
     """The options as settings, with what the data directory must hold made."""
-    from adyton.broker import server
+    from adyton.broker.running import server
     from adyton.broker.settings import Settings, address
     from adyton.protocol.loopback import is_loopback
 
@@ -307,7 +307,7 @@ def _absolute(path: Path | None) -> str:
 
 
 def _announce(listening: object) -> None:
-    from adyton.broker.server import Listening
+    from adyton.broker.running.server import Listening
     from adyton.protocol.loopback import is_loopback
 
     assert isinstance(listening, Listening)  # noqa: S101 -- what serve hands over
@@ -340,7 +340,7 @@ def _announce(listening: object) -> None:
     if not settings.tls and not is_loopback(settings.host):
         _warn("no TLS on an address that others reach: the admin token and what owners send can be read on the way.")
     if settings.fips:
-        from adyton.broker import fips
+        from adyton.broker.running import fips
 
         found = fips.state(fips=True)
         say(f"FIPS       {found.text}")

@@ -108,7 +108,7 @@ def bundle(
     as_json: bool,
 ) -> None:
     """Write one file of endorsements for where there is no network; without NAME and --for, all that the cache holds."""
-    from adyton.broker.certificate import write_private
+    from adyton.broker.door.certificate import write_private
     from adyton.collateral import bundle as format_
 
     with opened(cache_directory, from_, ca_file, offline=offline) as collecting_:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from adyton.broker import certificate as certificates
+from adyton.broker.door import certificate as certificates
 from adyton.cli import collecting
 from adyton.cli.output import say
 from adyton.collateral.front import Front

@@ -29,7 +29,7 @@ _COLOURS = {"ok": "green", "weak": "yellow", "bad": "red"}
 @json_option
 def doctor(data: Path | None, root_key_file: Path | None, endorsements: tuple[Path, ...], as_json: bool) -> None:
     """Say what is weak on this machine, each with a cure. Status 1 if something is bad, not merely weak."""
-    from adyton.broker.doctor import examine
+    from adyton.broker.custodians.doctor import examine
 
     directory = (data or places().broker).absolute()
     plain = root_key_file.absolute() if root_key_file else directory / "root.key"

@@ -109,8 +109,8 @@ def _offline(  # noqa: PLR0917 -- one value each
     kind: str, policy_id: str, text: str, paths: list[Path], baseline: Path | None, references: Path | None, limit: int
 ) -> TestReport:
     from adyton.appraisal.policies import DEFAULTS
-    from adyton.broker.rego import RegoEngine
-    from adyton.broker.trial import Bench, Named
+    from adyton.broker.policy.rego import RegoEngine
+    from adyton.broker.policy.trial import Bench, Named
     from adyton.protocol.audit_row import PolicyUsed
     from adyton.stores.policy_types import digest
 

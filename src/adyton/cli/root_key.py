@@ -18,7 +18,7 @@ from adyton.cli.places import places
 from adyton.errors import ConfigError
 
 if TYPE_CHECKING:
-    from adyton.broker.root_key import Custody
+    from adyton.broker.custodians.root_key import Custody
     from adyton.stores.custody.keyring import Openers
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
@@ -46,7 +46,7 @@ def _store_options(command: _F) -> _F:
 @click.group("root-key", cls=Noun)
 def root_key() -> None:
     """Who holds the root key: a file, a passphrase, a TPM, an HSM or KMS, owners with threshold shares."""
-    from adyton.broker.process import harden
+    from adyton.broker.running.process import harden
 
     harden(0)  # before a passphrase or a share is read
 
@@ -58,7 +58,7 @@ def root_key() -> None:
 @json_option
 def init(as_json: bool, **options: Any) -> None:
     """Make a new store whose root key never lies in a plain file."""
-    from adyton.broker.root_key import PLAIN
+    from adyton.broker.custodians.root_key import PLAIN
 
     custodian, name = new_custodian(options)
     if custodian is None:
@@ -227,7 +227,7 @@ def recover(given: tuple[Path, ...], as_json: bool, **options: Any) -> None:
 def _custody(
     options: dict[str, Any], opening: Openers, *, alone: bool, new: bool = False
 ) -> AbstractContextManager[Custody]:
-    from adyton.broker import root_key as office
+    from adyton.broker.custodians import root_key as office
     from adyton.broker.settings import Settings
 
     def absolute(name: str) -> str:

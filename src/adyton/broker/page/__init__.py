@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from importlib import resources
 
-from adyton.broker.answer import Answer
+from adyton.broker.door.answer import Answer
 
 _TYPES = {
     "html": b"text/html; charset=utf-8",

@@ -14,13 +14,13 @@ from urllib.parse import quote
 
 import msgspec
 
-from adyton.broker import permissions
 from adyton.broker.admin import Admin
-from adyton.broker.answer import Answer
-from adyton.broker.asked import Asked
 from adyton.broker.audit import Auditor
 from adyton.broker.coco_admin import CocoAdmin
-from adyton.broker.people import Principal, Role
+from adyton.broker.door.answer import Answer
+from adyton.broker.door.asked import Asked
+from adyton.broker.people import permissions
+from adyton.broker.people.people import Principal, Role
 from adyton.errors import Conflict, NotFound, NotPermitted
 from adyton.protocol.attestation_service import PolicyBody, PolicyId
 

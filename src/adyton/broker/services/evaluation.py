@@ -14,13 +14,14 @@ from datetime import UTC, datetime
 import msgspec
 
 from adyton import tee
-from adyton.broker import platforms, secure_execution
+from adyton.broker import secure_execution
 from adyton.broker.appraiser import Appraiser
 from adyton.broker.audit import Auditor
 from adyton.broker.handshake import Verifying
 from adyton.broker.keys import BrokerKeys
-from adyton.broker.replicas import Deadline
+from adyton.broker.record import platforms
 from adyton.broker.revoked import refuse_revoked
+from adyton.broker.running.replicas import Deadline
 from adyton.crypto import jwk
 from adyton.crypto.x509 import EndorsementSet
 from adyton.errors import (

@@ -7,7 +7,7 @@ has a status of its own. The code of the error stands in square brackets, and in
 
 from __future__ import annotations
 
-from adyton.broker.answer import Answer
+from adyton.broker.door.answer import Answer
 from adyton.errors import (
     AdytonError,
     MalformedRequest,

@@ -22,22 +22,24 @@ import msgspec
 import uvloop
 
 from adyton import tee
-from adyton.broker import certificate, keys, refusals, secure_execution, server, tls
+from adyton.broker import keys, secure_execution
 from adyton.broker.admin import Admin
 from adyton.broker.appraiser import Appraiser
 from adyton.broker.audit import Auditor
-from adyton.broker.checkpoints import Checkpoints
-from adyton.broker.connection import Limits, Worker
-from adyton.broker.endorsements import Endorsements
-from adyton.broker.fetching import Fetching, sources
-from adyton.broker.gate import Gate
+from adyton.broker.door import certificate, refusals, tls
+from adyton.broker.door.connection import Limits, Worker
 from adyton.broker.handshake import Verifying
-from adyton.broker.identity import Identities
-from adyton.broker.journal import Journal
-from adyton.broker.opening import open_store, read_token
-from adyton.broker.policies import PolicyBook
-from adyton.broker.rego import RegoEngine
-from adyton.broker.replicas import Deadline
+from adyton.broker.outside.endorsements import Endorsements
+from adyton.broker.outside.fetching import Fetching, sources
+from adyton.broker.people.gate import Gate
+from adyton.broker.people.identity import Identities
+from adyton.broker.policy.policies import PolicyBook
+from adyton.broker.policy.rego import RegoEngine
+from adyton.broker.record.checkpoints import Checkpoints
+from adyton.broker.running import server
+from adyton.broker.running.journal import Journal
+from adyton.broker.running.opening import open_store, read_token
+from adyton.broker.running.replicas import Deadline
 from adyton.broker.services.changes import Changes
 from adyton.broker.services.evaluation import Evaluator
 from adyton.broker.services.rest import OVERLOADED, RestFront

@@ -15,9 +15,9 @@ from urllib.parse import unquote
 
 import msgspec
 
-from adyton.broker.answer import Answer
-from adyton.broker.connection import HttpRequest
-from adyton.broker.journal import Journal
+from adyton.broker.door.answer import Answer
+from adyton.broker.door.connection import HttpRequest
+from adyton.broker.running.journal import Journal
 from adyton.broker.services import faults
 from adyton.broker.services.changes import Caller, Changes
 from adyton.broker.services.evaluation import Evaluator

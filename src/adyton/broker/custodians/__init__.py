@@ -1,0 +1,1 @@
+"""How the root key is come by, kept, shared and looked after."""

@@ -1,0 +1,50 @@
+"""A request of the administration that has passed the gate, and what several of its parts read from one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from adyton.broker.door.answer import Answer
+from adyton.broker.people.people import NOBODY, Principal
+from adyton.errors import DocumentInvalid
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request of the administration: who owns what it speaks of, what it says, and who says it (for the record)."""
+
+    method: str
+    tenant: str
+    body: bytes
+    now: datetime
+    query: str = ""
+    principal: Principal = NOBODY
+    peer: str = ""
+
+    @property
+    def who(self) -> str:
+        """Who asks, as the record names them."""
+        return self.principal.name
+
+
+class Room(Protocol):
+    """What answers for one or several nouns of our API (``/api/v0/<noun>/…``)."""
+
+    def handle(self, asked: Asked, parts: tuple[str, ...]) -> Answer:
+        """The answer; ``parts`` begin with the noun. Errors of the tree leave as they are."""
+        ...
+
+
+def parse_time(text: str | None) -> datetime | None:
+    """An RFC 3339 time with its zone; ``DocumentInvalid`` ``time_malformed``."""
+    if text is None:
+        return None
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise DocumentInvalid("not a time", code="time_malformed", expected="RFC 3339", got=text[:40]) from error
+    if time.tzinfo is None:
+        raise DocumentInvalid("a time without its zone", code="time_malformed", expected="RFC 3339", got=text[:40])
+    return time

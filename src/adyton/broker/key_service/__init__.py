@@ -1,0 +1,1 @@
+"""Keys made, kept and used inside the broker."""

@@ -1,0 +1,1 @@
+"""What lies outside the broker: endorsements, back ends, plug-ins."""

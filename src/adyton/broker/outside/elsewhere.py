@@ -1,0 +1,186 @@
+"""Values that lie in a back end: written before the row that points to them, read for one release, never kept.
+
+What is written there is sealed by the store's data key for tenant, back end, path and version, so a back end can lose a
+value but neither read it nor pass another one off as it. A value that somebody else wrote there in plain has no such
+protection; that it has none was said when it was set.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Protocol
+
+import msgspec
+
+from adyton.broker.outside.sweeping import Sweeper
+from adyton.errors import AdytonError, MalformedRequest, NotFound, TooLarge, Unavailable
+from adyton.protocol.backends import BackendView
+from adyton.protocol.release import Binding
+from adyton.protocol.resource import ResourcePath
+from adyton.stores.backends.configured import Backends
+from adyton.stores.backends.port import MAX_VALUE
+from adyton.stores.removals import Removal, Waiting
+from adyton.stores.resources import Elsewhere, ResourceInfo
+from adyton.stores.sqlite import Store
+from adyton.stores.tenant_settings import BROKER
+
+MAX_PLAIN = MAX_VALUE - 64
+_KIND = "value elsewhere"
+_WAITING_OWNERS = 2
+"""Owners' calls that may wait for back ends at once: they share a few threads with everybody else's administration."""
+_LOG = logging.getLogger(__name__)
+
+
+class Checkable(Protocol):
+    """What else ``check`` looks at."""
+
+    def check(self, tenant: str) -> list[BackendView]:
+        """How each is that the tenant may use."""
+        ...
+
+
+class ElsewhereValues:
+    """Reads and writes them for one worker. All but ``fetch`` block and are called from a thread."""
+
+    def __init__(self, store: Store, backends: Backends) -> None:
+        self._store = store
+        self.backends = backends
+        self.sweeper = Sweeper(store, backends)
+        self.plugins: Checkable | None = None
+        self._places = threading.BoundedSemaphore(_WAITING_OWNERS)
+
+    def set(  # noqa: PLR0917 -- whose, which, what, for whom, where, when
+        self, tenant: str, path: ResourcePath, value: bytes, binding: Binding | None, name: str, now: datetime
+    ) -> ResourceInfo:
+        """Put ``value`` into the back end ``name``, read it back, then let the store point to it."""
+        if len(value) > MAX_PLAIN:
+            raise TooLarge(f"a back end takes at most {MAX_PLAIN} bytes", code="resource_too_large", got=len(value))
+        backend = self.backends.of(tenant, name)
+        version, sealed = self._store.resources.seal_elsewhere(tenant, value, _KIND, _name(name, path))
+        with self._place():
+            pointer = backend.run(lambda holder: holder.put(tenant, path, sealed))
+            where = Elsewhere(name, pointer, version, len(value))
+            try:
+                if backend.run(lambda holder: holder.get(tenant, path, pointer)) != sealed:
+                    raise _not_what_was_put(name)
+                info, old = self._store.resources.exchange(tenant, path, where, binding, now)
+            except AdytonError:
+                self._unused(tenant, path, where)
+                raise
+            self._remove(old)
+        return info
+
+    def set_foreign(
+        self, tenant: str, path: ResourcePath, binding: Binding | None, name: str, now: datetime
+    ) -> ResourceInfo:
+        """Point to what somebody else wrote at this path; it must be there."""
+        backend = self.backends.of(tenant, name)
+        with self._place():
+            found = backend.run(lambda holder: holder.get(tenant, path))
+            if found is None:
+                raise NotFound(
+                    "the back end has no value at this path", code="backend_value_absent", field=name, got=path.uri
+                )
+            info, old = self._store.resources.exchange(tenant, path, Elsewhere(name, "", 0, len(found)), binding, now)
+            self._remove(old)
+        return info
+
+    def forget(self, old: Waiting | None) -> None:
+        """Remove what no row points to any more. What cannot be removed now waits, and is logged."""
+        if old is not None and self._places.acquire(blocking=False):  # else the sweeper has it soon
+            try:
+                self._remove(old)
+            finally:
+                self._places.release()
+
+    async def fetch(self, tenant: str, path: ResourcePath, where: Elsewhere) -> bytes | None:
+        """The value, for one release; ``None`` if the back end has lost it, or it was replaced meanwhile."""
+        backend = self.backends.configured_for(tenant, where.backend)
+        found = await backend.run_async(lambda holder: holder.get(tenant, path, where.pointer))
+        if found is None or where.foreign:
+            return found
+        try:
+            return self._store.sealer.open(found, tenant, _KIND, _name(where.backend, path), where.sealed_version)
+        except Unavailable as error:
+            raise _not_what_was_put(where.backend) from error
+
+    def check(self, tenant: str) -> list[BackendView]:
+        """How each back end is that the tenant may use, and how many removals wait there: to the broker's own, of all tenants."""
+        with self._place():
+            found = self.backends.check(tenant) + (self.plugins.check(tenant) if self.plugins is not None else [])
+        waiting: Counter[str] = Counter()
+        for one in self._store.removals.tenants() if tenant == BROKER else [tenant]:
+            waiting.update(self._store.removals.counts(one))
+        known = {view.name for view in found}
+        shown = [msgspec.structs.replace(view, waiting=waiting[view.name]) for view in found]
+        return shown + [
+            BackendView(
+                name,
+                "",
+                ok=False,
+                code="backend_not_configured",
+                error="values wait here to be removed, and this broker was not given the back end",
+                hint="start the broker with the --backends FILE that names it",
+                waiting=waiting[name],
+            )
+            for name in sorted(waiting.keys() - known)
+        ]
+
+    def _unused(self, tenant: str, path: ResourcePath, where: Elsewhere) -> None:
+        """Remove what was put there and got no row; where that fails, a row says so."""
+        try:
+            self.backends.of(tenant, where.backend).run(lambda holder: holder.delete(tenant, path, where.pointer))
+        except AdytonError:
+            self._store.removals.queue(tenant, where.backend, Removal("value", str(path), where.pointer))
+
+    def _remove(self, old: Waiting | None) -> None:
+        if old is None:
+            return
+        try:
+            self.sweeper.remove(old)
+        except AdytonError as error:
+            _LOG.warning(
+                "a value that nothing points to waits to be removed from the back end %s, sealed: %s [%s]",
+                old.backend,
+                error.message,
+                error.code,
+            )
+
+    @contextmanager
+    def _place(self) -> Iterator[None]:
+        if not self._places.acquire(blocking=False):
+            raise Unavailable(
+                "others wait for a back end already", code="backend_busy", field="backend", hint="try again in a moment"
+            )
+        try:
+            yield
+        finally:
+            self._places.release()
+
+
+def check_body(value: bytes, *, backend: str, foreign: bool) -> None:
+    """``MalformedRequest`` if what was asked for contradicts itself."""
+    if foreign and (value or not backend):
+        raise MalformedRequest(
+            "a foreign plain value is already in a back end: name that, and send no value",
+            code="body_malformed",
+            field="foreign_plain_value",
+        )
+
+
+def _name(backend: str, path: ResourcePath) -> str:
+    return f"{backend} {path}"
+
+
+def _not_what_was_put(name: str) -> Unavailable:
+    return Unavailable(
+        "what the back end gives back is not what was put there for this resource",
+        code="backend_value_swapped",
+        field=name,
+        hint="it was changed or moved behind the broker's back: look into the back end, then set the resource again",
+    )

@@ -1,0 +1,1 @@
+"""Policies: versions, evaluation, trials, and what follows from their answers."""

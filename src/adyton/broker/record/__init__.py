@@ -1,0 +1,1 @@
+"""The record of decisions as owners and auditors read it."""

@@ -1,0 +1,1 @@
+"""Processes: starting, serving, watching, draining, relieving."""

@@ -1,0 +1,111 @@
+"""One worker process: the parts of a broker put together over one store, on one event loop, serving one socket.
+
+``python -m adyton.broker.running.worker_process`` is how a broker with several workers starts them: settings, the store's instance and
+the listening socket's number come as one line of JSON on standard input, which then stays open for as long as the
+parent lives. When it ends, the worker answers what it was asked and goes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from typing import cast
+
+import msgspec
+import uvloop
+
+from adyton.broker.running import logs
+from adyton.broker.running.logs import Format
+from adyton.broker.running.opening import open_store
+from adyton.broker.running.process import harden
+from adyton.broker.running.reports import DIRECTORY
+from adyton.broker.running.serving import Ending, Listeners, Tell
+from adyton.broker.running.worker import Program
+from adyton.broker.settings import Settings
+
+
+class Start(msgspec.Struct, frozen=True):
+    """What a parent tells a worker, over a pipe that nobody else has. ``number`` 0 is the one that turns keys."""
+
+    settings: Settings
+    instance: str
+    descriptors: dict[str, int]
+    number: int
+    root_key: bytes
+
+
+def run(program: Program, listeners: Listeners, ready: Callable[[Ending], None]) -> None:
+    """Serve on this thread until SIGTERM or SIGINT, or until the ending given to ``ready`` is wished for."""
+
+    async def main() -> None:
+        ending = Ending()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, ending.wish)
+        await program.serve(listeners, ending, lambda: ready(ending))
+
+    uvloop.run(main())
+
+
+class _Parent:
+    """What the parent says on standard input, a line of JSON each; its end is ours."""
+
+    def __init__(self, program: Program, ending: Ending) -> None:
+        self._program = program
+        self._ending = ending
+        self._read = b""
+
+    def hear(self) -> None:
+        """There is something to read."""
+        more = os.read(0, 65536)
+        if not more:
+            asyncio.get_running_loop().remove_reader(0)
+            self._ending.wish()
+            return
+        *lines, self._read = (self._read + more).split(b"\n")
+        for line in lines:
+            told = msgspec.json.decode(line, type=Tell)
+            if told.settings is not None:
+                self._program.apply(told.settings)
+            if told.leave:
+                self._ending.quick = True
+
+
+def main() -> None:
+    """Be one of several workers, until the parent goes."""
+    start = msgspec.json.decode(_first_line(), type=Start)
+    logs.configure(cast("Format", start.settings.log_format), start.settings.log_level)
+    harden(start.settings.max_connections)
+    store = open_store(start.settings, start.instance, start.root_key)
+    try:
+        program = Program(start.settings, store, number=start.number)
+        if start.settings.metrics_listen:
+            program.reports = start.settings.directory / DIRECTORY
+        listeners = {name: socket.socket(fileno=number) for name, number in start.descriptors.items()}
+
+        def ready(ending: Ending) -> None:
+            parent = _Parent(program, ending)
+            asyncio.get_running_loop().add_reader(0, parent.hear)
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the parent is told, and tells us
+            sys.stdout.write("ready\n")
+            sys.stdout.flush()
+
+        run(program, listeners, ready)
+    finally:
+        store.close()
+
+
+def _first_line() -> bytes:
+    """Byte by byte, so that nothing of what follows is lost in a buffer."""
+    read = b""
+    while not read.endswith(b"\n") and (more := os.read(0, 1)):
+        read += more
+    return read
+
+
+if __name__ == "__main__":
+    main()

@@ -35,7 +35,7 @@ ROOMS = (
     *("client", "image", "attesters", "agent"),
 )
 # What only brokers and verifiers of other TEEs use, with libraries of their own: an agent writes evidence, it judges none.
-_LEFT_OUT = frozenset({"__pycache__", "cbor.py", "cose.py", "xmldsig.py", "grpc"})
+_LEFT_OUT = frozenset({"__pycache__", "cbor.py", "cose.py", "xmldsig.py", "grpc", "broker_attestation.py"})
 DISTRIBUTIONS = ("cryptography", "cffi", "msgspec", "isal", "backports.zstd")
 _UNUSED_MODULES = frozenset(
     {

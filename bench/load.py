@@ -12,7 +12,8 @@ the clock runs; each worker has as many of the connections as any other. For eac
 
 Ratios: ``half_load_p99_over_p50`` (one worker, plain, file); ``two_workers_cpu`` and ``two_workers_throughput`` (over one
 worker's, plain, file, prepared requests: attest and get; rounds in turn, median). ``two_processes`` is the floor of the last one: what two
-independent processes do of a handshake's cryptography over what one does, on this machine at that time.
+independent processes do of a handshake's cryptography over what one does, on this machine at that time. ``client_us``
+is the client's own CPU a handshake, which two workers must do without.
 """
 
 from __future__ import annotations
@@ -119,13 +120,13 @@ class Broker:
 
     def timed(self, prepared: list[Prepared], *, auth: bool = True, rate: float = 0.0) -> dict[str, float]:
         """Handshakes, and what they cost."""
-        before = after = 0.0
+        before = after = own = 0.0
 
         async def work(lines: list[Line]) -> object:
-            nonlocal before, after
-            before = processes.cpu(self.process.pid)
+            nonlocal before, after, own
+            before, own = processes.cpu(self.process.pid), time.process_time()
             done = await self.load.handshakes(lines, prepared, auth=auth, rate=rate)
-            after = processes.cpu(self.process.pid)
+            after, own = processes.cpu(self.process.pid), time.process_time() - own
             return done
 
         seconds, took = self._run(work)
@@ -134,6 +135,7 @@ class Broker:
             "p50": took[len(took) // 2],
             "p99": took[int(len(took) * 0.99)],
             "cpu": (after - before) / len(prepared) * 1e6,
+            "client": own / len(prepared) * 1e6,
         }
 
     def gets(self, cookie: bytes, count: int) -> dict[str, float]:
@@ -198,12 +200,17 @@ def workers(directory: Path, rounds: int, each: int) -> dict[str, float]:
     with ExitStack() as stack:
         one = stack.enter_context(broker(directory / "alone", workers=1, tls=False))
         two = stack.enter_context(broker(directory / "two", workers=2, tls=False))
-        cpu, throughput = [], []
+        cpu, throughput, client = [], [], []
         for _ in range(rounds):
             found = [running.timed(running.prepared(each), auth=False) for running in (one, two)]
             cpu.append(found[1]["cpu"] / found[0]["cpu"])
             throughput.append(found[1]["per_second"] / found[0]["per_second"])
-    return {"two_workers_cpu": statistics.median(cpu), "two_workers_throughput": statistics.median(throughput)}
+            client.append(found[1]["client"])
+    return {
+        "two_workers_cpu": statistics.median(cpu),
+        "two_workers_throughput": statistics.median(throughput),
+        "client_us": statistics.median(client),
+    }
 
 
 def verifying(count: int, seconds: float) -> int:

@@ -21,7 +21,6 @@ from adyton.broker.settings import Settings
 from adyton.crypto import profile
 from adyton.errors import ConfigError
 
-HYBRID_FROM = (3, 5)
 _LOG = logging.getLogger(__name__)
 
 
@@ -32,11 +31,6 @@ class Identity(msgspec.Struct, frozen=True):
     private_key: bytes
     client_ca: bytes
     expires: float
-
-
-def hybrid() -> bool:
-    """Whether connections are also safe from who records them for a quantum computer."""
-    return ssl.OPENSSL_VERSION_INFO[:2] >= HYBRID_FROM
 
 
 def read(settings: Settings) -> Identity | None:

@@ -15,6 +15,7 @@ from datetime import datetime
 from pathlib import Path
 
 from adyton.broker.policy.rego import Memory
+from adyton.broker.settings import Settings
 from adyton.collateral import gather, services
 from adyton.collateral.cache import Cache
 from adyton.collateral.collector import Collector
@@ -86,6 +87,14 @@ def sources(asked: Sequence[str], clock: Callable[[], datetime], *, vendors: boo
     if asked:
         return [services.source(text, clock=clock) for text in asked]
     return services.vendors(clock) if vendors else []
+
+
+def asked(settings: Settings, clock: Callable[[], datetime]) -> Fetching | None:
+    """What the settings ask for; ``None`` without a cache."""
+    if not settings.collateral_cache:
+        return None
+    found = sources(settings.fetch_from, clock, vendors=settings.fetch_endorsements)
+    return Fetching(Path(settings.collateral_cache), found, clock)
 
 
 def _key(pieces: Sequence[Piece]) -> Key:

@@ -33,10 +33,10 @@ from adyton.broker.http import Current, Front, Handlers
 from adyton.broker.key_service.key_api import KeyApi
 from adyton.broker.key_service.key_delivery import KeyDelivery
 from adyton.broker.key_service.key_use import KeyUse
+from adyton.broker.outside import fetching
 from adyton.broker.outside.backends_api import BackendsApi
 from adyton.broker.outside.elsewhere import ElsewhereValues
 from adyton.broker.outside.endorsements import Endorsements
-from adyton.broker.outside.fetching import Fetching, sources
 from adyton.broker.outside.plugins import Plugins
 from adyton.broker.page import Page
 from adyton.broker.people.administration import Administration
@@ -104,7 +104,7 @@ class Program:
         auditor = Auditor(store)
         self._checkpoints = Checkpoints(store)
         releaser = Releaser(book, self._engine, environment=environment, development_roots=roots)
-        self._fetching = _fetching(settings)
+        self._fetching = fetching.asked(settings, _now)
         remembered = tee.Remembered()
         secure = secure_execution.load(
             settings.se_host_key_documents, settings.se_image_header, settings.se_roots, anchors.custom, remembered
@@ -393,13 +393,6 @@ class Program:
                 _LOG.error("checkpoints cannot be signed: %s [%s]", error.message, error.code)
             except Exception:  # noqa: BLE001 -- as in _maintain
                 _LOG.exception("checkpoints cannot be signed")
-
-
-def _fetching(settings: Settings) -> Fetching | None:
-    if not settings.collateral_cache:
-        return None
-    asked = sources(settings.fetch_from, _now, vendors=settings.fetch_endorsements)
-    return Fetching(Path(settings.collateral_cache), asked, _now)
 
 
 def _now() -> datetime:

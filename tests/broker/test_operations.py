@@ -26,6 +26,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from tests.broker import rig
+from tests.waiting import until
 
 from adyton.broker.running import logs, reports
 from adyton.broker.running.metrics import MAX_CODES, Metrics, Snapshot, together
@@ -50,13 +51,6 @@ def fetch(url: str, path: str, headers: dict[str, str] | None = None) -> tuple[i
         return answer.status, answer.read().decode()
     finally:
         connection.close()
-
-
-def until(told: Any, seconds: float = 15.0) -> None:
-    end = time.monotonic() + seconds
-    while not told():
-        assert time.monotonic() < end, "it did not come"
-        time.sleep(0.05)
 
 
 # metrics

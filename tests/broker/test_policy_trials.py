@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import msgspec
 import pytest
 from click.testing import CliRunner
 from tests.broker import rig
+from tests.waiting import until
 
 from adyton.broker.door.asked import Asked
 from adyton.broker.policy.policies import PolicyBook
@@ -66,14 +67,6 @@ def got(broker: rig.RunningBroker, root: DevelopmentRoot) -> bool:
             return session.resource(PATH) == b"one"
         except ReleaseRefused:
             return False
-
-
-def until(said: Callable[[], bool]) -> None:
-    for _ in range(100):
-        if said():
-            return
-        time.sleep(0.05)
-    raise AssertionError("it never came")
 
 
 def test_a_dry_run_changes_no_answer_and_is_counted(

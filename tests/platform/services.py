@@ -8,8 +8,6 @@ import json
 import os
 import socket
 import subprocess
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -132,14 +130,6 @@ def children_of(parent: int) -> list[int]:
 def make_document(**members: object) -> str:
     described = workload.Workload(image=IMAGE, command=["/bin/true"], **members)  # type: ignore[arg-type]
     return workload.write(described).raw.decode()
-
-
-def until(condition: Callable[[], object], seconds: float = 10.0) -> None:
-    """Wait for something that must come."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not come"
-        time.sleep(0.02)
 
 
 def backing_of(device: str) -> int | None:

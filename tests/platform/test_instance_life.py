@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 from tests.platform.conftest import Starter
-from tests.platform.services import Caller, Running, backing_of, loop_of, make_document, until
+from tests.platform.services import Caller, Running, backing_of, loop_of, make_document
+from tests.waiting import until
 
 from adyton.errors import NotFound
 from adyton.platform import cgroups

@@ -13,7 +13,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.platform.services import backing_of, until
+from tests.platform.services import backing_of
+from tests.waiting import until
 
 from adyton.errors import PlatformError
 from adyton.platform import guest

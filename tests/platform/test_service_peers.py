@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 from tests.platform.conftest import Starter
-from tests.platform.services import Caller, Running, make_document, until
+from tests.platform.services import Caller, Running, make_document
+from tests.waiting import until
 
 from adyton.protocol import devtee
 

@@ -187,7 +187,7 @@ class Delivery:
             version=number,
             policies=permit.policies,
         )
-        self._note(tenant, path, permit.claims or holder.claims, asked, row, permit.policies, released=True)
+        self._note(tenant, path, permit.claims or holder.claims, asked, row, permit.policies, holder, released=True)
         deadline.check()  # the record says more than was done, never less
         return Answer(200, body, session=holder.handle)
 
@@ -254,6 +254,7 @@ class Delivery:
                 asked,
                 row,
                 policies,
+                holder,
                 released=False,
             )
         return row
@@ -266,12 +267,15 @@ class Delivery:
         asked: Asking,
         row: int,
         policies: tuple[PolicyUsed, ...],
+        holder: Holder,
         *,
         released: bool,
     ) -> None:
         """For what follows a decision; costs it nothing where nothing follows."""
-        if self.afterwards is not None and self.afterwards.wanted(tenant):
-            self.afterwards.note(Event(tenant, asked.at, row, None, claims, path, asked.query, released, policies))
+        if self.afterwards is not None and self.afterwards.wanted(tenant, holder.generation):
+            self.afterwards.note(
+                Event(tenant, asked.at, row, None, claims, path, asked.query, released, policies, holder.generation)
+            )
 
 
 def asked_version(query: Mapping[str, str]) -> int | None:

@@ -45,7 +45,10 @@ _LOG = logging.getLogger(__name__)
 
 
 class Event(msgspec.Struct, frozen=True):
-    """A decision that was made: an attestation's ``result``, or a release's ``claims`` and what was asked for."""
+    """A decision that was made: an attestation's ``result``, or a release's ``claims`` and what was asked for.
+
+    ``generation``: the tenant's, by which the session began.
+    """
 
     tenant: str
     at: datetime
@@ -56,6 +59,7 @@ class Event(msgspec.Struct, frozen=True):
     query: Mapping[str, str] = msgspec.field(default_factory=dict)
     released: bool = False
     policies: tuple[PolicyUsed, ...] = ()
+    generation: int = 0
 
 
 @dataclass(slots=True)
@@ -63,6 +67,7 @@ class _Known:
     """What is to be done for a tenant, as it was a moment ago."""
 
     until: float
+    generation: int
     keep: int
     days: int
     runs: tuple[DryRun, ...]
@@ -101,13 +106,22 @@ class Afterwards:
 
     def attested(self, tenant: str, at: datetime, sequence: int, result: AttestationResult) -> None:
         """``note`` of an attestation, where anything is wanted."""
-        if self.wanted(tenant):
-            self.note(Event(tenant, at, sequence, result))
+        if self.wanted(tenant, result.generation):
+            self.note(Event(tenant, at, sequence, result, generation=result.generation))
 
-    def wanted(self, tenant: str) -> bool:
-        """Whether anything is to be done about this tenant's decisions, as far as is known."""
+    def wanted(self, tenant: str, generation: int) -> bool:
+        """Whether anything is to be done about this tenant's decisions, as far as is known.
+
+        A session that began after recording was asked for is recorded; a trial sees what comes a second after it began.
+        """
         known = self._known.get(tenant)
-        return known is None or known.keep > 0 or bool(known.runs) or known.until < time.monotonic()
+        return (
+            known is None
+            or known.keep > 0
+            or bool(known.runs)
+            or known.generation < generation
+            or known.until < time.monotonic()
+        )
 
     def note(self, event: Event) -> None:
         """A decision was made and its row is written. Never waits, never raises."""
@@ -138,10 +152,10 @@ class Afterwards:
     def _handle(self, event: Event) -> None:
         view = self._book.view(event.tenant, event.at)
         known = self._known.get(event.tenant)
-        if known is None or known.until < time.monotonic():
+        if known is None or known.generation < event.generation or known.until < time.monotonic():
             until = time.monotonic() + KNOWN_SECONDS
             runs = tuple(self._store.dry_runs.list(event.tenant))
-            known = _Known(until, view.record.keep, view.record.days, runs)
+            known = _Known(until, view.generation, view.record.keep, view.record.days, runs)
             self._known[event.tenant] = known
         if known.keep:
             bodies = self._bodies.setdefault(event.tenant, [])

@@ -286,3 +286,31 @@ def test_who_reads_slowly_is_served(served: Served) -> None:
             time.sleep(0.03)
     assert got > 30_000_000
     assert time.monotonic() - began > LIMITS.body_seconds
+
+
+@pytest.mark.parametrize(
+    "said", [b"", b"POST /late HTTP/1.1\r\nHo", b"POST /late HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\na"]
+)
+def test_who_is_asking_when_the_end_comes_is_answered(served: Served, said: bytes) -> None:
+    whole = b"POST /late HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc"
+    assert served.loop is not None
+    with connect(served) as client, connect(served) as idle:
+        idle.sendall(whole)
+        assert idle.recv(4096).endswith(b"abc")
+        client.sendall(said)
+        time.sleep(0.1)
+        drained = asyncio.run_coroutine_threadsafe(served.worker.drain(1.0), served.loop)
+        assert idle.recv(4096) == b"", "who was answered and asks nothing is let go at once"
+        client.sendall(whole[len(said) :])
+        answer = read_all(client)
+        assert answer.endswith(b"/late abc") and b"connection: close" in answer.lower()
+    drained.result(5)
+
+
+def test_who_came_and_asks_nothing_does_not_hold_up_the_end(served: Served) -> None:
+    assert served.loop is not None
+    with connect(served) as client:
+        time.sleep(0.05)
+        began = time.monotonic()
+        asyncio.run_coroutine_threadsafe(served.worker.drain(5.0), served.loop).result(10)
+        assert time.monotonic() - began < 2 and read_all(client) == b""

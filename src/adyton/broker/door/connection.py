@@ -128,6 +128,7 @@ class Connection(asyncio.Protocol):
         "_body",
         "_closing",
         "_discarding",
+        "_fresh",
         "_handling",
         "_head_bytes",
         "_head_size",
@@ -150,6 +151,7 @@ class Connection(asyncio.Protocol):
         self._parser = httptools.HttpRequestParser(self)
         self._queue: deque[HttpRequest] = deque()
         self._handling = self._closing = self._discarding = self._piled = False
+        self._fresh = True
         self._head_bytes = self._unread = 0
         self._peer = ""
         self._reset()
@@ -277,6 +279,7 @@ class Connection(asyncio.Protocol):
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
         keep = bool(parser.should_keep_alive()) and not self._worker.leaving
         request = HttpRequest(parser.get_method().decode("ascii"), self._target, self._headers, body, keep, self._peer)
+        self._fresh = False
         self._head_bytes = 0
         self._reset()
         self._queue.append(request)
@@ -345,8 +348,12 @@ class Connection(asyncio.Protocol):
         self.abort()
 
     def close_when_idle(self) -> None:
-        """Close now if nothing is under way; else after the answer."""
-        if not self._handling and not self._queue:
+        """Close now if nothing is under way; else after the answer. Who is asking, or came to ask, has a moment for it."""
+        if self._handling or self._queue or self._closing:
+            return
+        if self._fresh or self._head_bytes:
+            self.deadline = min(self.deadline, asyncio.get_running_loop().time() + STOPPING_SECONDS)
+        else:
             self._end()
 
     def abort(self) -> None:

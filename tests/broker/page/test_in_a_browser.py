@@ -91,6 +91,12 @@ def token(running: rig.RunningBroker) -> str:
     return (running.data / "admin.token").read_text().strip()
 
 
+def go(page: Page, section: str) -> None:
+    """To another section, and wait until it is there: the last one's rows stand until then."""
+    page.get_by_role("link", name=section, exact=True).click()
+    expect(page.get_by_role("heading", level=1, name=section, exact=True)).to_be_visible()
+
+
 def enter(page: Page, running: rig.RunningBroker) -> None:
     page.get_by_label("Token").fill(token(running))
     page.keyboard.press("Enter")
@@ -168,7 +174,7 @@ def test_a_filter_and_the_keyboard_lead_everywhere(
 
 def test_resources_tell_who_received_them(page: Page, served: tuple[rig.RunningBroker, DevelopmentRoot]) -> None:
     enter(page, served[0])
-    page.get_by_role("link", name="Resources").click()
+    go(page, "Resources")
     row = page.locator("tbody tr").first
     expect(row).to_contain_text("kbs:///models/key/1")
     row.click()
@@ -202,7 +208,7 @@ def test_another_log_in_the_same_place_is_noticed(
     page: Page, served: tuple[rig.RunningBroker, DevelopmentRoot]
 ) -> None:
     enter(page, served[0])
-    page.get_by_role("link", name="Audit").click()
+    go(page, "Audit")
     page.get_by_role("button", name="Check the head here").click()
     expect(page.locator("main")).to_contain_text("bears the log's signature")
     page.evaluate(
@@ -217,10 +223,10 @@ def test_another_log_in_the_same_place_is_noticed(
 
 def test_platforms_and_reference_values(page: Page, served: tuple[rig.RunningBroker, DevelopmentRoot]) -> None:
     enter(page, served[0])
-    page.get_by_role("link", name="Platforms").click()
+    go(page, "Platforms")
     expect(page.locator("tbody")).to_contain_text("microcode")
     expect(page.locator("tbody")).to_contain_text("no hardware")
-    page.get_by_role("link", name="Reference values").click()
+    go(page, "Reference values")
     page.locator("tbody tr", has_text="snp_launch_measurement").click()
     expect(page.get_by_text("set by hand: no proof stands behind it")).to_be_visible()
     expect(page.get_by_role("note")).to_contain_text("NO HARDWARE PROTECTION")
@@ -230,7 +236,7 @@ def test_the_heads_signature_is_checked_and_a_cut_log_is_noticed(
     page: Page, served: tuple[rig.RunningBroker, DevelopmentRoot]
 ) -> None:
     enter(page, served[0])
-    page.get_by_role("link", name="Audit", exact=True).click()
+    go(page, "Audit")
     page.get_by_role("button", name="Check the head here").click()
     expect(page.get_by_text("bears the log's signature")).to_be_visible()
     page.evaluate(
@@ -273,7 +279,7 @@ def test_a_row_that_was_changed_is_noticed(browser: Browser, tmp_path: Path) -> 
 
 def test_a_policy_is_opened_on_the_bench(page: Page, served: tuple[rig.RunningBroker, DevelopmentRoot]) -> None:
     enter(page, served[0])
-    page.get_by_role("link", name="Policies").click()
+    go(page, "Policies")
     page.locator("tbody tr", has_text="resource-policy").click()
     text = page.get_by_label("Text of the policy")
     expect(text).to_have_value("package policy\n\nimport rego.v1\n\ndefault allow := true\n")
@@ -297,7 +303,7 @@ def test_a_policy_is_tried_kept_tried_beside_and_rolled_back(
     with running.admin() as admin:
         until(lambda: len(admin.recordings(0)) == 2)  # what is recorded is written after the answer
     enter(page, running)
-    page.get_by_role("link", name="Policies").click()
+    go(page, "Policies")
     page.locator("tbody tr", has_text="resource-policy").click()
     page.get_by_label("Text of the policy").fill(ALLOWS.replace("true", "false"))
     page.get_by_role("button", name="Try against recorded evidence").click()
@@ -409,7 +415,7 @@ def test_two_people_agree_on_the_page_and_an_auditor_only_reads(browser: Browser
         page.goto(running.description["url"] + "/ui")
         page.get_by_label("Token").fill(second)
         page.keyboard.press("Enter")
-        page.get_by_role("link", name="Approvals").click()
+        go(page, "Approvals")
         expect(page.get_by_role("heading", name="resource.delete")).to_be_visible()
         expect(page.locator("section")).to_contain_text("ann")
         page.get_by_role("button", name="Approve").click()

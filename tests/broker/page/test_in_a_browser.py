@@ -143,6 +143,24 @@ def test_decisions_appear_live_and_are_explained(page: Page, served: tuple[rig.R
     expect(page.get_by_text("bears the signature of the log's key")).to_be_visible()
 
 
+def test_the_time_for_one_pair_of_keys_does_not_end_the_next(
+    page: Page, served: tuple[rig.RunningBroker, DevelopmentRoot]
+) -> None:
+    enter(page, served[0])
+    page.clock.install()
+    page.clock.pause_at("2030-01-01")
+    for key, title in [("r", "Resources"), ("p", "Policies")]:
+        page.locator("main").focus()
+        page.keyboard.press("g")
+        page.clock.run_for(900)
+        page.keyboard.press(key)
+        expect(page.get_by_role("heading", level=1, name=title)).to_be_visible()
+    page.keyboard.press("g")
+    page.clock.run_for(1600)
+    page.keyboard.press("r")
+    expect(page.get_by_role("heading", level=1, name="Policies")).to_be_visible()
+
+
 def test_a_filter_and_the_keyboard_lead_everywhere(
     page: Page, served: tuple[rig.RunningBroker, DevelopmentRoot]
 ) -> None:

@@ -112,17 +112,17 @@ function shortcuts() {
   dialog.showModal();
 }
 
-let waiting = false;
+let waiting = 0; // the timer of a "g" that waits for its second key
 document.addEventListener("keydown", (event) => {
   const typing = event.target.closest?.("input, textarea, select");
   if (typing || event.ctrlKey || event.metaKey || event.altKey || document.getElementById("dialog").open) return;
   if (waiting) {
-    waiting = false;
+    clearTimeout(waiting); // or it would end the next one's wait
+    waiting = 0;
     const section = SECTIONS.find(([, , key]) => key === event.key);
     if (section && signedIn() && mine.includes(section[0])) { go(section[0]); event.preventDefault(); }
   } else if (event.key === "g") {
-    waiting = true;
-    setTimeout(() => { waiting = false; }, 1500);
+    waiting = setTimeout(() => { waiting = 0; }, 1500);
   } else if (event.key === "?") shortcuts();
   else if (event.key === "/") {
     const filter = document.getElementById("filter");

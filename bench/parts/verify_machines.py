@@ -11,7 +11,7 @@ import hashlib
 import json
 from datetime import UTC, datetime
 
-from bench.parts.timing import Case, Missing, Pair, ecdsa
+from bench.parts.timing import Case, Missing, Pair, ecdsa, root_signature
 from bench.parts.verify_vectors import Evidence
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
@@ -49,7 +49,7 @@ def _azure() -> list[Pair]:
     from adyton.tee.az_vtpm.abi import RuntimeClaims
     from adyton.tee.az_vtpm.json_form import parse
     from adyton.tee.snp.abi import SIGNED_SIZE, SnpReport
-    from adyton.tee.snp.endorsements import read_leaf
+    from adyton.tee.snp.endorsements import ROOT_CERTIFICATES, read_leaf
 
     case = Case.find("az-snp-evidence-v1")
     evidence = case.file("evidence")
@@ -70,7 +70,7 @@ def _azure() -> list[Pair]:
         TrustAnchors(),
         Revocation.UNCHECKED_AS_ASKED,
         own=[p384, lambda: key.verify(parts.signature, parts.message, scheme, sha256)],
-        under=[(vcek, ask), (ask, ark), (ark, ark)],
+        under=[(vcek, ask), (ask, ark), *root_signature(ark, ROOT_CERTIFICATES)],
         forget=read_leaf.cache_clear,
     )
     return source.pairs("az_snp")

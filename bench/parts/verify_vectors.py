@@ -8,11 +8,25 @@ Adyton may use, so CSV is compared with Adyton's own verification of bare signat
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from bench.parts.timing import COLD, WARM, Call, Case, Missing, Pair, Step, as_offered, bare, ecdsa, in_a_row
+from bench.parts.timing import (
+    COLD,
+    WARM,
+    Call,
+    Case,
+    Missing,
+    Pair,
+    Step,
+    as_offered,
+    bare,
+    ecdsa,
+    in_a_row,
+    root_signature,
+)
 from cryptography.hazmat.primitives import hashes
 
 from adyton import tee
@@ -100,13 +114,14 @@ class Evidence:
 
 def _nitro() -> Evidence:
     from adyton.tee.nitro.abi import parse
+    from adyton.tee.nitro.endorsements import ROOT_CERTIFICATE
 
     case = Case.find("nitro-dstack-2025")
     document = parse(case.file("document"))
     leaf = Certificate(document.certificate)
     above = [Certificate(der) for der in document.cabundle][::-1]  # the root comes first there
     signature = ecdsa(leaf.public_key, document.message.signature, document.message.signed, hashes.SHA384())
-    under = [(leaf, above[0]), *zip(above, [*above[1:], above[-1]], strict=True)]
+    under = [(leaf, above[0]), *itertools.pairwise(above), *root_signature(above[-1], {ROOT_CERTIFICATE})]
     unchecked = Revocation.UNCHECKED_AS_ASKED  # the case has no CRL
     return Evidence("nitro", case.file("document"), [], case.now, case.anchors(), unchecked, [signature], under)
 
@@ -165,13 +180,13 @@ def _csv() -> Evidence:
 def _gpu() -> Evidence:
     from adyton.tee.nvidia import opaque, rim
     from adyton.tee.nvidia.abi import SIGNATURE_SIZE
-    from adyton.tee.nvidia.endorsements import read_leaf
+    from adyton.tee.nvidia.endorsements import DEVICE_ROOT_CERTIFICATE, read_leaf
 
     case = Case.find("nvidia-h100-580.95.05")
     report = case.file("report")
     chain = EndorsementSet.parse([case.file("cert_chain")]).certificates
     signed, signature = report[:-SIGNATURE_SIZE], report[-SIGNATURE_SIZE:]
-    under = list(zip(chain, [*chain[1:], chain[-1]], strict=True))
+    under = [*itertools.pairwise(chain), *root_signature(chain[-1], {DEVICE_ROOT_CERTIFICATE})]
 
     def forget() -> None:
         for remembered in (read_leaf, opaque._read, rim.parse):

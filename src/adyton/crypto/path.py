@@ -26,13 +26,15 @@ class Profile:
     """What a TEE's chain looks like: a role for each certificate, leaf first and root last, and what may sign.
 
     ``names``: what each certificate's common name must contain, ``None`` for anything. ``critical``: the critical
-    extensions that whoever uses the profile knows of besides basicConstraints and keyUsage.
+    extensions that whoever uses the profile knows of besides basicConstraints and keyUsage. ``sound``: SHA-256 of whole
+    root certificates whose own signature was verified when that was written down; it says nothing of trust.
     """
 
     roles: tuple[Role, ...]
     algorithms: tuple[SignatureAlgorithm, ...]
     names: tuple[str | None, ...] = ()
     critical: frozenset[str] = frozenset()
+    sound: frozenset[bytes] = frozenset()
     known: frozenset[str] = field(init=False)  # ``critical`` and those two
 
     def __post_init__(self) -> None:
@@ -122,6 +124,11 @@ def build(
     return Path(untrusted, profile, tuple(search.seen))
 
 
+def is_sound_root(root: Certificate, profile: Profile, algorithm: SignatureAlgorithm) -> bool:
+    """Whether its own key signed it: all of it, dates and constraints too, of which the pin of a key says nothing."""
+    return root.digest in profile.sound or walk.is_signed(root, root, algorithm)
+
+
 class _Search:
     """One search, depth first, with a budget of signatures: hostile certificates must not keep us computing."""
 
@@ -142,7 +149,7 @@ class _Search:
             self._check_one(certificate, role, number)
             algorithm = walk.check_algorithm(certificate, role, profile.algorithms)
             if number == len(profile.roles) - 1:
-                if not self._signed(certificate, certificate, algorithm):
+                if not self._sound(certificate, algorithm):
                     raise role.error(EndorsementUntrusted, "sig", "a root that its own key did not sign")
                 yield below
                 return
@@ -159,6 +166,10 @@ class _Search:
             self.failures.append(
                 role.error(EndorsementUntrusted, "sig", "its signature does not verify under its issuer's key")
             )
+
+    def _sound(self, root: Certificate, algorithm: SignatureAlgorithm) -> bool:
+        self._budget -= 1
+        return self._budget >= 0 and is_sound_root(root, self._profile, algorithm)
 
     def _signed(self, certificate: Certificate, issuer: Certificate, algorithm: SignatureAlgorithm) -> bool:
         self._budget -= 1

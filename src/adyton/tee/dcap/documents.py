@@ -18,7 +18,7 @@ import msgspec
 
 from adyton.crypto.x509 import Certificate, Crl, EndorsementSet
 from adyton.errors import EndorsementError, EndorsementMalformed
-from adyton.tee.dcap import signed_json
+from adyton.tee.dcap import roots, signed_json
 from adyton.tee.dcap.signed_json import Signed
 from adyton.wire import strict_json
 
@@ -78,10 +78,10 @@ class Reader:
         for kind, body in blocks(text):
             if kind != b"CERTIFICATE":
                 raise _malformed("something else than a certificate in a chain")
-            certificate = self._texts.get(body)
+            certificate = self._texts.get(body) or roots.BY_TEXT.get(body)
             if certificate is None:
                 encoded = decoded(body)
-                certificate = self._known.get(encoded) or Certificate(encoded)
+                certificate = self._known.get(encoded) or roots.BY_DER.get(encoded) or Certificate(encoded)
                 self._texts[body] = certificate
             found.append(certificate)
         return found

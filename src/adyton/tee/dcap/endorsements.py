@@ -21,10 +21,10 @@ from adyton.crypto.x509 import BASIC_CONSTRAINTS, KEY_USAGE, Certificate, Crl, E
 from adyton.errors import EndorsementError, EndorsementUntrusted
 from adyton.rats.types import RootKind, TrustAnchors
 from adyton.tee.dcap.pck import PCK_NAME
+from adyton.tee.dcap.roots import CERTIFICATES
+from adyton.tee.dcap.roots import KEY as ROOT
 from adyton.tee.remembered import Window
 
-# SHA-256 of the SPKI of the Intel SGX Root CA, both issues (evidence 2).
-ROOT = bytes.fromhex("a0af031289f5d5d4132f9186068a7fc13628633ba235777472e29b6b6c67a49e")
 SERVICE = "https://api.trustedservices.intel.com"
 ROOT_CRL_URL = "https://certificates.trustedservices.intel.com/IntelSGXRootCA.der"
 ROOT_NAME = "SGX Root CA"
@@ -89,8 +89,8 @@ def roles(tee: str) -> Roles:
         Role(tee, "pck_crl", CRL_SPEC),
         Role(tee, "root_crl", CRL_SPEC),
         signer,
-        Profile((pck, pck_ca, root), _ALGORITHMS, (PCK_NAME, "CA", ROOT_NAME)),
-        Profile((signer, root), _ALGORITHMS, (SIGNER_NAME, ROOT_NAME)),
+        Profile((pck, pck_ca, root), _ALGORITHMS, (PCK_NAME, "CA", ROOT_NAME), sound=CERTIFICATES),
+        Profile((signer, root), _ALGORITHMS, (SIGNER_NAME, ROOT_NAME), sound=CERTIFICATES),
     )
 
 

@@ -26,6 +26,7 @@ from adyton.tee.remembered import Window
 
 # aws.nitro-enclaves, 2019 to 2049 (evidence 2): SHA-256 of its SubjectPublicKeyInfo
 ROOT_SPKI = bytes.fromhex("f2caf5ecc6190b4a8399b78bc58a2bbcd0382375db8a1bfd78a82743874fd225")
+ROOT_CERTIFICATE = bytes.fromhex("641a0321a3e244efe456463195d606317ed7cdcc3c1756e09893f3c68f79bb5b")  # of the whole
 _VENDOR = frozenset({ROOT_SPKI})
 
 LEAF = Role(TEE, "leaf", SPEC)
@@ -37,7 +38,11 @@ _BETWEEN = ("instance", "zone", "region")
 
 def _profile(authorities: int) -> Profile:
     between = [_BETWEEN[number] if number < len(_BETWEEN) else f"ca{number + 1}" for number in range(authorities - 1)]
-    return Profile((LEAF, *(Role(TEE, name, SPEC) for name in (*between, "root"))), _ALGORITHMS)
+    return Profile(
+        (LEAF, *(Role(TEE, name, SPEC) for name in (*between, "root"))),
+        _ALGORITHMS,
+        sound=frozenset({ROOT_CERTIFICATE}),
+    )
 
 
 PROFILES = {authorities: _profile(authorities) for authorities in range(1, MAX_BUNDLE + 1)}

@@ -37,6 +37,7 @@ ALGORITHMS = (ECDSA_P384_SHA384,)
 
 # SHA-256 of the SPKI of the NVIDIA Device Identity CA (evidence 2).
 DEVICE_ROOT = bytes.fromhex("a90c4eb5acfd3e3d03a25db6a26b84f720ad0503196c627c21ddd48dd85b06a4")
+DEVICE_ROOT_CERTIFICATE = bytes.fromhex("102bf659d5419614c9d8e6aecebc80454eb26b1df6a769ac720b9a690b167b48")
 DEVICE = Profile(
     (
         LEAF,
@@ -46,6 +47,7 @@ DEVICE = Profile(
         Role(TEE, "root", SPEC),
     ),
     ALGORITHMS,
+    sound=frozenset({DEVICE_ROOT_CERTIFICATE}),
 )
 
 AUTHORITIES = range(1, 4)  # of a device's chain: those about which somebody answers

@@ -33,6 +33,7 @@ from adyton.tee.nvidia.endorsements import ALGORITHMS, SPEC, TEE, Answers, Span
 
 # SHA-256 of the SPKI of the NVIDIA CoRIM signing Root CA (evidence 2).
 RIM_ROOT = bytes.fromhex("dec1dc316477aa851eebdf51327ae9f864bc8d89254657ed1e7eb9168af1e1a3")
+RIM_ROOT_CERTIFICATE = bytes.fromhex("12977b5115acb0381179279fffeb5a8c4d264971ebb32298023a465fa41df5d1")
 RIM = Profile(
     (
         Role(TEE, "rim_signer", SPEC),
@@ -41,6 +42,7 @@ RIM = Profile(
         Role(TEE, "rim_root", SPEC),
     ),
     ALGORITHMS,
+    sound=frozenset({RIM_ROOT_CERTIFICATE}),
 )
 MAX_INDEX = 253
 MAX_ALTERNATIVES = 64

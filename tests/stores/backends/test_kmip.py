@@ -123,6 +123,6 @@ def test_signatures(kmip: Kmip) -> None:
 
 def test_a_connection_that_was_cut_is_made_anew(kmip: Kmip) -> None:
     pointer = kmip.put("acme", laws.OTHER, b"v")
-    kmip._client.proxy.socket.shutdown(socket.SHUT_RDWR)
+    kmip._link._client.proxy.socket.shutdown(socket.SHUT_RDWR)
     assert kmip.get("acme", laws.OTHER, pointer) == b"v"
     assert kmip.check().startswith("KMIP 127.0.0.1")

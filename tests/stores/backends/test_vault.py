@@ -189,7 +189,7 @@ def test_an_answer_without_end_is_not_read_to_its_end(server: VaultServer, vault
     head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
     server.before = lambda *_: head % (1 << 40) + bytes(5 * 1024 * 1024)
     began = time.monotonic()
-    assert _code(lambda: vault.get("acme", laws.ONE, first)) == "backend_answer_malformed"
+    assert _code(lambda: vault.get("acme", laws.ONE, first)) == "backend_answer_too_large"
     assert time.monotonic() - began < 1.0
     server.before = lambda *_: None
     assert vault.get("acme", laws.ONE, first) == b"v"

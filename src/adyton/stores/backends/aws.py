@@ -9,43 +9,21 @@ what somebody else wrote. Credentials come as AWS's library finds them, or from 
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from adyton.errors import AdytonError, ConfigError, MalformedRequest, Unavailable
+from adyton.errors import ConfigError, MalformedRequest, Unavailable
 from adyton.protocol.loopback import is_loopback
 from adyton.protocol.resource import ResourcePath
+from adyton.stores.backends import deadline
+from adyton.stores.backends.aws_link import MAX_NAMES, Absent, AwsLink, too_much
 from adyton.stores.backends.options import AwsOptions as Options
 from adyton.stores.backends.port import MAX_PLAINTEXT, MAX_VALUE, KeyKind, Signing, label
 from adyton.stores.backends.private import read_private
 from adyton.stores.backends.signatures import EC_KINDS, absent, check_fits, digest, raw_ecdsa, refused, unknown
 from adyton.wire import b64
-
-try:
-    import boto3
-    import botocore.session
-    from botocore.config import Config
-    from botocore.exceptions import (
-        BotoCoreError,
-        ClientError,
-        ConnectTimeoutError,
-        NoCredentialsError,
-        ParamValidationError,
-        PartialCredentialsError,
-        ProfileNotFound,
-        ReadTimeoutError,
-        SSLError,
-    )
-except ImportError as _error:  # pragma: no cover -- the environment of the tests has it
-    raise ConfigError(
-        "AWS needs a library that is not installed",
-        code="backend_extra_missing",
-        field="aws",
-        hint="pip install 'adyton[aws]'",
-    ) from _error
 
 _T = TypeVar("_T")
 _SPECS = {
@@ -58,19 +36,6 @@ _SPECS = {
     KeyKind.P521: "ECC_NIST_P521",
 }
 _KINDS = {spec: kind for kind, spec in _SPECS.items()}
-_ABSENT = {"NotFoundException", "ResourceNotFoundException"}
-_FORBIDDEN = {
-    *("AccessDeniedException", "AccessDenied", "UnrecognizedClientException", "InvalidClientTokenId"),
-    *(
-        "InvalidSignatureException",
-        "SignatureDoesNotMatch",
-        "ExpiredTokenException",
-        "MissingAuthenticationTokenException",
-    ),
-}
-_REFUSED = {"InvalidCiphertextException", "IncorrectKeyException"}
-_BUSY = {"ThrottlingException", "Throttling", "LimitExceededException", "RequestTimeout", "KeyUnavailableException"}
-_GONE = {"KMSInvalidStateException", "DisabledException"}
 
 
 class Aws:
@@ -98,21 +63,17 @@ class Aws:
             raise ConfigError(
                 "the file of certificates cannot be read", code="backend_file_unreadable", field="ca_file"
             )
-        self._clients: dict[str, Any] = {}
-        self._lock = threading.Lock()
+        self._link = AwsLink(options)
 
     def check(self) -> str:
         """One key and one secret are listed."""
-        self._ask("kms", lambda client: client.list_keys(Limit=1))
-        self._ask("secretsmanager", lambda client: client.list_secrets(MaxResults=1))
+        self._link.ask("kms", lambda client: client.list_keys(Limit=1))
+        self._link.ask("secretsmanager", lambda client: client.list_secrets(MaxResults=1))
         return f"AWS {self._options.region}"
 
     def close(self) -> None:
         """Close the connections."""
-        with self._lock:
-            for client in self._clients.values():
-                client.close()
-            self._clients.clear()
+        self._link.close()
 
     # values
 
@@ -126,7 +87,7 @@ class Aws:
             given = {"Name": given["Name"], "SecretString": "{}"}  # AWS keeps no empty value
         if self._options.kms_key:
             given["KmsKeyId"] = self._options.kms_key
-        self._ask("secretsmanager", lambda client: client.create_secret(**given))
+        self._link.ask("secretsmanager", lambda client: client.create_secret(**given))
         return pointer
 
     def get(self, tenant: str, path: ResourcePath, pointer: str = "") -> bytes | None:
@@ -142,8 +103,8 @@ class Aws:
 
     def _value(self, name: str) -> bytes | None:
         try:
-            answer = self._ask("secretsmanager", lambda client: client.get_secret_value(SecretId=name))
-        except _Absent:
+            answer = self._link.ask("secretsmanager", lambda client: client.get_secret_value(SecretId=name))
+        except Absent:
             return None
         if isinstance(answer.get("SecretBinary"), bytes):
             return bytes(answer["SecretBinary"])
@@ -160,11 +121,11 @@ class Aws:
             if not one.startswith(f"{name}@"):
                 continue
             try:
-                self._ask(
+                self._link.ask(
                     "secretsmanager",
                     lambda client, one=one: client.delete_secret(SecretId=one, ForceDeleteWithoutRecovery=True),  # type: ignore[misc]
                 )
-            except _Absent:
+            except Absent:
                 continue
 
     def list(self, tenant: str) -> list[ResourcePath]:
@@ -183,10 +144,15 @@ class Aws:
         filters = [{"Key": "name", "Values": [start]}]
 
         def pages(client: Any) -> tuple[str, ...]:
-            found = client.get_paginator("list_secrets").paginate(Filters=filters)
-            return tuple(str(one["Name"]) for page in found for one in page["SecretList"] if not one.get("DeletedDate"))
+            names: list[str] = []
+            for page in client.get_paginator("list_secrets").paginate(Filters=filters):
+                names += [str(one["Name"]) for one in page["SecretList"] if not one.get("DeletedDate")]
+                if len(names) > MAX_NAMES:
+                    raise too_much(self._options)
+                deadline.left(1.0)
+            return tuple(names)
 
-        return self._ask("secretsmanager", pages)
+        return self._link.ask("secretsmanager", pages)
 
     def _name(self, tenant: str, path: ResourcePath) -> str:
         return f"{self._options.prefix}/{tenant}/{path}"
@@ -204,8 +170,10 @@ class Aws:
             raise unknown(f"a {kind.value} key")
         use = "ENCRYPT_DECRYPT" if kind.symmetric else "SIGN_VERIFY"
         given = {"KeySpec": _SPECS[kind], "KeyUsage": use, "Description": f"adyton {label(label_)}"}
-        answer = self._ask("kms", lambda client: client.create_key(**given))
-        return str(answer["KeyMetadata"]["KeyId"])
+        handle = self._link.ask("kms", lambda client: str(client.create_key(**given)["KeyMetadata"]["KeyId"]))
+        if not _is_handle(handle):
+            raise Unavailable("AWS's answer cannot be read", code="backend_answer_malformed", field="KeyId")
+        return handle
 
     def import_key(self, kind: KeyKind, label_: str, material: bytes) -> str:
         """KMS takes key material in only for keys made for it, with an expiry: not done here."""
@@ -216,7 +184,7 @@ class Aws:
         kind, _ = self._facts(handle)
         if kind.symmetric:
             raise unknown("a public half of a symmetric key")
-        return bytes(self._use(handle, lambda client: client.get_public_key(KeyId=handle))["PublicKey"])
+        return self._use(handle, lambda client: _bytes(client.get_public_key(KeyId=handle)["PublicKey"]))
 
     def encrypt(self, handle: str, plaintext: bytes, aad: bytes = b"") -> bytes:
         """In KMS, with ``aad`` as encryption context."""
@@ -224,8 +192,8 @@ class Aws:
         if len(plaintext) > (MAX_PLAINTEXT if kind.symmetric else kind.rsa_bits // 8 - 66):
             raise ConfigError("too much to encrypt in a device", code="plaintext_too_large", got=len(plaintext))
         given = self._encryption(kind, use, aad)
-        answer = self._use(handle, lambda client: client.encrypt(KeyId=handle, Plaintext=plaintext, **given))
-        return bytes(answer["CiphertextBlob"])
+        call = {"KeyId": handle, "Plaintext": plaintext, **given}
+        return self._use(handle, lambda client: _bytes(client.encrypt(**call)["CiphertextBlob"]))
 
     def decrypt(self, handle: str, ciphertext: bytes, aad: bytes = b"") -> bytes:
         """By this key and no other."""
@@ -233,13 +201,17 @@ class Aws:
         if not ciphertext or len(ciphertext) > 6144:
             raise refused()
         call = {"KeyId": handle, "CiphertextBlob": ciphertext, **given}
-        return bytes(self._use(handle, lambda client: client.decrypt(**call))["Plaintext"])
+        return self._use(handle, lambda client: _bytes(client.decrypt(**call)["Plaintext"]))
 
     def data_key(self, handle: str, aad: bytes = b"") -> tuple[bytes, bytes]:
         """32 random bytes of KMS's, and the same sealed: what ``decrypt`` opens under ``aad``."""
         given = self._encryption(*self._facts(handle), aad)
-        answer = self._use(handle, lambda client: client.generate_data_key(KeyId=handle, KeySpec="AES_256", **given))
-        return bytes(answer["Plaintext"]), bytes(answer["CiphertextBlob"])
+
+        def ask(client: Any) -> tuple[bytes, bytes]:
+            answer = client.generate_data_key(KeyId=handle, KeySpec="AES_256", **given)
+            return _bytes(answer["Plaintext"]), _bytes(answer["CiphertextBlob"])
+
+        return self._use(handle, ask)
 
     def _encryption(self, kind: KeyKind, use: str, aad: bytes) -> dict[str, Any]:
         if use != "ENCRYPT_DECRYPT" or not (kind.symmetric or kind.rsa_bits):
@@ -261,26 +233,26 @@ class Aws:
         call: dict[str, Any] = {"KeyId": handle, "Message": message, "MessageType": "RAW"}
         if len(message) > MAX_PLAINTEXT or not message:
             call |= {"Message": digest(algorithm, message), "MessageType": "DIGEST"}
-        answer = self._use(handle, lambda client: client.sign(**call, SigningAlgorithm=f"{family}_SHA_{bits}"))
-        signature = bytes(answer["Signature"])
+        call["SigningAlgorithm"] = f"{family}_SHA_{bits}"
+        signature = self._use(handle, lambda client: _bytes(client.sign(**call)["Signature"]))
         return raw_ecdsa(algorithm, signature) if algorithm in EC_KINDS else signature
 
     def destroy(self, handle: str) -> None:
         """Unusable at once, destroyed by AWS after ``window_days``."""
         try:
-            facts = self._ask("kms", lambda client: client.describe_key(KeyId=handle))["KeyMetadata"]
+            facts = self._link.ask("kms", lambda client: dict(client.describe_key(KeyId=handle)["KeyMetadata"]))
             if str(facts.get("KeyState")).startswith("Pending"):
                 return
-            call = {"KeyId": facts["KeyId"], "PendingWindowInDays": self._options.window_days}
-            self._ask("kms", lambda client: client.schedule_key_deletion(**call))
-        except _Absent:
+            call = {"KeyId": str(facts.get("KeyId")), "PendingWindowInDays": self._options.window_days}
+            self._link.ask("kms", lambda client: client.schedule_key_deletion(**call))
+        except Absent:
             return
 
     def _facts(self, handle: str) -> tuple[KeyKind, str]:
-        if not 0 < len(handle) <= 200 or not handle.isascii() or not handle.isprintable():
+        if not _is_handle(handle):
             raise absent(handle)
-        facts = self._use(handle, lambda client: client.describe_key(KeyId=handle))["KeyMetadata"]
-        if facts.get("KeyState") in {"PendingDeletion", "PendingReplicaDeletion"}:
+        facts = self._use(handle, lambda client: dict(client.describe_key(KeyId=handle)["KeyMetadata"]))
+        if str(facts.get("KeyState")) in {"PendingDeletion", "PendingReplicaDeletion"}:
             raise absent(handle)
         kind = _KINDS.get(str(facts.get("KeySpec")))
         if kind is None:
@@ -289,88 +261,19 @@ class Aws:
 
     def _use(self, handle: str, call: Callable[[Any], _T]) -> _T:
         try:
-            return self._ask("kms", call)
-        except _Absent as error:
+            return self._link.ask("kms", call)
+        except Absent as error:
             raise absent(handle) from error
 
-    # AWS
 
-    def _ask(self, service: str, call: Callable[[Any], _T]) -> _T:
-        try:
-            return call(self._client(service))
-        except ClientError as error:
-            raise self._told(error) from error
-        except SSLError as error:
-            raise ConfigError(
-                "the server's certificate is not AWS's",
-                code="backend_certificate_refused",
-                field=self._options.endpoint_url or self._options.region,
-                hint="name the authority that signs it: ca_file",
-            ) from error
-        except (NoCredentialsError, PartialCredentialsError, ProfileNotFound) as error:
-            raise ConfigError(
-                "there are no credentials for AWS", code="backend_login_refused", field="credentials_file"
-            ) from error
-        except ParamValidationError as error:
-            raise Unavailable(
-                "AWS does not take such a request", code="backend_refused", field=self._options.region
-            ) from error
-        except (BotoCoreError, KeyError, TypeError, ValueError, OSError) as error:
-            slow = isinstance(error, ConnectTimeoutError | ReadTimeoutError)
-            raise Unavailable(
-                "AWS does not answer in time" if slow else "AWS cannot be reached or its answer cannot be read",
-                code="backend_slow" if slow else "backend_unreachable",
-                field=self._options.endpoint_url or self._options.region,
-                got=type(error).__name__,
-                hint="try again",
-            ) from error
-
-    def _told(self, error: ClientError) -> AdytonError | _Absent:
-        code = str(error.response.get("Error", {}).get("Code"))[:80]
-        if code in _ABSENT:
-            return _Absent()
-        if code in _REFUSED:
-            return refused()
-        if code in _FORBIDDEN:
-            return ConfigError(
-                "AWS forbids it",
-                code="backend_forbidden",
-                field=self._options.region,
-                got=code,
-                hint="the credentials are not valid, or their policy lacks this",
-            )
-        if code in _GONE:
-            return ConfigError("the key is disabled or pending deletion", code="held_key_absent", field="key", got=code)
-        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
-        if isinstance(status, int) and 400 <= status < 500 and status != 429 and code not in _BUSY:
-            return Unavailable("AWS refuses the request", code="backend_refused", field=self._options.region, got=code)
-        return Unavailable("AWS failed", code="backend_failed", field=self._options.region, got=code, hint="try again")
-
-    def _client(self, service: str) -> Any:
-        with self._lock:
-            if service not in self._clients:
-                options = self._options
-                core = botocore.session.Session(profile=options.profile or None)
-                if options.credentials_file:
-                    core.set_config_variable("credentials_file", options.credentials_file)
-                config = Config(
-                    connect_timeout=options.seconds,
-                    read_timeout=options.seconds,
-                    retries={"total_max_attempts": 2, "mode": "standard"},
-                    max_pool_connections=32,
-                )
-                self._clients[service] = boto3.Session(botocore_session=core).client(
-                    service,
-                    region_name=options.region,
-                    endpoint_url=options.endpoint_url or None,
-                    verify=options.ca_file or None,
-                    config=config,
-                )
-            return self._clients[service]
+def _is_handle(text: str) -> bool:
+    return 0 < len(text) <= 200 and text.isascii() and text.isprintable()
 
 
-class _Absent(Exception):
-    """AWS has no such key or secret."""
+def _bytes(given: object) -> bytes:
+    if not isinstance(given, bytes):
+        raise TypeError("no bytes")
+    return given
 
 
 def _pointer(text: str) -> str:

@@ -1,7 +1,7 @@
 """What stands between the broker and a back end: a few threads, a deadline, and a breaker. Nothing waits for longer.
 
-A call that outlasts its deadline is given up: its thread stays with it until it ends, and counts against this back end
-alone. After ``FAILURES`` calls in a row without an answer the breaker opens: calls fail at once, until after a pause one
+A call that outlasts its deadline is given up. Its thread stays with it until it ends, and counts against this back end
+alone; what reads from a network ends soon, by the same deadline (``deadline``). After ``FAILURES`` calls in a row without an answer the breaker opens: calls fail at once, until after a pause one
 is let through to see.
 """
 
@@ -17,6 +17,7 @@ from concurrent.futures import TimeoutError as FutureTimeout
 from typing import Any, TypeVar
 
 from adyton.errors import AdytonError, Unavailable
+from adyton.stores.backends import deadline
 
 FAILURES = 5
 FIRST_PAUSE = 1.0
@@ -36,10 +37,11 @@ _T = TypeVar("_T")
 class _Call:
     """One call on its way. ``late``: nobody waits for it any more; ``trial``: it was let through an open breaker."""
 
-    __slots__ = ("future", "late", "run", "trial")
+    __slots__ = ("future", "late", "run", "trial", "until")
 
-    def __init__(self, run: Callable[[], Any]) -> None:
+    def __init__(self, run: Callable[[], Any], until: float) -> None:
         self.run = run
+        self.until = until
         self.trial = False
         self.future: Future[Any] = Future()
         self.late = False
@@ -96,7 +98,7 @@ class Guard:
             self._most = 0
 
     def _submit(self, run: Callable[[], _T]) -> _Call:
-        call = _Call(run)
+        call = _Call(run, time.monotonic() + self._seconds)
         with self._lock:
             if self._failures >= FAILURES:
                 if self._trying or time.monotonic() < self._opens_at:
@@ -134,7 +136,8 @@ class Guard:
 
     def _answer(self, call: _Call) -> None:
         try:
-            result = call.run()
+            with deadline.until(call.until):
+                result = call.run()
         except BaseException as error:  # noqa: BLE001 -- it belongs to whoever waits
             if not call.late:
                 self._count(call, failed=_silent(error))

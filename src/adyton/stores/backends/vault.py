@@ -11,6 +11,7 @@ import os
 import re
 from typing import Any
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519, padding, rsa
 from cryptography.hazmat.primitives.keywrap import aes_key_wrap_with_padding
@@ -81,7 +82,7 @@ class Vault:
                 return _unb64(held[_FIELD])
             foreign = held.get(self._options.foreign_field)
             if isinstance(foreign, str):
-                return foreign.encode()
+                return _text(foreign)
         raise Unavailable(
             "what Vault has there is no value",
             code="backend_value_malformed",
@@ -145,7 +146,10 @@ class Vault:
         """Wrapped to Vault's wrapping key: AES key wrap with padding under a fresh key under RSA-OAEP."""
         handle = f"{label(label_)}-{os.urandom(8).hex()}"
         answer = self._data(self._key("GET", "wrapping_key"))
-        wrapping = serialization.load_pem_public_key(str(answer.get("public_key")).encode())
+        try:
+            wrapping = serialization.load_pem_public_key(_text(answer.get("public_key")))
+        except (ValueError, UnsupportedAlgorithm) as error:
+            raise _malformed() from error
         if not isinstance(wrapping, rsa.RSAPublicKey):
             raise _malformed()
         key = os.urandom(32)
@@ -165,15 +169,16 @@ class Vault:
         kind, facts = self._facts(handle)
         if kind.symmetric:
             raise unknown("a public half of a symmetric key")
-        latest = facts.get("keys", {}).get(str(facts.get("latest_version")), {})
-        text = latest.get("public_key", "") if isinstance(latest, dict) else ""
+        versions = facts.get("keys")
+        latest = versions.get(str(facts.get("latest_version"))) if isinstance(versions, dict) else None
+        text = latest.get("public_key") if isinstance(latest, dict) else None
         form = serialization.PublicFormat.SubjectPublicKeyInfo
         try:
             if kind is KeyKind.ED25519:
                 key: Any = ed25519.Ed25519PublicKey.from_public_bytes(_unb64(text))
             else:
-                key = serialization.load_pem_public_key(text.encode())
-        except ValueError as error:
+                key = serialization.load_pem_public_key(_text(text))
+        except (ValueError, UnsupportedAlgorithm) as error:
             raise Unavailable("Vault sent no public key", code="public_key_foreign") from error
         made: bytes = key.public_bytes(serialization.Encoding.DER, form)
         return made
@@ -188,7 +193,7 @@ class Vault:
         text = self._data(self._key("POST", f"encrypt/{handle}", body)).get("ciphertext")
         if not isinstance(text, str) or not text.startswith("vault:v"):
             raise _malformed()
-        return text.encode()
+        return _text(text)
 
     def decrypt(self, handle: str, ciphertext: bytes, aad: bytes = b"") -> bytes:
         """400 is said to a key that is not there, too, so that is asked first."""
@@ -277,7 +282,9 @@ class Vault:
 def _pointer(metadata: object) -> str:
     if isinstance(metadata, dict):
         version, made = metadata.get("version"), metadata.get("created_time")
-        if isinstance(version, int) and isinstance(made, str) and made.isascii() and len(made) < 64:
+        if not isinstance(version, int) or not 0 <= version < 1 << 53 or not isinstance(made, str):
+            raise _malformed()
+        if made.isascii() and made.isprintable() and len(made) < 64:
             return f"{version}@{made}"
     raise _malformed()
 
@@ -293,6 +300,15 @@ def _escaped(part: str) -> str:
 
 def _unescaped(part: str) -> str:
     return part.replace("~", ".")
+
+
+def _text(given: object) -> bytes:
+    if not isinstance(given, str):
+        raise _malformed()
+    try:
+        return given.encode()
+    except UnicodeEncodeError as error:  # half a surrogate pair: JSON can say so
+        raise _malformed() from error
 
 
 def _b64(value: bytes) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 
 from adyton.errors import AdytonError, ConfigError, Unavailable
 from adyton.protocol.loopback import is_loopback
+from adyton.stores.backends import http_bounds
 from adyton.stores.backends.options import VaultOptions as Options
 from adyton.stores.backends.private import read_secret
 
@@ -22,6 +23,7 @@ try:
     from hvac import exceptions as told
     from requests import exceptions as failed
     from requests.adapters import HTTPAdapter
+    from urllib3.exceptions import HTTPError, ReadTimeoutError
 except ImportError as _error:  # pragma: no cover -- the environment of the tests has it
     raise ConfigError(
         "Vault needs a library that is not installed",
@@ -35,23 +37,24 @@ MAX_ANSWER = 4 * 1024 * 1024
 
 
 class _Bounded(HTTPAdapter):
-    """Reads an answer of at most ``MAX_ANSWER`` bytes within ``seconds``, where ``requests`` would read on for ever."""
+    """Reads a whole answer of at most ``MAX_ANSWER`` bytes within ``seconds``, as it was sent: nothing is unpacked."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__()
-        self._seconds = seconds
+        self.poolmanager.pool_classes_by_scheme = http_bounds.pools(http_bounds.POOLS, MAX_ANSWER, seconds)
 
     def send(self, request: Any, stream: bool = False, *rest: Any, **named: Any) -> Any:
-        until, pieces, size = time.monotonic() + self._seconds, [], 0
+        request.headers["Accept-Encoding"] = "identity"
         answer = super().send(request, True, *rest, **named)
-        for piece in answer.iter_content(64 * 1024):
-            pieces.append(piece)
-            size += len(piece)
-            late = time.monotonic() > until
-            if late or size > MAX_ANSWER:
-                answer.close()
-                raise failed.ReadTimeout if late else failed.ContentDecodingError
-        answer._content = b"".join(pieces)  # noqa: SLF001 -- where ``requests`` looks for what was read
+        try:
+            pieces = answer.raw.stream(64 * 1024, decode_content=False)  # not ``read``: it trusts the length it is told
+            answer._content = b"".join(pieces)  # noqa: SLF001 -- where ``requests`` looks for what was read
+        except ReadTimeoutError as error:
+            raise failed.ReadTimeout(error) from error
+        except HTTPError as error:
+            raise failed.ChunkedEncodingError(error) from error
+        finally:
+            answer.raw.release_conn()
         return answer
 
 
@@ -151,16 +154,18 @@ class VaultLink:
             ) from error
         except (failed.RequestException, OSError) as error:
             raise self._unreachable(error) from error
+        except Exception as error:  # JSON without end, for one
+            raise self._malformed(type(error).__name__) from error
         if isinstance(answer, dict):
             return answer
         status = getattr(answer, "status_code", None)
         if status == 204:
             return {}
-        raise Unavailable(
-            "Vault's answer cannot be read",
-            code="backend_answer_malformed",
-            field=self.options.url,
-            got=status,
+        raise self._malformed(status)
+
+    def _malformed(self, got: object) -> Unavailable:
+        return Unavailable(
+            "Vault's answer cannot be read", code="backend_answer_malformed", field=self.options.url, got=got
         )
 
     def _sent(self, method: str, path: str, body: object, token: str) -> Any:
@@ -169,13 +174,23 @@ class VaultLink:
             return self._client.adapter.request(method, f"/v1/{path}", json=body, headers=headers)
         except (failed.SSLError, failed.Timeout):
             raise
-        except failed.ConnectionError:  # one that was kept open and has been closed by the server: on a new one, then
+        except failed.ConnectionError as error:
+            if http_bounds.was_too_much(error):
+                raise
+            # One that was kept open and has been closed by the server: on a new one, then.
             return self._client.adapter.request(method, f"/v1/{path}", json=body, headers=headers)
 
     def _unreachable(self, error: Exception) -> AdytonError:
         if isinstance(error, OSError) and not isinstance(error, failed.RequestException):
             return ConfigError(
                 "the file of certificates cannot be read", code="backend_file_unreadable", field="ca_file"
+            )
+        if http_bounds.was_too_much(error):
+            return Unavailable(
+                "Vault's answer is too long",
+                code="backend_answer_too_large",
+                field=self.options.url,
+                expected=f"at most {MAX_ANSWER} bytes",
             )
         slow = isinstance(error, failed.Timeout)
         cut = isinstance(error, failed.ChunkedEncodingError | failed.ContentDecodingError)
@@ -243,9 +258,10 @@ class VaultLink:
                 "Vault refuses the role", code="backend_login_refused", field="role_id_file", hint="was it withdrawn?"
             ) from error
         auth = (answer or {}).get("auth")
-        if not isinstance(auth, dict) or not isinstance(auth.get("client_token"), str):
+        token = auth.get("client_token") if isinstance(auth, dict) else None
+        if not isinstance(auth, dict) or not isinstance(token, str) or not token.isascii() or not token.isprintable():
             raise Unavailable("Vault's answer cannot be read", code="backend_answer_malformed", field=options.url)
-        self._token = auth["client_token"]
+        self._token = token
         self._lives(auth.get("lease_duration"))
 
     def _look_up(self) -> None:

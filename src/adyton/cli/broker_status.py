@@ -10,6 +10,7 @@ import click
 
 from adyton.cli.administering import broker_options, local_broker, open_admin
 from adyton.cli.output import Exit, json_option, print_json, print_line, say
+from adyton.cli.places import places
 from adyton.errors import AdytonError, ConfigError, Unavailable
 
 
@@ -51,9 +52,11 @@ def reload(only_settings: bool, as_json: bool) -> None:
 
     New workers run the program that is installed now. Asks only by a signal: the broker's log tells how it went.
     """
+    from adyton.stores.lock import holder
+
     local = local_broker()
-    pid = local.get("pid")
-    if not isinstance(pid, int):
+    pid = holder(places().broker)
+    if pid is None or pid != local.get("pid"):
         raise ConfigError(
             "no broker runs on this machine",
             code="broker_unknown",

@@ -83,6 +83,21 @@ class BrokerLock:
             os.close(descriptor)
 
 
+def holder(directory: Path) -> int | None:
+    """The process that is the broker of ``directory`` now, or ``None``: a number in a file may be anybody's by now."""
+    try:
+        descriptor = os.open(directory / _BROKER, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return None
+    try:
+        if _lock(descriptor, fcntl.LOCK_SH):
+            return None
+        number = os.pread(descriptor, 200, 0).decode("ascii", "replace").strip().rpartition(" pid ")[2]
+    finally:
+        os.close(descriptor)
+    return int(number) if number.isdigit() else None
+
+
 def _open(path: Path) -> int:
     try:
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)

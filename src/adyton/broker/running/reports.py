@@ -1,13 +1,12 @@
-"""How workers tell each other what they counted: one small file each, mapped into memory, in a private directory.
+"""How workers tell each other what they counted: one small file each, in a private directory.
 
 A worker writes its file once a second; nobody waits for anybody. ``sequence ‖ length ‖ CRC-32 ‖ MessagePack``: what was
 read while it was being written does not fit its checksum, and is read again. What an ended worker had counted is folded
-into ``past`` by whoever started it, so that sums never go back.
+into ``past`` by whoever started it, so that sums never go back. On a disk that is full nothing is told, and nobody ends.
 """
 
 from __future__ import annotations
 
-import mmap
 import os
 import shutil
 import struct
@@ -32,35 +31,45 @@ def fresh(data: Path) -> Path:
     """The directory, empty, readable by its owner only: for a broker that begins."""
     directory = data / DIRECTORY
     shutil.rmtree(directory, ignore_errors=True)
+    if not directory.is_dir():
+        directory.unlink(missing_ok=True)
     directory.mkdir(mode=0o700)
     return directory
 
 
 class Report:
-    """The file of one worker, for writing."""
+    """The file of one worker, for writing. Its room is reserved first, so that a later write finds it."""
 
     def __init__(self, directory: Path, process: int) -> None:
-        path = directory / f"{process}.metrics"
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        try:
-            os.ftruncate(descriptor, SIZE)
-            self._map = mmap.mmap(descriptor, SIZE)
-        finally:
-            os.close(descriptor)
+        self._path = directory / f"{process}.metrics"
+        self._descriptor = -1
         self._sequence = 0
 
     def write(self, snapshot: Snapshot) -> None:
-        """Tell; what does not fit is left out, and the old numbers stay."""
+        """Tell; what does not fit, or cannot be written, is left out, and the old numbers stay."""
         body = _ENCODE(snapshot)
         if len(body) > SIZE - _HEAD.size:
             return
         self._sequence += 1
-        self._map[_HEAD.size : _HEAD.size + len(body)] = body
-        self._map[: _HEAD.size] = _HEAD.pack(self._sequence, len(body), zlib.crc32(body))
+        with suppress(OSError):
+            if self._descriptor < 0:
+                self._descriptor = self._open()
+            os.pwrite(self._descriptor, _HEAD.pack(self._sequence, len(body), zlib.crc32(body)) + body, 0)
+
+    def _open(self) -> int:
+        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            os.posix_fallocate(descriptor, 0, SIZE)
+        except OSError:
+            os.close(descriptor)
+            raise
+        return descriptor
 
     def close(self) -> None:
         """Write no more; the file stays, for ``fold``."""
-        self._map.close()
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
 
 
 def read(directory: Path, *, but: int = 0) -> list[Snapshot]:

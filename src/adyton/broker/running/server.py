@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from types import FrameType
 
 import msgspec
 
@@ -123,6 +124,7 @@ def serve(
     ``again`` gives the settings as they are written now, or raises ``ConfigError``: for SIGHUP.
     """
     harden(settings.max_connections)
+    _until_it_serves()
     finder = find_root_key or RootKeyFinder(settings)
     if settings.attester:
         attesting.attester_of(settings.attester)  # what cannot be used stops the start
@@ -152,10 +154,23 @@ def serve(
             else:
                 Supervisor(settings, store, listeners, finder.root_key, reread).run(ready)
     finally:
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2):
+            signal.signal(number, signal.SIG_IGN)  # what is left takes a moment, and must be done
         (settings.directory / DESCRIPTION).unlink(missing_ok=True)
         for listener in listeners.values():
             listener.close()
         store.close()
+
+
+def _until_it_serves() -> None:
+    """What signals mean before there is anything to reload or to drain."""
+
+    def leave(number: int, _frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)  # and not at once: what was begun is put away
+
+    signal.signal(signal.SIGTERM, leave)
+    for number in (signal.SIGHUP, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)  # the settings were read just now
 
 
 def _alone(

@@ -43,11 +43,12 @@ class Tell(msgspec.Struct, frozen=True):
 
 
 class Ending:
-    """The wish that a worker end. ``quick``: nobody must be told first."""
+    """The wish that a worker end. ``quick``: nobody must be told first. ``last``: nobody else has its listeners."""
 
     def __init__(self) -> None:
         self.event = asyncio.Event()
         self.quick = False
+        self.last = True
         self._again = asyncio.Event()
 
     def wish(self) -> None:
@@ -119,6 +120,7 @@ class Doors:
             worker.ciphers = profile.of(fips=settings.fips).ciphers
         self._servers: dict[str, asyncio.Server] = {}
         self._listeners: Listeners = {}
+        self._closed = False
 
     async def open(self, listeners: Listeners, identity: Identity | None) -> None:
         """Answer on ``listeners``, which stay the caller's."""
@@ -130,7 +132,7 @@ class Doors:
         """Go on with another identity, or other client authorities."""
         self._settings = settings
         for name, old in list(self._servers.items()):
-            if name != METRICS:
+            if name != METRICS and not self._closed:
                 self._servers[name] = await self._listen(name, identity)
                 old.close()
 
@@ -181,8 +183,9 @@ class Doors:
         """Take no more, answer what was asked, and close. The collectors' door is the last.
 
         ``last``: nobody takes over the listeners. Then whoever comes now is to find nobody, rather than a queue that is
-        thrown away, and whoever is in the queue already gets an answer.
+        thrown away, and whoever is in the queue already gets an answer. The filter is the socket's, so everybody's.
         """
+        self._closed = True
         if last:
             for listener in self._listeners.values():
                 turn_away(listener)

@@ -7,28 +7,31 @@ stay open here: so a worker may come and go without a connection being refused.
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from threading import Event
-from types import FrameType
 
 import msgspec
 
 from adyton.broker.custodians import attesting
 from adyton.broker.running import notify, reports
+from adyton.broker.running.bell import Bell
 from adyton.broker.running.serving import DRAIN_SECONDS, Listeners, Tell
-from adyton.broker.running.worker_process import Start
+from adyton.broker.running.worker_process import READY, Failed, Start
 from adyton.broker.settings import Settings
 from adyton.errors import PlatformError, Unavailable
 from adyton.stores.sqlite import Store
 
 QUICK_DEATHS = 5
 QUICK_SECONDS = 10.0
+START_SECONDS = 120.0
 _TICK = 0.2
+_MAX_SAID = 64 * 1024
+_ENDS = frozenset({signal.SIGTERM, signal.SIGINT})
 _Process = subprocess.Popen[bytes]
 _LOG = logging.getLogger(__name__)
 
@@ -49,12 +52,13 @@ class Supervisor:
         self._listeners = listeners
         self._root_key = root_key
         self._reread = reread
-        self._stopping = Event()
-        self._wake = Event()
+        self._bell = Bell((signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2))
+        self._stopping = self._serving = False
         self._asked: set[int] = set()
         self._workers: dict[int, _Process] = {}
-        self._leaving: list[_Process] = []
+        self._leaving: dict[_Process, float] = {}
         self._deaths: list[float] = []
+        self._next_start = 0.0
 
     def run(self, ready: Callable[[], None]) -> None:
         """Until SIGTERM or SIGINT. SIGHUP reads settings again, SIGUSR2 relieves the workers."""
@@ -62,33 +66,36 @@ class Supervisor:
             listener.set_inheritable(True)
         if self._settings.metrics_listen:
             reports.fresh(self._settings.directory)
-        handled = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
-        before = {number: signal.signal(number, self._hear) for number in handled}
-        try:
-            for number in range(self._settings.workers):
-                self._workers[number] = self._start(number)
-            for worker in self._workers.values():
-                _wait_ready(worker)
-            ready()
-            while not self._stopping.is_set():
-                self._wake.wait(_TICK)
-                self._wake.clear()
-                self._serve_signals()
-                self._replace_dead()
-                self._bury()
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-            self._end()
+        with self._bell:
+            try:
+                self._begin()
+                if self._serving:
+                    ready()
+                while not self._stopping:
+                    self._listen(_TICK)
+                    self._serve_signals()
+                    self._replace_dead()
+                    self._bury()
+            finally:
+                self._end()
 
-    def _hear(self, number: int, _frame: FrameType | None) -> None:
-        if number in {signal.SIGTERM, signal.SIGINT}:
-            self._stopping.set()
-        self._asked.add(number)
-        self._wake.set()
+    def _begin(self) -> None:
+        for number in range(self._settings.workers):
+            self._workers[number] = self._start(number)
+        self._serving = all(self._began(worker) for worker in self._workers.values())
+
+    def _listen(self, seconds: float, *descriptors: int) -> bool:
+        """Wait, and note what signals ask for; whether a descriptor has something to read."""
+        readable = self._bell.wait(seconds, *descriptors)
+        heard = self._bell.take()
+        self._stopping = self._stopping or not _ENDS.isdisjoint(heard)
+        self._asked.update(heard)
+        return readable
 
     def _serve_signals(self) -> None:
         asked, self._asked = self._asked, set()
+        if self._stopping:
+            return
         if signal.SIGHUP in asked:
             notify.reloading()
             settings = self._reread(self._settings)
@@ -105,28 +112,32 @@ class Supervisor:
     def _relieve(self) -> None:
         """A new worker for each, and only once it answers, the old one goes."""
         for number, old in list(self._workers.items()):
-            new = self._start(number)
+            new = None
             try:
-                _wait_ready(new)
+                new = self._start(number)
+                began = self._began(new)
             except PlatformError as error:
                 _LOG.error("worker %d is not relieved, the old one stays: %s [%s]", number, error.message, error.code)
-                _close(new)
+                if new is not None:
+                    _close(new)
+                return
+            if not began:
+                self._leaving[new] = time.monotonic()
                 return
             self._workers[number] = new
             _tell(old, Tell(leave=True))
             _hang_up(old)
-            self._leaving.append(old)
-            if self._stopping.is_set():
-                return
+            self._leaving[old] = time.monotonic() + DRAIN_SECONDS + 5
         _LOG.info("all workers were relieved")
 
     def _replace_dead(self) -> None:
         for number, worker in list(self._workers.items()):
-            if worker.poll() is None or self._stopping.is_set():
+            now = time.monotonic()
+            if worker.poll() is None or self._stopping or now < self._next_start:
                 continue
             _LOG.error("worker %d ended with status %d; starting another", number, worker.returncode)
             self._fold(worker)
-            now = time.monotonic()
+            _close(worker)
             self._deaths = [*(death for death in self._deaths if now - death < QUICK_SECONDS), now]
             if len(self._deaths) >= QUICK_DEATHS:
                 raise Unavailable(
@@ -135,14 +146,21 @@ class Supervisor:
                     got=worker.returncode,
                     hint="the log above has their errors",
                 )
-            self._workers[number] = self._start(number)
-            with suppress(PlatformError):  # then it has ended, and counts as dead above
-                _wait_ready(self._workers[number])
+            try:
+                self._workers[number] = self._start(number)
+                self._began(self._workers[number])
+            except PlatformError as error:  # the next round finds it ended, or still the old one
+                _LOG.error("worker %d does not start: %s [%s]", number, error.message, error.code)
+                self._next_start = now + QUICK_SECONDS / QUICK_DEATHS
 
     def _bury(self) -> None:
-        for worker in list(self._leaving):
+        for worker, end in list(self._leaving.items()):
+            if worker.poll() is None and time.monotonic() > end:
+                _LOG.error("a worker that was relieved does not end, and is ended")
+                worker.kill()
+                worker.wait()
             if worker.poll() is not None:
-                self._leaving.remove(worker)
+                del self._leaving[worker]
                 self._fold(worker)
                 _close(worker)
 
@@ -153,30 +171,87 @@ class Supervisor:
     def _start(self, number: int) -> _Process:
         descriptors = {name: listener.fileno() for name, listener in self._listeners.items()}
         channel = attesting.descriptor(self._settings.attester)
-        worker = subprocess.Popen(
-            [sys.executable, "-P", "-m", "adyton.broker.running.worker_process"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            pass_fds=(*descriptors.values(), *([] if channel is None else [channel])),
-            start_new_session=True,  # the terminal's Ctrl-C is for the first process, which tells the others
-        )
+        try:
+            worker = subprocess.Popen(
+                [sys.executable, "-P", "-m", "adyton.broker.running.worker_process"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                pass_fds=(*descriptors.values(), *([] if channel is None else [channel])),
+                start_new_session=True,  # the terminal's Ctrl-C is for the first process, which tells the others
+            )
+        except OSError as error:
+            raise PlatformError(
+                f"a worker of the broker cannot be started: {error.strerror}",
+                code="worker_failed",
+                hint="has this machine, or this user, as many processes as it may have?",
+            ) from error
         _write(worker, Start(self._settings, self._store.instance, descriptors, number, self._root_key))
         return worker
 
+    def _began(self, worker: _Process) -> bool:
+        """Wait until it answers requests; false if the broker is to end first. ``PlatformError`` with what went wrong."""
+        assert worker.stdout is not None  # noqa: S101 -- asked for above
+        end, said = time.monotonic() + START_SECONDS, b""
+        while not said.endswith(b"\n"):
+            readable = self._listen(end - time.monotonic(), worker.stdout.fileno())
+            if self._stopping:
+                return False
+            more = os.read(worker.stdout.fileno(), _MAX_SAID) if readable else b""
+            said += more
+            if (readable and not more) or len(said) > _MAX_SAID:
+                break
+            if time.monotonic() > end:
+                worker.kill()
+                raise PlatformError(
+                    "a worker of the broker did not start in time",
+                    code="worker_failed",
+                    expected=f"at most {START_SECONDS:.0f} s",
+                    hint="does its database, or a back end, answer?",
+                )
+        if said != READY:
+            raise _failed(said)
+        return True
+
     def _end(self) -> None:
+        """Let them answer what is under way, and go. Another signal to end is handed on: they wait for nobody then."""
         everybody = [*self._workers.values(), *self._leaving]
         for worker in everybody:
+            if not self._serving:
+                worker.terminate()
             _hang_up(worker)
-        if signal.SIGTERM in self._asked or signal.SIGINT in self._asked:
+        if self._stopping:
             notify.stopping()
+        self._asked.clear()
         end = time.monotonic() + self._settings.drain_seconds + DRAIN_SECONDS + 5
+        while time.monotonic() < end and any(worker.poll() is None for worker in everybody):
+            self._listen(_TICK / 4)
+            if not _ENDS.isdisjoint(self._asked):
+                for worker in everybody:
+                    worker.terminate()
+            self._asked.clear()
         for worker in everybody:
-            try:
-                worker.wait(max(0.1, end - time.monotonic()))
-            except subprocess.TimeoutExpired:
+            if worker.poll() is None:
                 worker.kill()
                 worker.wait()
             _close(worker)
+
+
+def _failed(said: bytes) -> PlatformError:
+    try:
+        told = msgspec.json.decode(said, type=Failed)
+    except ValueError:
+        return PlatformError(
+            "a worker of the broker did not start", code="worker_failed", hint="its error is in the log above"
+        )
+    return PlatformError(
+        told.message,
+        code=told.code,
+        field=told.field,
+        expected=told.expected,
+        got=told.got,
+        spec=told.spec,
+        hint=told.hint,
+    )
 
 
 def _write(worker: _Process, message: msgspec.Struct) -> None:
@@ -202,11 +277,3 @@ def _close(worker: _Process) -> None:
         worker.wait()
     if worker.stdout is not None:
         worker.stdout.close()
-
-
-def _wait_ready(worker: _Process) -> None:
-    assert worker.stdout is not None  # noqa: S101 -- asked for above
-    if worker.stdout.readline() != b"ready\n":
-        raise PlatformError(
-            "a worker of the broker did not start", code="worker_failed", hint="its error is in the log above"
-        )

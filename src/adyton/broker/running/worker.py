@@ -256,7 +256,7 @@ class Program:
             self._doors.leave()
             await ending.grace(self.settings.drain_seconds)
         finally:
-            await self._doors.close(last=not ending.quick)
+            await self._doors.close(last=ending.last)
             for chore in chores:
                 chore.cancel()
             with suppress(asyncio.CancelledError):

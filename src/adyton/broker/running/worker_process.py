@@ -13,7 +13,8 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
-from typing import cast
+from contextlib import suppress
+from typing import Any, cast
 
 import msgspec
 import uvloop
@@ -26,6 +27,21 @@ from adyton.broker.running.reports import DIRECTORY
 from adyton.broker.running.serving import Ending, Listeners, Tell
 from adyton.broker.running.worker import Program
 from adyton.broker.settings import Settings
+from adyton.errors import AdytonError
+
+READY = b"ready\n"
+
+
+class Failed(msgspec.Struct, frozen=True):
+    """What a worker tells its parent that cannot start: an error's facts."""
+
+    code: str
+    message: str
+    field: str | None = None
+    expected: Any = None
+    got: Any = None
+    spec: str | None = None
+    hint: str | None = None
 
 
 class Start(msgspec.Struct, frozen=True):
@@ -57,6 +73,9 @@ class _Parent:
     def __init__(self, program: Program, ending: Ending) -> None:
         self._program = program
         self._ending = ending
+        ending.last = (
+            False  # whatever else may end this process: the parent has its listeners, and gives them to another
+        )
         self._read = b""
 
     def hear(self) -> None:
@@ -64,6 +83,7 @@ class _Parent:
         more = os.read(0, 65536)
         if not more:
             asyncio.get_running_loop().remove_reader(0)
+            self._ending.last = not self._ending.quick
             self._ending.wish()
             return
         *lines, self._read = (self._read + more).split(b"\n")
@@ -76,10 +96,31 @@ class _Parent:
 
 
 def main() -> None:
-    """Be one of several workers, until the parent goes."""
-    start = msgspec.json.decode(_first_line(), type=Start)
+    """Be one of several workers, until the parent goes. What keeps it from starting is told to the parent."""
+    harden(0)  # before it holds the root key
+    line = _first_line()
+    if not line.endswith(b"\n"):  # the parent went, or was told to end
+        return
+    start = msgspec.json.decode(line, type=Start)
     logs.configure(cast("Format", start.settings.log_format), start.settings.log_level)
     harden(start.settings.max_connections)
+    told: list[bytes] = []
+    try:
+        _work(start, told)
+    except AdytonError as error:
+        if told:  # it was ready: nobody listens any more
+            raise
+        _say(msgspec.json.encode(error.as_dict()) + b"\n")
+        sys.exit(1)
+
+
+def _say(line: bytes) -> None:
+    with suppress(BrokenPipeError):
+        sys.stdout.buffer.write(line)
+        sys.stdout.flush()
+
+
+def _work(start: Start, told: list[bytes]) -> None:
     store = open_store(start.settings, start.instance, start.root_key)
     try:
         program = Program(start.settings, store, number=start.number)
@@ -91,8 +132,8 @@ def main() -> None:
             parent = _Parent(program, ending)
             asyncio.get_running_loop().add_reader(0, parent.hear)
             signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the parent is told, and tells us
-            sys.stdout.write("ready\n")
-            sys.stdout.flush()
+            told.append(READY)
+            _say(READY)
 
         run(program, listeners, ready)
     finally:

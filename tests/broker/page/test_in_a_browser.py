@@ -393,12 +393,42 @@ def test_everything_has_a_name_for_those_who_do_not_see(
 
 
 def test_it_fits_a_narrow_screen(browser: Browser, served: tuple[rig.RunningBroker, DevelopmentRoot]) -> None:
-    context = browser.new_context(viewport={"width": 380, "height": 700})
+    context = browser.new_context(viewport={"width": 360, "height": 740})
     page = context.new_page()
     page.goto(served[0].description["url"] + "/ui")
     enter(page, served[0])
-    assert page.evaluate("document.documentElement.scrollWidth") <= 380
+    addresses = ["resources", "policies", "references", "platforms", "audit", "approvals", "tenants", "decisions/7"]
+    for address in ["decisions", *addresses, "policies/attestation/default_cpu"]:
+        page.evaluate("where => { location.hash = where; }", address)
+        expect(page.get_by_role("heading", level=1)).to_be_visible()
+        expect(page.get_by_text("Asking the broker…")).to_be_hidden()
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360, address
+        top = page.evaluate("document.querySelector('main').getBoundingClientRect().top + scrollY")
+        assert top < 370, f"{address}: what stands above leaves half a screen"
     context.close()
+
+
+def test_a_host_of_a_tenants_own(browser: Browser, tmp_path: Path) -> None:
+    """Whose page it is, the address does not say: rows of that tenant are proved as its own."""
+    running = rig.started(tmp_path / "data", None, "--tenant-host", "acme.localhost=acme")
+    try:
+        with running.admin("acme") as admin:
+            admin.set_policy("resource", "resource-policy", ALLOWS)
+        context = browser.new_context()
+        page = context.new_page()
+        page.goto(f"http://acme.localhost:{running.port}/ui")
+        enter(page, running)
+        assert "tenant acme" in page.locator("#where").inner_text()
+        page.locator("tbody tr").first.click()
+        page.get_by_role("button", name="Prove that it is in the record").click()
+        expect(page.get_by_text("of this tenant")).to_be_visible()
+        page.reload()
+        page.get_by_label("Token").fill("zwölf Wörter")
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("alert")).to_contain_text("one word")
+        context.close()
+    finally:
+        assert running.stop() == 0
 
 
 def asked(

@@ -4,7 +4,13 @@ const BASE = location.pathname.replace(/\/ui\/?$/, "");
 const KEPT = `adyton ${BASE}`;
 let token = sessionStorage.getItem(KEPT) ?? "";
 
-export const tenant = BASE.startsWith("/t/") ? BASE.split("/")[2] : "default";
+// Whose page this is: by its path, or by the name of the host, which only the broker knows.
+export let tenant = BASE.startsWith("/t/") ? BASE.split("/")[2] : "";
+
+/** What the broker says whose page this is. */
+export function belongsTo(name) {
+  tenant = name;
+}
 
 export class Refused extends Error {
   constructor(status, facts, text) {

@@ -1,6 +1,6 @@
 // The page's frame: sign in, go from section to section by the address, keyboard, light and dark.
 
-import { get, signedIn, signIn, signOut, tenant } from "./api.js";
+import { belongsTo, get, signedIn, signIn, signOut, tenant } from "./api.js";
 import { fill, h, say } from "./dom.js";
 import * as audit from "./audit.js";
 import * as decisions from "./decisions.js";
@@ -65,13 +65,13 @@ function login(why = "") {
   turn += 1;
   nav.hidden = true;
   document.getElementById("leave").hidden = true;
-  document.getElementById("where").textContent = `tenant ${tenant}`;
+  document.getElementById("where").textContent = tenant ? `tenant ${tenant}` : location.host;
   document.title = "Sign in · Adyton";
   const token = h("input", { type: "password", id: "token", autocomplete: "off", spellcheck: "false", required: true, size: 40, "aria-describedby": "told" });
   const keep = h("input", { type: "checkbox", id: "keep" });
   const told = h("p", { id: "told", role: "alert", class: "bad" }, why);
   const enter = async () => {
-    if (!token.value.trim()) { token.focus(); return; }
+    if (!/^[!-~]+$/.test(token.value.trim())) { told.textContent = "A token is one word of letters, digits and signs."; token.select(); return; }
     signIn(token.value, keep.checked);
     try { await begin(); } catch (error) { signOut(); told.textContent = error.status === 401 ? "The broker does not take this token." : error.message; token.select(); }
   };
@@ -86,6 +86,7 @@ function login(why = "") {
 
 async function begin() {
   const [about, me] = await Promise.all([get("/about"), get("/whoami")]);
+  belongsTo(about.tenant);
   mine = OF_ROLE[me.role] ?? SECTIONS.map(([name]) => name);
   for (const link of nav.children) link.hidden = !mine.includes(link.dataset.section);
   document.getElementById("where").textContent = `tenant ${about.tenant} · ${about.environment} · ${me.name}, ${me.role} · ${location.host}`;

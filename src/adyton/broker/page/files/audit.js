@@ -4,7 +4,7 @@ import { get, part, tenant, text } from "./api.js";
 import { code, fill, h, say, table, terms, time } from "./dom.js";
 import { hex, unbase64, verifyCheckpoint, verifyConsistency, verifyInclusion } from "./proof.js";
 
-const SEEN = `adyton checkpoint ${location.origin} ${tenant}`;
+const SEEN = () => `adyton checkpoint ${location.origin} ${tenant}`;
 
 function step(ok, what) {
   return h("li", {}, h("span", { class: `mark ${ok ? "good" : "bad"}` }, ok ? "✓" : "✗"), what);
@@ -32,7 +32,7 @@ export async function proveRow(out, row) {
 
 /** Compare with the checkpoint that this browser saw last: the log may only have grown. */
 async function remember(steps, checkpoint) {
-  const kept = JSON.parse(localStorage.getItem(SEEN) ?? "null");
+  const kept = JSON.parse(localStorage.getItem(SEEN()) ?? "null");
   if (kept && kept.origin === checkpoint.origin) {
     if (kept.size > checkpoint.size) throw new Error(`this browser has seen ${kept.size} rows before, and now there are ${checkpoint.size}: the log was cut`);
     const proof = await get(`/audit/consistency?old=${kept.size}&size=${checkpoint.size}`);
@@ -41,7 +41,7 @@ async function remember(steps, checkpoint) {
   } else if (kept) {
     throw new Error(`this browser saw another log here before, ${kept.origin}: if that is meant, forget this site's data and look again`);
   }
-  localStorage.setItem(SEEN, JSON.stringify({
+  localStorage.setItem(SEEN(), JSON.stringify({
     origin: checkpoint.origin, size: checkpoint.size, root: btoa(String.fromCharCode(...checkpoint.root)), seen: new Date().toISOString(),
   }));
 }

@@ -25,7 +25,7 @@ export async function tenants(main) {
     listed ? table("Those that you have to do with.", ["Name", "Organisation", "Environment", "Used", "Address"],
       listed.map((one) => ({ key: one.name, cells: [one.name, one.organisation || "–", one.environment,
         Object.entries(one.used ?? {}).map(([name, count]) => `${name} ${count}`).join(", ") || "–",
-        one.name === tenant ? "here" : h("a", { href: one.name === "default" ? "/ui" : `/t/${one.name}/ui` }, `open ${one.name}`)] })), "There are none beside this one.") : null,
+        one.name === tenant ? "here" : h("a", { href: `/t/${one.name}/ui` }, `open ${one.name}`)] })), "There are none beside this one.") : null,
     people ? [h("h2", {}, "People"), table("Of this tenant's organisation.", ["Name", "Role", "Tenants", "Credentials"],
       people.map((one) => ({ key: one.name, cells: [one.name, chip(one.role), one.tenants ? one.tenants.join(", ") : "all",
         one.credentials.map((it) => h("div", {}, `${it.kind} ${it.id.slice(0, 12)}`, it.expires ? [" until ", it.expires] : ""))] })),

@@ -479,6 +479,13 @@ def test_init_data_entries_become_claims(bench: Bench) -> None:
     }
 
 
+def test_agent_policy_data_with_half_of_a_character_is_none(bench: Bench) -> None:
+    """It would be a failure of the broker's later on, without a decision that is recorded."""
+    document = initdata.parse(initdata.write({"policy.rego": 'policy_data := {"x": "\\ud800"}'}))
+    result = bench.appraise(replace(EVIDENCE, init_data=document.digest), document=document)
+    assert result.primary.annotated["init_data_claims"] == {}
+
+
 def test_the_default_policy_names_what_the_agent_policy_validates(bench: Bench) -> None:
     bench.publish(REFERENCES)
     assert bench.appraise().primary.extensions == (("ear.trustee.identifiers", -18, {"validated": {}}),)

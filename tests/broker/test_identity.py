@@ -280,6 +280,9 @@ def test_only_https_is_fetched(provider: Provider) -> None:
     provider.status = 302
     with pytest.raises(Unavailable):
         fetch_https(f"{provider.base}/keys", provider.ca)
+    for host in ("a..b", "a" * 64 + ".b"):
+        with pytest.raises(Unavailable):
+            fetch_https(f"https://{host}/keys", "")
 
 
 def test_who_answers_slowly_is_cut(provider: Provider, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -82,7 +82,7 @@ def test_apply_is_said_first_and_done_once(
     file = tmp_path / "tenants.toml"
     file.write_text(DOCUMENT)
     status, _, err = call(broker, "apply", "-f", str(file), capsys=capsys)
-    assert status == 1 and "policy.rego" in err
+    assert status == 3 and "policy.rego" in err
     (tmp_path / "policy.rego").write_text(POLICY)
     (tmp_path / "key.bin").write_bytes(b"the value itself")
     status, out, _ = call(broker, "apply", "-f", str(file), "--diff", capsys=capsys)

@@ -74,7 +74,7 @@ def test_a_secret(home: Path) -> None:
     ("arguments", "status"),
     [
         (("resource", "set", "kbs:///../key/1", "--file", "/etc/hostname"), 1),
-        (("resource", "set", URI, "--file", "/nonexistent"), 1),
+        (("resource", "set", URI, "--file", "/nonexistent"), 3),
         (("resource", "set", URI, "--file", "/etc/hostname", "--workload", "x"), 1),
         (("resource", "set", URI), 3),
         (("resource", "bind", URI), 3),

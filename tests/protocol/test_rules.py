@@ -127,6 +127,8 @@ def aecs_document(**entry: Any) -> bytes:
         aecs_document(mrenclave=ENCLAVE, prodID="minus one"),
         aecs_document(mrenclave=ENCLAVE, debug_disabled="perhaps"),
         aecs_document(mrenclave=ENCLAVE, somethingNew="x"),
+        b'{"main_attributes": [{"str_tee_platform": ["SGX1"]}]}',
+        b'{"main_attributes": [{"str_tee_platform": {}}]}',
     ],
 )
 def test_policies_that_cannot_be_kept_are_refused(document: bytes) -> None:

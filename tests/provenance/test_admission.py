@@ -87,6 +87,12 @@ def test_validity() -> None:
     assert (one.not_before, one.not_after) == (NOW, NOW + 90 * DAY)
 
 
+def test_a_document_of_the_last_day_there_is() -> None:
+    who = signing.entry(OWNER, name="a", names=["launch"], valid_days=3660)
+    (one,) = publish(said(who, issued="9999-12-31T00:00:00Z", not_before=None, not_after=None), who)
+    assert one.not_after.year == 9999 and one.not_before > NOW
+
+
 def test_publishing_again_makes_no_younger() -> None:
     (old,) = publish(said())
     (again,) = publish(said(), standing=stands(old), now=NOW + 30 * DAY)

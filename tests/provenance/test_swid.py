@@ -88,6 +88,7 @@ FILE = '<ns0:File xmlns:SHA256="http://www.w3.org/2001/04/xmlenc#sha256" name="{
         text(root=""),
         text(root='tagId="t" tagVersion="-1"'),
         text(root='patch="true" tagId="t"'),
+        text(root='supplemental="1" tagId="t"'),
         text(meta={"edition": "GPU"}),
         text(payload=""),
         text(payload="<ns0:Process></ns0:Process>"),

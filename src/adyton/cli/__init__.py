@@ -8,6 +8,7 @@ object on standard output.
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 
@@ -102,3 +103,5 @@ def _keep_standard_streams() -> None:
     sys.stdin = sys.stdin or open(0, closefd=False)  # noqa: SIM115 -- for as long as the process lives
     sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115 -- for as long as the process lives
     sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115 -- for as long as the process lives
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a character that a terminal lacks is escaped, and ends no command
+        sys.stdout.reconfigure(errors="backslashreplace")

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from adyton.client.admin import Admin
 
 _F = TypeVar("_F", bound=Callable[..., Any])
+_MAX_TOKEN_FILE = 64 * 1024
 
 _OPTIONS = (
     click.option("--broker", metavar="URL", help="The broker's address [default: the broker of this machine]."),
@@ -48,26 +49,42 @@ _OPTIONS = (
 )
 
 
-class Noun(click.Group):
-    """A group whose usage errors are one JSON object too when ``--json`` was asked for."""
+class Verb(click.Command):
+    """A command whose usage errors are one JSON object too when ``--json`` was asked for."""
 
     def make_context(
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
     ) -> click.Context:
-        """As every group's; remembers whether JSON was asked for, since a command line that is wrong is never parsed."""
-        wanted = "--json" in args
-        ctx = super().make_context(info_name, args, parent, **extra)
-        ctx.meta["adyton.json"] = wanted
+        """As every command's; remembers whether JSON was asked for, since a command line that is wrong is never parsed."""
+        wanted = "--json" in args and not (parent is not None and isinstance(parent.command, Verb))  # that one tells
+        try:
+            ctx = super().make_context(info_name, args, parent, **extra)
+        except click.ClickException as error:
+            _tell(error, wanted=wanted)
+            raise
+        ctx.meta.setdefault(_WANTED, (self, wanted))
         return ctx
 
     def invoke(self, ctx: click.Context) -> Any:
-        """As every group's."""
+        """As every command's."""
         try:
             return super().invoke(ctx)
         except click.ClickException as error:
-            if ctx.meta["adyton.json"] and not isinstance(error, click.exceptions.NoArgsIsHelpError):
-                print_json({"error": ConfigError(error.format_message(), code="usage").as_dict()})
+            outermost, wanted = ctx.meta[_WANTED]
+            _tell(error, wanted=wanted and outermost is self)
             raise
+
+
+class Noun(Verb, click.Group):
+    """A group of which the same is true."""
+
+
+_WANTED = "adyton.json"
+
+
+def _tell(error: click.ClickException, *, wanted: bool) -> None:
+    if wanted and not isinstance(error, click.exceptions.NoArgsIsHelpError):
+        print_json({"error": ConfigError(error.format_message(), code="usage").as_dict()})
 
 
 def broker_options(command: _F) -> _F:
@@ -142,7 +159,8 @@ def open_admin(  # noqa: PLR0917 -- the options of broker_options
             hint="adyton broker serve prints where its admin token is; give --admin-token-file",
         )
     try:
-        token = Path(named).read_text("utf-8").strip()
+        with Path(named).open("rb") as opened:
+            token = opened.read(_MAX_TOKEN_FILE).decode("utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
             "the admin token's file cannot be read",
@@ -164,7 +182,8 @@ def _signing(file: Path) -> Callable[[], str]:
     from adyton.crypto import jws
 
     try:
-        key = load_pem_private_key(file.read_bytes(), None)
+        with file.open("rb") as opened:
+            key = load_pem_private_key(opened.read(_MAX_TOKEN_FILE), None)
         if not isinstance(key, Ed25519PrivateKey):
             raise ValueError("not an Ed25519 key")  # noqa: TRY004 -- a wrong value in a file
     except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:

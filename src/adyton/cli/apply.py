@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from adyton.cli.administering import broker_options, open_admin
+from adyton.cli.administering import Verb, broker_options, open_admin
 from adyton.cli.output import Exit, json_option, print_json, print_line, say
-from adyton.errors import ConfigError, DocumentInvalid
+from adyton.errors import AdytonError, ConfigError, DocumentInvalid
 
 if TYPE_CHECKING:
     from adyton.client.admin import Admin
@@ -28,7 +28,7 @@ _PRUNE = click.option("--prune", is_flag=True, help="Delete what the document's 
 _VALUES = click.option("--values", is_flag=True, help="Set values from files again, also of the same size.")
 
 
-@click.command()
+@click.command(cls=Verb)
 @_FILE
 @click.option("--diff", "--dry-run", "only_diff", is_flag=True, help="Print what differs, and do nothing.")
 @_PRUNE
@@ -40,13 +40,17 @@ def apply(path: Path, only_diff: bool, prune: bool, values: bool, as_json: bool,
     with _planned(path, prune, values, options) as changes:
         _show(changes, as_json)
         if not only_diff:
-            for change in changes:
-                change.do()
+            for done, change in enumerate(changes):
+                try:
+                    change.do()
+                except AdytonError:
+                    say(f"{done} of {len(changes)} change(s) made; then this one failed: {change.kind} {change.name}")
+                    raise
             if not as_json:
                 say(f"{len(changes)} change(s) made" if changes else "nothing to change")
 
 
-@click.command()
+@click.command(cls=Verb)
 @_FILE
 @_PRUNE
 @_VALUES
@@ -90,8 +94,19 @@ def _planned(path: Path, prune: bool, values: bool, options: dict[str, Any]) -> 
             return stack.enter_context(open_admin(**{**options, "tenant": tenant}))
 
         def read(name: str) -> bytes:
+            file = path.parent / name
+            if not file.resolve().is_relative_to(path.parent.resolve()):
+                raise DocumentInvalid(
+                    "a file that the document names is not beside it or below",
+                    code="declared_file_outside",
+                    field=name,
+                    expected=f"a file under {path.parent.resolve()}",
+                    got=str(file.resolve()),
+                    hint="who writes a document must not choose which files of yours leave the machine: copy it there",
+                )
             try:
-                content = (path.parent / name).read_bytes()
+                with file.open("rb") as opened:
+                    content = opened.read(MAX_FILE + 1)
             except OSError as error:
                 raise ConfigError(
                     f"cannot read a file that the document names: {error.strerror}", code="file_unreadable", field=name
@@ -110,7 +125,10 @@ def _document(path: Path) -> Declared:
     from adyton.wire import strict_json
 
     try:
-        content = path.read_bytes()
+        with path.open("rb") as opened:
+            content = opened.read(MAX_FILE + 1)
+        if len(content) > MAX_FILE:
+            raise ValueError(f"larger than {MAX_FILE} bytes")
         if path.suffix == ".json":
             found = strict_json.parse(content, max_size=MAX_FILE)
         else:

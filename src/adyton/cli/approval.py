@@ -9,6 +9,7 @@ import msgspec
 
 from adyton.cli.administering import Noun, broker_options, open_admin
 from adyton.cli.output import json_option, print_json, print_table, say
+from adyton.cli.verdict import text
 from adyton.client.people import People
 from adyton.protocol.people import ProposalView
 
@@ -74,14 +75,13 @@ def _said(view: ProposalView, as_json: bool) -> None:
     if as_json:
         print_json(msgspec.to_builtins(view))
         return
-    say(
-        f"{view.id}  {view.action}, by {view.by}, {view.state}: {view.agreed} of {view.needed} agree, until {view.expires}"
-    )
-    say(f"request   {view.method} {view.path}")
-    if view.shown:
-        say(f"body      {view.shown}")
-    for one in view.votes:
-        say(f"{one.choice:9} {one.who} at {one.time}")
-    if view.outcome:
-        say(f"outcome   {view.outcome}")
-    say(f"digest    sha256:{view.digest}")
+    lines = [
+        f"{view.id}  {view.action}, by {view.by}, {view.state}: {view.agreed} of {view.needed} agree, until {view.expires}",
+        f"request   {view.method} {view.path}",
+        *([f"body      {view.shown}"] if view.shown else []),
+        *(f"{one.choice:9} {one.who} at {one.time}" for one in view.votes),
+        *([f"outcome   {view.outcome}"] if view.outcome else []),
+        f"digest    sha256:{view.digest}",
+    ]
+    for line in lines:  # a line each, whatever the proposer put into them: none of theirs may pass for one of ours
+        say(text(line))

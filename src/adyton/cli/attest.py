@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from adyton.cli.collecting import cache_option, now, opened, source_options
+from adyton.cli.files import write
 from adyton.cli.output import Exit, exit_status, json_option, print_error, print_json, say
 from adyton.cli.places import places
 from adyton.cli.verdict import Verdict
@@ -94,7 +95,7 @@ def _attest(url: str, options: dict[str, Any], trail: list[Check], state: _State
     if keeps:
         known_brokers.change(file, lambda table: table.update({found.url: found}))
     if options["jwks"] is not None:
-        _write(options["jwks"], proof.jwks)
+        write(options["jwks"], proof.jwks)
     _tell(state, trail, verified, answered, found, keeps=keeps, compared=compared)
 
 
@@ -214,15 +215,6 @@ def _found(url: str, answered: Answered, verified: VerifiedEvidence, at: datetim
         log=answered.proof.facts.log_key.text(),
         tcb=tcb_levels(verified.tcb),
     )
-
-
-def _write(path: Path, content: bytes) -> None:
-    try:
-        path.write_bytes(content)
-    except OSError as error:
-        raise ConfigError(
-            f"the JWK set cannot be written: {error.strerror}", code="output_unwritable", field=str(path)
-        ) from error
 
 
 def _tell(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ import msgspec
 from adyton.cli import audit_check, log_keys
 from adyton.cli.administering import Noun, broker_options, open_admin
 from adyton.cli.audit_verify import verify
+from adyton.cli.files import write
 from adyton.cli.output import json_option, print_json, print_line, print_table, say
 from adyton.cli.seen import platforms, receivers
 from adyton.errors import ConfigError
@@ -107,7 +107,7 @@ def checkpoint(output: Path | None, as_json: bool, **options: Any) -> None:
     with open_admin(**options) as admin:
         note, found = _signed(admin)
     if output is not None:
-        _write(output, note.encode())
+        write(output, note.encode())
     if as_json:
         print_json({"origin": found.origin, "size": found.size, "root": found.root.hex(), "checkpoint": note})
     elif output is None:
@@ -157,7 +157,7 @@ def prove(
     if output is None:
         click.echo(written.decode())
         return
-    _write(output, written + b"\n")
+    write(output, written + b"\n")
     if as_json:
         print_json({"proof": str(output), "size": proof.size})
     else:
@@ -189,20 +189,11 @@ def export(output: Path, as_json: bool, **options: Any) -> None:
         finally:
             with suppress(OSError):
                 part.unlink()
-    _write(beside, note.encode())
+    write(beside, note.encode())
     if as_json:
         print_json({"rows": count, "origin": found.origin, "size": found.size, "root": found.root.hex()})
     else:
         say(f"{count} decisions: {output}, {beside}; check them with: adyton audit verify --export {output}")
-
-
-def _write(path: Path, data: bytes) -> None:
-    part = path.with_name(f"{path.name}.{os.getpid()}")
-    try:
-        part.write_bytes(data)
-        part.rename(path)
-    except OSError as error:
-        raise ConfigError(f"cannot write: {error.strerror}", code="file_unwritable", field=str(path)) from error
 
 
 audit.add_command(verify)

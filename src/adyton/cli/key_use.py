@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from adyton.cli.administering import broker_options, open_admin
-from adyton.cli.binding import read_bytes, unreadable
+from adyton.cli.binding import read_bytes
+from adyton.cli.files import write
 from adyton.cli.output import Exit, json_option, print_json, print_line, say
 from adyton.errors import DocumentInvalid
 
@@ -99,7 +100,7 @@ def datakey(uri: str, aad: str, output: Path | None, as_json: bool, **options: A
 
     done = _used("datakey", uri, TransitBody(aad=aad.encode(), bare=output is None), options)
     if output is not None:
-        _write(output, done.plaintext or b"")
+        write(output, done.plaintext or b"", private=True)
     if as_json:
         print_json({"version": done.version, "ciphertext": done.ciphertext})
     else:
@@ -176,25 +177,13 @@ def _bytes(done: TransitAnswer, output: Path | None, as_json: bool) -> None:
 
     value = done.plaintext or b""
     if output is not None:
-        _write(output, value)
+        write(output, value, private=True)
     if as_json:
         told: dict[str, object] = {"version": done.version, "bytes": len(value)}
         print_json(told if output is not None else {**told, "plaintext": b64.encode(value)})
     elif output is None:
         sys.stdout.buffer.write(value)
-
-
-def _write(path: Path, value: bytes) -> None:
-    """A file that only its owner can read."""
-    import os
-
-    try:
-        path.unlink(missing_ok=True)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "wb") as opened:
-            opened.write(value)
-    except OSError as error:
-        raise unreadable(str(path), error) from error
+        sys.stdout.buffer.flush()  # a full disk is an error of this command, not of the interpreter's end
 
 
 COMMANDS: tuple[click.Command, ...] = (encrypt, decrypt, rewrap, wrap, unwrap, datakey, sign, mac, verify)

@@ -76,8 +76,15 @@ def _known(origin: str) -> LogKey | None:
 
     try:
         key = LogKey.parse(_file(origin).read_text("utf-8"))
-    except (OSError, UnicodeDecodeError):
+    except FileNotFoundError:
         return None
+    except (OSError, UnicodeDecodeError) as error:  # not *unknown*: then whatever key comes next would be believed
+        raise ConfigError(
+            "the key that this log had before cannot be read",
+            code="log_key_unreadable",
+            field=str(_file(origin)),
+            hint="make it readable; or delete it, and whichever key the broker says next is believed",
+        ) from error
     return key if key.name == origin else None
 
 

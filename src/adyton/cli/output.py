@@ -9,15 +9,20 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import click
 
-from adyton.errors import AdytonError, MalformedEvidence, UnsupportedEvidence
+from adyton.errors import AdytonError, ConfigError, MalformedEvidence, UnsupportedEvidence
 
 _STATUS: tuple[tuple[type[AdytonError], int], ...] = ((MalformedEvidence, 2), (UnsupportedEvidence, 4))
+_UNUSABLE = frozenset({"file_unreadable", "argument_not_utf8"})  # status 3, whatever the error's class
+_STYLE = re.compile(r"(\x1b\[[0-9;]*m)")
+_BROKEN_PIPE = 141  # as a shell says of a process that SIGPIPE ended
 
 
 @dataclass(slots=True)
@@ -37,6 +42,8 @@ class Exit(Exception):
 
 def exit_status(error: AdytonError) -> int:
     """The exit status for an error of the tree."""
+    if error.code in _UNUSABLE:
+        return 3
     return next((status for kind, status in _STATUS if isinstance(error, kind)), 1)
 
 
@@ -64,7 +71,13 @@ def run(command: click.Command, arguments: list[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left; so do we, silently
-        return 141
+        return _BROKEN_PIPE
+    except SystemExit:
+        if type(sys.stdout).__name__.endswith("PacifyFlushWrapper"):  # click saw the same; its 1 would mean *refused*
+            return _BROKEN_PIPE
+        raise
+    except UnicodeEncodeError as error:
+        return _failed(_not_text(error), asked)
     except Exception as error:  # noqa: BLE001 -- the last door: a defect of ours is said as one, without a traceback
         return _failed(defect(error), asked)
     return 0
@@ -72,9 +85,22 @@ def run(command: click.Command, arguments: list[str] | None = None) -> int:
 
 def _failed(error: AdytonError, asked: _Asked) -> int:
     if asked.json:
-        print_json({"error": error.as_dict()})
-    print_error(error)
+        with suppress(OSError):  # where it should go may be what is full; the line after it says so
+            print_json({"error": error.as_dict()})
+    with suppress(OSError):
+        print_error(error)
     return exit_status(error)
+
+
+def _not_text(error: UnicodeEncodeError) -> AdytonError:
+    if not any("\ud800" <= character <= "\udfff" for character in str(error.object)):
+        return defect(error)
+    return ConfigError(
+        "an argument is not UTF-8 where a text is needed",
+        code="argument_not_utf8",
+        got=repr(error.object)[:80],
+        hint="file names may hold any bytes, and nothing else may",
+    )
 
 
 def defect(error: Exception) -> AdytonError:
@@ -83,6 +109,12 @@ def defect(error: Exception) -> AdytonError:
         import traceback
 
         traceback.print_exception(error)
+    if isinstance(error, OSError) and error.strerror and error.filename is None:
+        return ConfigError(
+            f"the output cannot be written (or the input read): {error.strerror}",
+            code="output_unwritable",
+            hint="nothing may have come out whole: look before you use it",
+        )
     what = (
         f"{error.strerror}: {error.filename}" if isinstance(error, OSError) and error.strerror else type(error).__name__
     )
@@ -95,7 +127,7 @@ def defect(error: Exception) -> AdytonError:
 
 def print_error(error: AdytonError) -> None:
     """One error as a person reads it, on standard error."""
-    say(click.style("error: ", fg="red", bold=True, reset=True) + error.message + f" [{error.code}]")
+    say(click.style("error: ", fg="red", bold=True, reset=True) + _printable(error.message) + f" [{error.code}]")
     for label, value in (
         ("field", error.field),
         ("expected", error.as_dict()["expected"]),
@@ -107,7 +139,7 @@ def print_error(error: AdytonError) -> None:
     for reason in getattr(error, "reasons", ()):
         say(f"  reason: {_printable(str(reason))}")
     if error.hint:
-        say(click.style("  hint: ", fg="yellow", reset=True) + error.hint)
+        say(click.style("  hint: ", fg="yellow", reset=True) + _printable(error.hint))
 
 
 def _printable(text: str, *, kept: str = "\n\t") -> str:
@@ -116,13 +148,19 @@ def _printable(text: str, *, kept: str = "\n\t") -> str:
 
 
 def say(text: str) -> None:
-    """A line on standard error, where everything goes that is not the answer."""
-    click.echo(text, err=True)
+    """A line on standard error, where everything goes that is not the answer; colours alone may be in it."""
+    parts = _STYLE.split(text)
+    click.echo("".join(part if at % 2 else _printable(part) for at, part in enumerate(parts)), err=True)
 
 
 def print_json(value: object) -> None:
     """One JSON document on one line of standard output."""
-    click.echo(json.dumps(value, ensure_ascii=False, default=str))
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    try:
+        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:  # bytes of an argument that are no text, or a terminal that knows fewer characters
+        text = json.dumps(value, default=str)
+    click.echo(text)
 
 
 def print_line(text: str) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import click
 import msgspec
 
+from adyton.cli import files
 from adyton.cli.administering import Noun, broker_options, open_admin
 from adyton.cli.output import json_option, print_json, print_table, say
 from adyton.client.people import People
@@ -120,11 +122,13 @@ def key(name: str, file: Path, as_json: bool, **options: Any) -> None:
 @json_option
 def token(name: str | None, days: int, out: Path | None, as_json: bool, **options: Any) -> None:
     """Make a personal token, for yourself or for NAME. It is shown this once."""
-    with open_admin(**options) as admin:
+    place = files.new(out, "the token is lost: revoke it") if out is not None else nullcontext()
+    with open_admin(**options) as admin, place as opened:  # a token that cannot be kept is not made
         people = People(admin)
         made = people.own_token(days) if name is None else people.add_token(name, days)
+        if opened is not None:
+            opened.write(made.token.encode() + b"\n")
     if out is not None:
-        _write_private(out, made.token)
         _done(as_json, f"token {made.id}, until {made.expires}, is in {out}", id=made.id, expires=made.expires)
     elif as_json:
         print_json(msgspec.to_builtins(made))
@@ -269,18 +273,3 @@ def _text(file: Path) -> str:
         return file.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read {file}", code="file_unreadable", field=str(file)) from error
-
-
-def _write_private(file: Path, text: str) -> None:
-    import os
-
-    try:
-        with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w") as opened:
-            opened.write(text + "\n")
-    except OSError as error:
-        raise ConfigError(
-            f"cannot write {file}: {error.strerror}",
-            code="file_unwritable",
-            field=str(file),
-            hint="the token is lost: revoke it",
-        ) from error

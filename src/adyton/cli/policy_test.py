@@ -10,6 +10,7 @@ import click
 
 from adyton.cli import policy_names
 from adyton.cli.administering import broker_options, open_admin
+from adyton.cli.files import written
 from adyton.cli.output import json_option, print_json, print_table, say
 from adyton.errors import DocumentInvalid
 
@@ -75,7 +76,7 @@ def test(file: Path, name: str, against: tuple[str, ...], limit: int, as_json: b
 def recordings(output: Path, as_json: bool, **options: Any) -> None:
     """Write what the broker recorded to a file, for policy test --against FILE on any machine."""
     count, after = 0, 0
-    with open_admin(**options) as admin, output.open("wb") as opened:
+    with open_admin(**options) as admin, written(output) as opened:
         while page := admin.recordings(after):
             for line in page:
                 opened.write(line + b"\n")

@@ -10,15 +10,17 @@ import click
 
 from adyton.cli.administering import Noun, broker_options, open_admin
 from adyton.cli.attestation_service import reference_serve
+from adyton.cli.binding import read_bytes
 from adyton.cli.output import json_option, print_json, print_table, say
 from adyton.cli.reference_providers import provider
-from adyton.errors import ConfigError
+from adyton.errors import ConfigError, TooLarge
 
 if TYPE_CHECKING:
     from adyton.protocol.admin import ReferenceView
     from adyton.rats.types import JsonValue
 
 
+_MAX_FILE = 16 * 1024 * 1024
 STATES = ("candidate", "stable", "deprecated")
 
 
@@ -183,14 +185,14 @@ def _document(paths: tuple[Path, ...]) -> bytes:
     """One file as it is; several, or a folder, as the one document that layouts and their links travel in."""
     import base64
 
-    files = [file for path in paths for file in (sorted(path.iterdir()) if path.is_dir() else [path])]
     try:
-        if len(files) == 1 and not paths[0].is_dir():
-            return files[0].read_bytes()
-        wanted = [file for file in files if file.suffix in {".layout", ".link"}]
-        encoded = {file.name: base64.b64encode(file.read_bytes()).decode("ascii") for file in wanted}
+        files = [file for path in paths for file in (sorted(path.iterdir()) if path.is_dir() else [path])]
     except OSError as error:
         raise ConfigError(f"a document cannot be read: {error}", code="file_unreadable", field=str(paths[0])) from error
+    if len(files) == 1 and not paths[0].is_dir():
+        return _content(files[0])
+    wanted = [file for file in files if file.suffix in {".layout", ".link"}]
+    encoded = {file.name: base64.b64encode(_content(file)).decode("ascii") for file in wanted}
     if len(encoded) != len(wanted) or not any(name.endswith(".layout") for name in encoded):
         raise ConfigError(
             "several files are a layout and its links: one ends in .layout, the others in .link, each name once",
@@ -200,11 +202,20 @@ def _document(paths: tuple[Path, ...]) -> bytes:
     return json.dumps({"version": "0.9", "line_normalization": False, "files": encoded}).encode()
 
 
+def _content(file: Path) -> bytes:
+    from adyton.provenance.values import MAX_DOCUMENT
+
+    content = read_bytes(str(file), MAX_DOCUMENT)
+    if len(content) > MAX_DOCUMENT:
+        raise TooLarge(f"{file} is larger than a document may be", code="document_too_large", expected=MAX_DOCUMENT)
+    return content
+
+
 def _read(file: Path) -> dict[str, JsonValue]:
     from adyton.wire import strict_json
 
     try:
-        read = strict_json.parse(file.read_bytes(), max_size=16 * 1024 * 1024)
+        read = strict_json.parse(read_bytes(str(file), _MAX_FILE), max_size=_MAX_FILE)
     except (OSError, ValueError) as error:
         raise ConfigError(f"{file} cannot be read as JSON: {error}", code="file_unreadable", field=str(file)) from error
     if not isinstance(read, dict) or not read:
@@ -236,10 +247,12 @@ def _advise(published: dict[str, JsonValue]) -> None:
 
 
 def _json(values: tuple[str, ...]) -> object:
+    from adyton.wire import strict_json
+
     if len(values) != 1:
         raise click.UsageError("--json-value takes exactly one VALUE")
     try:
-        return json.loads(values[0])
+        return strict_json.parse(values[0], max_size=_MAX_FILE)
     except ValueError as error:
         raise click.UsageError(f"VALUE is not JSON: {error}") from error
 

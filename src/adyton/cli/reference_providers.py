@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from adyton.cli.administering import Noun, broker_options, open_admin
+from adyton.cli.binding import read_bytes
 from adyton.cli.output import json_option, print_json, print_table, say
 from adyton.errors import ConfigError
 
 if TYPE_CHECKING:
     from adyton.protocol.providers import ProviderSettings
 
+_MAX_ENTRY = 1024 * 1024
 KINDS = ("json", "in-toto", "slsa", "corim", "swid")
 WORDS = ("unsigned-documents-i-accept", "inspections-not-run-i-accept")
 
@@ -111,9 +113,12 @@ def _from_file(file: Path) -> ProviderSettings:
     import msgspec
 
     from adyton.protocol.providers import ProviderSettings
+    from adyton.wire import strict_json
 
     try:
-        return msgspec.json.decode(file.read_bytes(), type=ProviderSettings)
+        content = read_bytes(str(file), _MAX_ENTRY)
+        strict_json.parse(content, max_size=_MAX_ENTRY)
+        return msgspec.json.decode(content, type=ProviderSettings)
     except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(
             f"the provider's entry cannot be read: {error}", code="file_unreadable", field=str(file)

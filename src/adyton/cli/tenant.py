@@ -132,7 +132,7 @@ def quota(name: str, quotas: tuple[str, ...], as_json: bool, **options: Any) -> 
     wanted = {}
     for pair in quotas:
         key, _, value = pair.partition("=")
-        if key not in QUOTAS or not value.isdigit():
+        if key not in QUOTAS or not (value.isascii() and value.isdigit() and len(value) < 20):
             raise click.UsageError(f"{pair}: NAME=NUMBER with a name of {', '.join(QUOTAS)}")
         wanted[key] = int(value)
     with open_admin(**options) as admin:

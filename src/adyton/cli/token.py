@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -11,12 +10,14 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 
 from adyton.cli.administering import Noun
+from adyton.cli.binding import read_bytes
 from adyton.cli.output import json_option, print_json, say
 from adyton.errors import ConfigError, MalformedEvidence, SessionInvalid
 
 if TYPE_CHECKING:
     from adyton.crypto.jwt import VerifyingKeys
 
+_MAX_TOKEN = 8 * 1024 * 1024
 _TIERS = {
     "none": "nothing was claimed",
     "affirming": "everything that was asked about is accepted",
@@ -65,8 +66,7 @@ def verify(file: Path, **options: Any) -> None:
 
 
 def _read(file: Path) -> str:
-    raw = sys.stdin.read() if str(file) == "-" else file.read_text("utf-8", "replace")
-    text = raw.strip()
+    text = read_bytes(str(file), _MAX_TOKEN).decode("utf-8", "replace").strip()
     if text.startswith("{"):  # the answer of POST /attest as it stands
         try:
             text = str(cast("dict[str, Any]", json.loads(text))["token"])
@@ -79,7 +79,7 @@ def _keys(options: dict[str, Any]) -> VerifyingKeys:
     from adyton.crypto import jwt
 
     if options["jwks"]:
-        return jwt.verifying_keys(cast("Path", options["jwks"]).read_bytes())
+        return jwt.verifying_keys(read_bytes(str(options["jwks"]), _MAX_TOKEN))
     from adyton.client.address import BrokerAddress
     from adyton.client.transport import Transport
 

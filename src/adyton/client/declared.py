@@ -121,13 +121,21 @@ class _Tenant:
         now = {f"{one.kind}/{one.id}": one for one in admin.list_policies()} if there else {}
         for name, declared in tenant.policies.items():
             kind, _, policy_id = name.partition("/")
-            text = declared.text or self._read(declared.file).decode("utf-8", "replace")
+            text = declared.text or self._text(name, declared.file)
             known = admin.show_policy(kind, policy_id).text if name in now else None
             self._note("policy", name, known, text, partial(admin.set_policy, kind, policy_id, text))
         if self._prune:
             for name in now.keys() - tenant.policies.keys():
                 kind, _, policy_id = name.partition("/")
                 self._note("policy", name, now[name].digest, None, partial(admin.delete_policy, kind, policy_id))
+
+    def _text(self, name: str, file: str) -> str:
+        try:
+            return self._read(file).decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise DocumentInvalid(
+                "a policy's file is not UTF-8", code="declared_invalid", field=f"tenants.{self._name}.policies.{name}"
+            ) from error
 
     def _providers(self, tenant: DeclaredTenant, *, there: bool) -> None:
         admin = self._admin
@@ -171,7 +179,7 @@ class _Tenant:
                 )
             if value is not None and (known is None or known.size != len(value) or self._values):
                 before = {"binding": known.binding, "size": known.size} if known is not None else None
-                after = {"binding": declared.binding, "size": len(value), "value": "from its file"}
+                after = {"binding": declared.binding, "size": len(value), "value": f"from {declared.file}"}
                 self._note(
                     "resource", name, before, after,
                     partial(admin.set_resource, path, value, declared.binding),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import http.client
+import select
 import ssl
 from dataclasses import dataclass
 from types import TracebackType
@@ -56,7 +57,7 @@ class Reply:
     def retry_after(self) -> int:
         """Seconds to wait, 1 to 10."""
         text = self.headers.get("retry-after", "1")
-        return min(max(int(text), 1), 10) if text.isdigit() and len(text) < 6 else 1
+        return min(max(int(text), 1), 10) if text.isascii() and text.isdigit() and len(text) < 6 else 1
 
 
 class Transport:
@@ -86,14 +87,14 @@ class Transport:
         """Ask for ``path`` (below the tenant's base, starting with a slash); of several replicas, the first that answers.
 
         ``Unavailable`` if nobody answers, ``TooLarge`` for an endless answer, ``ConfigError`` if it is not our broker.
-        A kept connection that the broker has closed meanwhile is opened anew once; all our requests may be repeated.
-        What an administrator changes is not sent to a second replica once a first one may have had it.
+        A kept connection that the broker has closed meanwhile is opened anew once. What an administrator changes is not
+        sent a second time, to this replica or another, once one may have had it: to rotate a key twice is not the same.
         """
         for _ in self.address.others:
             try:
                 return self._request(method, path, body, headers)
             except Unavailable as error:
-                if error.code != _UNREACHABLE or (self._sent and not (method == "GET" or path.startswith("/kbs/"))):
+                if error.code != _UNREACHABLE or (self._sent and not _may_be_repeated(method, path)):
                     raise
                 self.elsewhere()
         return self._request(method, path, body, headers)
@@ -103,16 +104,19 @@ class Transport:
         sent = {"User-Agent": _USER_AGENT, "Accept": "application/json", **(headers or {})}
         if body is not None:
             sent.setdefault("Content-Type", "application/json")
+        again = _may_be_repeated(method, path)
+        if not again and self._connection is not None and _is_over(self._connection):
+            self.close()
         kept = self._connection is not None
         try:
             return self._once(method, path, body, sent)
         except (http.client.RemoteDisconnected, ConnectionError) as error:
             self.close()
-            if not kept:
-                raise self._unreachable(error) from error
+            if not kept or not again:
+                raise self._unreachable(error, unsure=self._sent and not again) from error
         except (OSError, http.client.HTTPException) as error:
             self.close()
-            raise self._unreachable(error) from error
+            raise self._unreachable(error, unsure=self._sent and not again) from error
         except BaseException:
             self.close()
             raise
@@ -183,7 +187,7 @@ class Transport:
                 hint="if the broker has a new certificate, take its new pin from its owner, not from the network",
             )
 
-    def _unreachable(self, error: Exception) -> AdytonError:
+    def _unreachable(self, error: Exception, *, unsure: bool = False) -> AdytonError:
         if isinstance(error, ssl.SSLCertVerificationError):
             return ConfigError(
                 f"the broker's certificate is not trusted: {error.verify_message}",
@@ -206,7 +210,9 @@ class Transport:
             code=_UNREACHABLE,
             field="url",
             got=self.url,
-            hint="is it running? adyton broker serve",
+            hint="it may have been done all the same: look before you ask again"
+            if unsure
+            else "is it running? adyton broker serve",
         )
 
     def close(self) -> None:
@@ -222,6 +228,20 @@ class Transport:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _may_be_repeated(method: str, path: str) -> bool:
+    """Whether it does no harm to be asked for twice: what is only read, and what an attester asks."""
+    return method == "GET" or path.startswith("/kbs/")
+
+
+def _is_over(connection: http.client.HTTPConnection) -> bool:
+    """Whether the other side has closed it: nothing else comes from there before it is asked something."""
+    if connection.sock is None:
+        return True
+    waiting = select.poll()
+    waiting.register(connection.sock, select.POLLIN)
+    return bool(waiting.poll(0))
 
 
 def _said(error: Exception) -> str:

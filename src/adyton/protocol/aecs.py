@@ -132,7 +132,7 @@ def _rule(entry: dict[str, Any], names: dict[str, str]) -> Rule:
         elif member == "products":
             given["products"] = [_integer(value, name)]
         elif member == "tees":
-            if value not in _TEES:
+            if not isinstance(value, str) or value not in _TEES:
                 raise _refused(sorted(_TEES), str(value)[:40], name)
             given["tees"] = [_TEES[value]]
         else:

@@ -140,6 +140,8 @@ def _agent_policy_data(text: str) -> JsonValue:
         return None
     try:
         value: JsonValue = json.loads("{" + rest)
+        if "\\u" in rest:  # half of a surrogate pair is no text, and no encoder after this one takes it
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
         return value
     except (ValueError, RecursionError):
         return None

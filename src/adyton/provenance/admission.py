@@ -7,7 +7,7 @@ be used now; that is decided here, from the owner's providers and from what the 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 
 from adyton.errors import Conflict
 from adyton.provenance.provider import Provider
@@ -112,7 +112,7 @@ def _validity(statement: Statement, provider: Provider, first: datetime, now: da
     begin = statement.not_before or statement.issued or first
     ends = [statement.not_after] if statement.not_after is not None else []
     if provider.valid_for is not None:
-        ends.append((statement.issued or begin) + provider.valid_for)
+        ends.append(_after(statement.issued or begin, provider.valid_for))
     if not ends:
         raise refused(
             "the document does not say how long it is valid",
@@ -138,6 +138,14 @@ def _validity(statement: Statement, provider: Provider, first: datetime, now: da
             got=begin.isoformat(timespec="seconds"),
         )
     return begin, end
+
+
+def _after(begin: datetime, time: timedelta) -> datetime:
+    """As far as there are dates: a document may name the last one."""
+    try:
+        return begin + time
+    except OverflowError:
+        return datetime.max.replace(tzinfo=UTC)
 
 
 def _check_standing(name: str, stated: Stated, statement: Statement, provider: Provider, standing: Standing) -> None:

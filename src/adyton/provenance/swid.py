@@ -83,7 +83,7 @@ def _read(root: Any, proof: bytes, signers: frozenset[str]) -> Statement:
     tag_id, version = root.get("tagId", ""), root.get("tagVersion", "0")
     if not tag_id or not _VERSION.match(version):
         raise _malformed("tagId, tagVersion", "an id and a whole number", f"{tag_id[:60]}, {version[:20]}")
-    if root.get("patch") == "true" or root.get("supplemental") == "true":
+    if any(root.get(name, "false") not in _FALSE for name in ("patch", "supplemental")):
         raise _malformed("root", "a tag of its own", "a patch or a supplement")
     payloads = root.findall(_SWID + "Payload")
     if len(payloads) != 1:

@@ -158,7 +158,7 @@ def fetch_https(url: str, ca: str) -> tuple[bytes, str]:
         with _cut_in_time(socket.create_connection((host, port), FETCH_SECONDS)) as line:
             connection.sock = context.wrap_socket(line, server_hostname=host)
             return _answer(connection, url, path)
-    except (OSError, http.client.HTTPException) as error:
+    except (OSError, http.client.HTTPException, UnicodeError) as error:  # the last: a host that is no name
         raise Unavailable(
             f"the identity provider cannot be reached: {type(error).__name__}",
             code="identity_provider_unreachable",

@@ -1,0 +1,91 @@
+"""Files that a command writes because it was told to: whole or not at all, and nothing but a regular file is replaced."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from adyton.errors import ConfigError
+
+_DEVICES = Path("/dev")
+
+
+def write(path: Path, content: bytes, *, private: bool = False) -> None:
+    """Put ``content`` at ``path`` in place of what was there; ``private``: only its owner reads it. ``ConfigError``.
+
+    A device or a pipe (``/dev/null``, ``/dev/stdout``) is written to as it stands.
+    """
+    with unwritable(path):
+        if _is_written_through(path):
+            with path.open("wb") as opened:
+                opened.write(content)
+            return
+        part = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
+        try:
+            with _made(part, 0o600 if private else 0o666) as opened:
+                opened.write(content)
+            part.replace(path)
+        finally:
+            with suppress(FileNotFoundError):
+                part.unlink()
+
+
+@contextmanager
+def written(path: Path) -> Iterator[BinaryIO]:
+    """As ``write``, piece by piece, for its owner's eyes alone: at ``path`` when all of it is there, or never."""
+    with unwritable(path):
+        if _is_written_through(path):
+            with path.open("wb") as opened:
+                yield opened
+            return
+        part = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
+        try:
+            with _made(part, 0o600) as opened:
+                yield opened
+            part.replace(path)
+        finally:
+            with suppress(FileNotFoundError):
+                part.unlink()
+
+
+@contextmanager
+def new(path: Path, hint: str) -> Iterator[BinaryIO]:
+    """A new file for its owner alone, made before what shall stand in it; gone again if that fails. ``ConfigError``."""
+    with unwritable(path):
+        opened = _made(path, 0o600)
+    try:
+        yield opened
+        with unwritable(path, hint):
+            opened.close()
+    except BaseException:
+        with suppress(OSError):
+            opened.close()
+        path.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def unwritable(path: Path, hint: str | None = None) -> Iterator[None]:
+    """``ConfigError`` ``file_unwritable`` instead of what the system says."""
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(
+            f"cannot write {path}: {error.strerror}", code="file_unwritable", field=str(path), hint=hint
+        ) from error
+
+
+def _made(path: Path, mode: int) -> BinaryIO:
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode), "wb")
+
+
+def _is_written_through(path: Path) -> bool:
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return False
+    return not stat.S_ISREG(found.st_mode) or path.absolute().parent == _DEVICES  # /dev/stdout may lead to a file

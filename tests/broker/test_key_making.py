@@ -15,6 +15,8 @@ from adyton.protocol import key_record
 from adyton.protocol.key_record import KeyVersion, State
 from adyton.protocol.resource import ResourcePath
 from adyton.stores.backends.port import KeyKind
+from adyton.stores.intents import Intent
+from adyton.stores.removals import Removal
 
 
 class Liar:
@@ -42,6 +44,22 @@ class Liar:
         self.destroyed.append(handle)
 
 
+class Leftovers:
+    """Removes at once what gets no row."""
+
+    def __init__(self, device: Liar) -> None:
+        self.begun: list[Intent] = []
+        self.device = device
+
+    def begin(self, tenant: str, backend: str, removal: Removal, _: datetime) -> Intent:
+        self.begun.append(Intent(tenant, 1, backend, removal))
+        return self.begun[-1]
+
+    def unused(self, intent: Intent, known: Removal | None, _: AdytonError) -> None:
+        assert intent in self.begun and intent.removal.kind == "made"
+        assert known is None  # of what was made and destroyed again on the way nobody knows the handle
+
+
 @pytest.mark.parametrize("shows", [Kind.P384, Kind.ED25519, Kind.X25519, Kind.RSA_2048, Kind.P256])
 def test_the_public_half_is_of_the_kind_that_was_asked_for(shows: Kind) -> None:
     device: Any = Liar(shows)
@@ -51,7 +69,7 @@ def test_the_public_half_is_of_the_kind_that_was_asked_for(shows: Kind) -> None:
         tenant, now = "default", datetime(2026, 1, 2, tzinfo=UTC)
 
     asked: Any = Asked
-    making = KeyMaking(asked, device)
+    making = KeyMaking(asked, device, Leftovers(device))
     path = ResourcePath("keys", "a", "1")
     if shows is Kind.P256:
         assert making.version(asked, path, record, 1, None, None).material.public == device.shown

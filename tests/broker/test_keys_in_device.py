@@ -17,6 +17,7 @@ from adyton.broker.door.asked import Asked
 from adyton.broker.key_service.key_api import KeyApi
 from adyton.broker.key_service.key_engines import NoDevices
 from adyton.broker.key_service.key_use import KeyUse
+from adyton.broker.outside.elsewhere import ElsewhereValues
 from adyton.broker.policy.policies import PolicyBook
 from adyton.broker.policy.rego import RegoEngine
 from adyton.client.keys import Keys
@@ -94,7 +95,7 @@ class Desk:
     def __init__(self, store: Store, devices: Any) -> None:
         self.store = store
         self.use = KeyUse(store.keys, devices)
-        self.api = KeyApi(store, PolicyBook(store, RegoEngine()), self.use, devices)
+        self.api = KeyApi(store, PolicyBook(store, RegoEngine()), self.use, devices, ElsewhereValues(store, devices))
 
     def ask(self, method: str, path: str, kind: type[_T], body: Any = None, tenant: str = "default") -> _T:
         asked = Asked(method, tenant, msgspec.json.encode(body) if body is not None else b"", NOW)

@@ -374,10 +374,17 @@ def backends(as_json: bool, **options: Any) -> None:
             print_json(to_builtins(view))
     else:
         rows = (
-            (v.name, v.kind, "yes" if v.ok else "NO", v.waiting or "", v.says or f"{v.error} [{v.code}] {v.hint}")
+            (
+                v.name,
+                v.kind,
+                "yes" if v.ok else "NO",
+                v.waiting or "",
+                v.unfinished or "",
+                v.says or f"{v.error} [{v.code}] {v.hint}",
+            )
             for v in views
         )
-        print_table(("name", "kind", "works", "to remove", "says"), rows)
+        print_table(("name", "kind", "works", "to remove", "unfinished", "says"), rows)
     if not all(view.ok for view in views):
         sys.exit(1)
 

@@ -9,7 +9,8 @@ class BackendView(msgspec.Struct, frozen=True):
     """A back end or plug-in as it was found just now.
 
     ``says`` is what it calls itself; ``code``, ``error`` and ``hint`` why it does not work; ``breaker`` is ``closed``
-    while calls go through, ``open`` while it is left alone, ``trying`` when the next call decides. ``waiting`` counts what is to be removed there.
+    while calls go through, ``open`` while it is left alone, ``trying`` when the next call decides. ``waiting`` counts what is to be removed there,
+    ``unfinished`` what may have been put there by a request that did not end, and is looked for.
     """
 
     name: str
@@ -21,3 +22,4 @@ class BackendView(msgspec.Struct, frozen=True):
     hint: str = ""
     breaker: str = "closed"
     waiting: int = 0
+    unfinished: int = 0

@@ -23,6 +23,7 @@ from adyton.protocol.key_record import KeyRecord, KeyVersion, State
 from adyton.protocol.release import Binding
 from adyton.protocol.resource import ResourcePath
 from adyton.stores import quotas, tenants
+from adyton.stores.intents import Intent, Intents
 from adyton.stores.resources import ResourceInfo, Resources, absent
 from adyton.stores.seal import Sealer
 from adyton.stores.sql import Database, Transaction
@@ -57,17 +58,30 @@ class StoredKey:
 class Keys:
     """The keys of all tenants. Nothing here reads across them. Every change is durable on return."""
 
-    def __init__(self, database: Database, sealer: Sealer, resources: Resources) -> None:
+    def __init__(self, database: Database, sealer: Sealer, resources: Resources, intents: Intents) -> None:
         self._database = database
         self._sealer = sealer
         self._resources = resources
+        self._intents = intents
 
     def create(  # noqa: PLR0917 -- one value each
-        self, tenant: str, path: ResourcePath, record: KeyRecord, material: Material, binding: Binding, now: datetime
+        self,
+        tenant: str,
+        path: ResourcePath,
+        record: KeyRecord,
+        material: Material,
+        binding: Binding,
+        now: datetime,
+        intent: Intent | None = None,
     ) -> StoredKey:
-        """A new key with its first version. ``Conflict`` ``resource_exists`` if anything is at ``path``."""
+        """A new key with its first version. ``Conflict`` ``resource_exists`` if anything is at ``path``.
+
+        ``intent``: by which a back end made it; it ends here, or nothing is written.
+        """
         tenants.check(tenant)
         with self._database.write() as transaction:
+            if intent is not None:
+                self._intents.finish(transaction, intent)
             serial = tenants.touch(transaction, tenant)
             if self._resources.read(transaction, tenant, path) is not None:
                 raise Conflict(
@@ -92,6 +106,7 @@ class Keys:
         version: KeyVersion,
         expected: KeyRecord,
         now: datetime,
+        intent: Intent | None = None,
     ) -> StoredKey:
         """One more version, made for ``expected``: ``Conflict`` ``key_changed`` if that is no longer what there is."""
 
@@ -100,7 +115,7 @@ class Keys:
                 raise Conflict("the key changed meanwhile", code="key_changed", field="resource", hint="try again")
             return key_record.rotate(record, msgspec.structs.replace(version, serial=serial))
 
-        return self._change(tenant, path, turned, now, material)
+        return self._change(tenant, path, turned, now, material, intent)
 
     def disable(self, tenant: str, path: ResourcePath, number: int, now: datetime) -> StoredKey:
         """Nobody uses or gets this version from then on, until it is enabled."""
@@ -163,15 +178,18 @@ class Keys:
                 hint="the store was damaged or changed behind the broker's back: restore the last backup",
             ) from error
 
-    def _change(
+    def _change(  # noqa: PLR0917 -- one value each
         self,
         tenant: str,
         path: ResourcePath,
         turn: Callable[[KeyRecord, int], KeyRecord],
         now: datetime,
         material: Material | None = None,
+        intent: Intent | None = None,
     ) -> StoredKey:
         with self._database.write() as transaction:
+            if intent is not None:
+                self._intents.finish(transaction, intent)
             serial = tenants.touch(transaction, tenant)
             kept = self._resources.read(transaction, tenant, path)
             if kept is None or kept.key is None:

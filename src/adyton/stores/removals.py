@@ -30,9 +30,13 @@ STATEMENTS = (
 
 
 class Removal(msgspec.Struct, frozen=True):
-    """A value at ``path`` (``repository/type/tag``) with the back end's ``pointer``, or a key with its handle there."""
+    """A value at ``path`` (``repository/type/tag``) with the back end's ``pointer``, or a key with its handle there.
 
-    kind: Literal["value", "key"]
+    Of what may have been put there by somebody who did not come to say where: ``put``, any value at ``path`` whose
+    SHA-256 is ``pointer`` (hex), and ``made``, any key whose label is ``pointer``.
+    """
+
+    kind: Literal["value", "key", "put", "made"]
     path: str
     pointer: str
 

@@ -7,6 +7,7 @@ its versions lies in a table of its own (``stores.keys``). So is a value that li
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TypeAlias
@@ -18,6 +19,7 @@ from adyton.protocol.key_record import KeyRecord, State
 from adyton.protocol.release import Binding
 from adyton.protocol.resource import ResourcePath
 from adyton.stores import quotas, tenants
+from adyton.stores.intents import Intent, Intents
 from adyton.stores.removals import Removal, Removals, Waiting
 from adyton.stores.seal import Sealer
 from adyton.stores.sql import Database, Transaction
@@ -112,10 +114,11 @@ class StoredResource:
 class Resources:
     """The table of resources. Nothing here reads across tenants."""
 
-    def __init__(self, database: Database, sealer: Sealer, removals: Removals) -> None:
+    def __init__(self, database: Database, sealer: Sealer, removals: Removals, intents: Intents) -> None:
         self._database = database
         self._sealer = sealer
         self._removals = removals
+        self._intents = intents
 
     def set(
         self, tenant: str, path: ResourcePath, value: bytes | Elsewhere, binding: Binding | None, now: datetime
@@ -126,14 +129,25 @@ class Resources:
         """
         return self.exchange(tenant, path, value, binding, now)[0]
 
-    def exchange(
-        self, tenant: str, path: ResourcePath, value: bytes | Elsewhere, binding: Binding | None, now: datetime
+    def exchange(  # noqa: PLR0917 -- one value each
+        self,
+        tenant: str,
+        path: ResourcePath,
+        value: bytes | Elsewhere,
+        binding: Binding | None,
+        now: datetime,
+        intent: Intent | None = None,
     ) -> tuple[ResourceInfo, Waiting | None]:
-        """As ``set``; also what is to be removed from where the value lay that was replaced, if that was elsewhere."""
+        """As ``set``; also what is to be removed from where the value lay that was replaced, if that was elsewhere.
+
+        ``intent``: by which the value was put elsewhere; it ends here, or nothing is changed.
+        """
         tenants.check(tenant)
         if isinstance(value, bytes) and len(value) > MAX_VALUE:
             raise TooLarge(f"a resource has at most {MAX_VALUE} bytes", code="resource_too_large", got=len(value))
         with self._database.write() as transaction:
+            if intent is not None:
+                self._intents.finish(transaction, intent)
             return self.put(transaction, tenant, path, value, binding, now)
 
     def put(  # noqa: PLR0917 -- one value each
@@ -157,12 +171,16 @@ class Resources:
         left = self._leave(transaction, tenant, kept)
         return _info(path, binding, version, now, value), left
 
-    def seal_elsewhere(self, tenant: str, value: bytes, kind: str, name: str) -> tuple[int, bytes]:
-        """A version that nothing else of the tenant has, and ``value`` sealed with it before there is a row."""
+    def seal_elsewhere(  # noqa: PLR0917 -- one value each
+        self, tenant: str, path: ResourcePath, value: bytes, kind: str, backend: str, now: datetime
+    ) -> tuple[int, bytes, Intent]:
+        """A version that nothing else of the tenant has, ``value`` sealed with it before there is a row, and the intent."""
         tenants.check(tenant)
         with self._database.write() as transaction:
             version = tenants.touch(transaction, tenant)
-            return version, self._sealer.seal_for(transaction, value, tenant, kind, name, version)
+            sealed = self._sealer.seal_for(transaction, value, tenant, kind, elsewhere_name(backend, path), version)
+            removal = Removal("put", str(path), hashlib.sha256(sealed).hexdigest())
+            return version, sealed, self._intents.add(transaction, tenant, version, backend, removal, now)
 
     def read(self, transaction: Transaction, tenant: str, path: ResourcePath) -> StoredResource | None:
         """As ``get``, inside a transaction."""
@@ -302,6 +320,11 @@ class Resources:
         if kept is None or where is None or where.foreign:
             return None
         return self._removals.add(transaction, tenant, where.backend, Removal("value", str(kept.path), where.pointer))
+
+
+def elsewhere_name(backend: str, path: ResourcePath) -> str:
+    """What a value that lies in a back end is sealed as."""
+    return f"{backend} {path}"
 
 
 def _held(path: ResourcePath, backend: str) -> Conflict:

@@ -9,8 +9,10 @@ from __future__ import annotations
 import hmac
 import os
 import shutil
+import sqlite3
 import tarfile
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 
 from adyton.crypto.merkle import HASH_SIZE
@@ -67,6 +69,7 @@ def restore(
             database.close()
         if found is not None and not manifest.is_authentic(found) and manifest.mac:
             raise _tampered("mac", "one made with the root key", "another")
+        _forget_intents(partial / FILE)
         private_file.sync(partial)
         partial.rename(directory)  # onto an empty directory, or onto nothing
         private_file.sync(directory.parent)
@@ -80,6 +83,13 @@ def restore(
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return manifest, found is not None and bool(manifest.mac)
+
+
+def _forget_intents(file: Path) -> None:
+    """What was under way when the backup was made has ended where it was made: there it may have its row by now."""
+    with closing(sqlite3.connect(file, isolation_level=None)) as connection:
+        if connection.execute("SELECT 1 FROM sqlite_master WHERE name='intents'").fetchone():
+            connection.execute("DELETE FROM intents")
 
 
 def _unpacked(source: Path, partial: Path, progress: Progress) -> Manifest:

@@ -7,6 +7,7 @@ newer version is refused: an older program must not write what it does not under
 from __future__ import annotations
 
 from adyton.stores import (
+    intents,
     keys_schema,
     people_schema,
     policy_schema,
@@ -128,6 +129,7 @@ FOURTH: tuple[str, ...] = (
     *revoked.STATEMENTS,
     *people_schema.STATEMENTS,
     *removals.STATEMENTS,
+    *intents.STATEMENTS,
     *resources.STATEMENTS,
     *seal.STATEMENTS,
 )

@@ -14,6 +14,7 @@ from adyton.errors import ConfigError
 from adyton.stores import schema
 from adyton.stores.audit import AuditLog
 from adyton.stores.database import SqliteDatabase
+from adyton.stores.intents import Intents
 from adyton.stores.keepsakes import ClaimSets, Secrets
 from adyton.stores.keys import Keys
 from adyton.stores.lock import BrokerLock
@@ -42,8 +43,9 @@ class Store:
         self._database = database
         self.sealer = sealer
         self.removals = Removals(database, sealer)
-        self.resources = Resources(database, sealer, self.removals)
-        self.keys = Keys(database, sealer, self.resources)
+        self.intents = Intents(database, sealer, self.removals, lock.instance, shared=database.elsewhere)
+        self.resources = Resources(database, sealer, self.removals, self.intents)
+        self.keys = Keys(database, sealer, self.resources, self.intents)
         self.policies = Policies(database, sealer)
         self.dry_runs, self.staged = DryRuns(database), Staged(database)
         self.recordings = Recordings(database, sealer)

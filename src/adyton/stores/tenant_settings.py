@@ -43,7 +43,7 @@ _USED = (
     f' ({policy_schema.COUNT}), (SELECT count(*) FROM "references" WHERE tenant=?),'
     " (SELECT count(DISTINCT path) FROM key_versions WHERE tenant=?)"
 )
-_KEPT = frozenset({"audit", "audit_nodes", "checkpoints", "tenants", "tenant_settings", "removals"})
+_KEPT = frozenset({"audit", "audit_nodes", "checkpoints", "tenants", "tenant_settings", "removals", "intents"})
 
 
 class TenantSettings(msgspec.Struct, frozen=True, omit_defaults=True):

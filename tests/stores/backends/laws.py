@@ -47,10 +47,13 @@ def secrets(holder: SecretHolder, largest: int = 64 * 1024) -> None:
     assert len(set(pointers)) == len(pointers)
     assert holder.get("acme", ONE, first) == b"first\0\xff"
     assert holder.get("acme", ONE, pointers[3]) == b"value 2"
+    assert sorted(holder.pointers("acme", ONE)) == sorted(pointers)
+    assert not holder.pointers("acme2", ONE) and not holder.pointers("acme", OTHER)
     for pointer in pointers[:-1]:
         holder.delete("acme", ONE, pointer)
         assert holder.get("acme", ONE, pointer) is None
     assert holder.get("acme", ONE, pointers[-1]) == b"value 5" == holder.get("acme", ONE)
+    assert list(holder.pointers("acme", ONE)) == pointers[-1:]
     for path in ODD:
         holder.put("acme", path, str(path).encode())
     for path in ODD:
@@ -111,6 +114,25 @@ def symmetric(holder: KeyHolder, *, garbage: bool = True) -> None:
         holder.encrypt(other, root)
     assert caught.value.code == "held_key_absent"
     assert holder.decrypt(handle, sealed, b"who") == root
+
+
+def found_by_label(holder: KeyHolder) -> None:
+    """What was made with a label, and nothing else, is found and destroyed by it."""
+    name = f"adyton-{os.urandom(8).hex()}"
+    other = holder.generate(KeyKind.AES_256, f"{name}-longer")
+    assert not holder.labelled(name)
+    handles = [holder.generate(KeyKind.AES_256, name), holder.generate(KeyKind.RSA_2048, name)]
+    found = holder.labelled(name)
+    assert found
+    for one in found:
+        holder.destroy(one)
+    assert not holder.labelled(name)
+    for handle in handles:
+        with pytest.raises(ConfigError) as caught:
+            holder.decrypt(handle, b"x" * 60)
+        assert caught.value.code == "held_key_absent"
+    assert holder.decrypt(other, holder.encrypt(other, b"v")) == b"v"
+    holder.destroy(other)
 
 
 def absent(holder: KeyHolder, handle: str) -> None:

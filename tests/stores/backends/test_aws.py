@@ -186,3 +186,7 @@ def test_check(aws: Aws) -> None:
         thread.start()
     for thread in threads:
         thread.join()
+
+
+def test_keys_are_found_by_their_label(aws: Aws) -> None:
+    laws.found_by_label(aws)

@@ -126,3 +126,7 @@ def test_a_connection_that_was_cut_is_made_anew(kmip: Kmip) -> None:
     kmip._link._client.proxy.socket.shutdown(socket.SHUT_RDWR)
     assert kmip.get("acme", laws.OTHER, pointer) == b"v"
     assert kmip.check().startswith("KMIP 127.0.0.1")
+
+
+def test_keys_are_found_by_their_label(kmip: Kmip) -> None:
+    laws.found_by_label(kmip)

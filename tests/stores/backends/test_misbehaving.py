@@ -253,7 +253,7 @@ ANY_JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
     max_leaves=8,
 )
-KNOWN = (
+KNOWN: tuple[str, ...] = (
     "data",
     "adyton",
     "value",
@@ -267,7 +267,16 @@ KNOWN = (
     "auth",
 )
 KNOWN += ("public_key", "ciphertext", "plaintext", "signature", "errors", "lease_duration", "client_token", "ttl")
-AWS_KNOWN = ("KeyMetadata", "KeyId", "KeyState", "KeySpec", "KeyUsage", "PublicKey", "CiphertextBlob", "Plaintext")
+AWS_KNOWN: tuple[str, ...] = (
+    "KeyMetadata",
+    "KeyId",
+    "KeyState",
+    "KeySpec",
+    "KeyUsage",
+    "PublicKey",
+    "CiphertextBlob",
+    "Plaintext",
+)
 AWS_KNOWN += (
     "Signature",
     "SecretList",

@@ -126,6 +126,7 @@ def test_values_and_their_laws(token: Callable[[str], Options]) -> None:
     first = holder.put("acme", laws.ONE, b"one")
     assert holder.get("acme", laws.ONE) == b"one"
     second = holder.put("acme", laws.ONE, b"two")
+    assert sorted(holder.pointers("acme", laws.ONE)) == sorted([first, second])
     assert holder.get("acme", laws.ONE, first) == b"one" and holder.get("acme", laws.ONE, second) == b"two"
     with pytest.raises(Unavailable) as several:
         holder.get("acme", laws.ONE)
@@ -150,6 +151,7 @@ def test_names_cannot_be_made_to_leave_their_tenant() -> None:
 
 def test_symmetric_keys(hsm: Pkcs11) -> None:
     laws.symmetric(hsm)
+    laws.found_by_label(hsm)
     laws.odd_requests_are_answered(hsm)
     laws.absent(hsm, "id:" + "00" * 16)
     for handle in ("no such label", "id:", "id:zz", ""):

@@ -293,3 +293,7 @@ def test_the_environment_is_not_asked(
     assert _code(lambda: vault.put("acme", laws.ONE, b"v")) == "backend_forbidden"
     with pytest.raises(Unavailable):
         vault.get("acme", laws.ONE, "nonsense")
+
+
+def test_keys_are_found_by_their_label(vault: Vault) -> None:
+    laws.found_by_label(vault)

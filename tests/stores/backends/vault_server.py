@@ -69,7 +69,10 @@ def _now() -> str:
 
 
 class VaultServer:
-    """``with VaultServer() as vault``. ``before`` may raise ``Answer``, sleep, or return raw bytes to send instead."""
+    """``with VaultServer() as vault``. ``before`` may raise ``Answer``, sleep, or return raw bytes to send instead.
+
+    ``after`` is called when what was asked is done and not answered yet.
+    """
 
     def __init__(self, *, tls: tuple[str, str] | None = None, namespace: str = "") -> None:
         self.tokens: dict[str, Token] = {"steward": Token(EVERYTHING)}
@@ -80,6 +83,7 @@ class VaultServer:
         self.logins, self.renewals = 0, 0
         self.requests: list[tuple[str, str]] = []
         self.before: Callable[[str, str], bytes | None] = lambda *_: None
+        self.after: Callable[[str, str], None] = lambda *_: None
         self._lock = threading.RLock()
         outer = self
 
@@ -97,6 +101,7 @@ class VaultServer:
                     self.close_connection = True
                     return
                 status, answer = outer.answer(self.command, self.path, dict(self.headers.items()), body)
+                outer.after(self.command, path)
                 sent = json.dumps(answer).encode() if answer is not None else b""
                 self.send_response(status)
                 if sent:
@@ -209,6 +214,12 @@ class VaultServer:
                 raise Answer(404)
             return 200, {"data": {"keys": sorted(names)}}
         secret = self.secrets.get(path)
+        if area == "metadata" and method == "GET":
+            if secret is None:
+                raise Answer(404)
+            shown = ("created_time", "deletion_time", "destroyed")
+            versions = {str(number): {k: one[k] for k in shown} for number, one in secret.versions.items()}
+            return 200, {"data": {"current_version": secret.newest, "versions": versions}}
         match area, method:
             case "data", "GET":
                 if secret is None:
@@ -257,6 +268,10 @@ class VaultServer:
 
     def _transit(self, method: str, rest: str, given: Any) -> tuple[int, Any]:
         match [method, *rest.split("/")]:
+            case ["LIST", "keys"]:
+                if not self.keys:
+                    raise Answer(404)
+                return 200, {"data": {"keys": sorted(self.keys)}}
             case ["GET", "wrapping_key"]:
                 return 200, {"data": {"public_key": _pem(self._wrapping.public_key())}}
             case ["GET", "keys", name]:

@@ -47,6 +47,7 @@ def examine(directory: Path, plain: Path, now: datetime, endorsements: tuple[Pat
     described = _described(directory)
     return [
         *_root_key(directory, plain),
+        *_left_over(directory),
         *_files(directory, plain, described),
         *_memory(described),
         *_network(described),
@@ -120,6 +121,31 @@ def _root_key(directory: Path, plain: Path) -> Iterator[Finding]:
                 f"guesses at {slot.name} are cheap ({memory} KiB)",
                 "root-key remove, root-key add",
             )
+
+
+def _left_over(directory: Path) -> Iterator[Finding]:
+    """What back ends may hold that no row points to."""
+    if not (directory / FILE).exists():
+        return
+    try:
+        database = SqliteDatabase(directory / FILE)
+        try:
+            counts = [database.read(f"SELECT count(*) FROM {table}")[0][0] for table in ("removals", "intents")]  # noqa: S608 -- two constants
+        finally:
+            database.close()
+    except AdytonError:  # said by _root_key
+        return
+    removals, intents = counts
+    if removals or intents:
+        yield Finding(
+            "left_over",
+            "weak",
+            f"back ends hold {removals} things that nothing points to any more, and perhaps {intents} of requests that"
+            " did not end",
+            "the broker removes them by itself while it runs and the back ends answer: adyton broker backends",
+        )
+    else:
+        yield Finding("left_over", "ok", "no back end holds anything that nothing points to")
 
 
 def _plain_finding(plain: Path) -> Finding:

@@ -19,7 +19,7 @@ from adyton.broker.door.asked import Asked
 from adyton.broker.key_service import key_use
 from adyton.broker.key_service.authority import Authority
 from adyton.broker.key_service.key_engines import Devices
-from adyton.broker.key_service.key_making import KeyMaking
+from adyton.broker.key_service.key_making import KeyMaking, Leftovers
 from adyton.broker.key_service.key_use import KeyUse
 from adyton.broker.policy.policies import PolicyBook
 from adyton.crypto import key_kinds
@@ -38,10 +38,12 @@ from adyton.stores.sqlite import Store
 class KeyApi:
     """The rooms ``keys`` and ``authority``."""
 
-    def __init__(self, store: Store, book: PolicyBook, use: KeyUse, devices: Devices, profile: Profile = USUAL) -> None:
+    def __init__(  # noqa: PLR0917 -- one part each
+        self, store: Store, book: PolicyBook, use: KeyUse, devices: Devices, values: Leftovers, profile: Profile = USUAL
+    ) -> None:
         self._store = store
         self._use = use
-        self._making = KeyMaking(Authority(store.secrets), devices, profile)
+        self._making = KeyMaking(Authority(store.secrets), devices, values, profile)
         self._keys = store.keys
         self._book = book
 
@@ -109,8 +111,8 @@ class KeyApi:
         )
         made = self._making.version(asked, path, record, 1, body.value, body.certificate)
         record = msgspec.structs.replace(record, versions=(made.version,))
-        with self._making.kept_or_destroyed(asked.tenant, record, made):
-            stored = self._keys.create(asked.tenant, path, record, made.material, binding, asked.now)
+        with self._making.kept_or_destroyed(path, made):
+            stored = self._keys.create(asked.tenant, path, record, made.material, binding, asked.now, made.intent)
         return answer(view(stored), ("key.set", path.uri))
 
     def _rotate(self, asked: Asked, path: ResourcePath, body: RotateBody) -> Answer:
@@ -118,8 +120,8 @@ class KeyApi:
         record = found.record
         certificate = body.certificate or record.certificate
         made = self._making.version(asked, path, record, record.newest.number + 1, body.value, certificate)
-        with self._making.kept_or_destroyed(asked.tenant, record, made):
-            stored = self._keys.rotate(asked.tenant, path, made.material, made.version, record, asked.now)
+        with self._making.kept_or_destroyed(path, made):
+            stored = self._keys.rotate(asked.tenant, path, made.material, made.version, record, asked.now, made.intent)
         return answer(view(stored), ("key.rotate", f"{path.uri}?version={made.version.number}"))
 
     def _destroy(self, asked: Asked, path: ResourcePath, number: int | None) -> Answer:

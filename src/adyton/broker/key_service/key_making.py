@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Protocol
 
 from adyton.broker.door.asked import Asked
 from adyton.broker.key_service import configuration
@@ -21,23 +23,39 @@ from adyton.protocol.keys import ValueBody
 from adyton.protocol.resource import ResourcePath
 from adyton.stores.backends.port import KeyHolder, KeyKind
 from adyton.stores.backends.signatures import kind_of
+from adyton.stores.intents import Intent
 from adyton.stores.keys import Material
+from adyton.stores.removals import Removal
 from adyton.stores.resources import MAX_VALUE
 
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """A version and what the store keeps of it: of a key in a device, the public half alone."""
+    """A version and what the store keeps of it: of a key in a device, the public half alone, and the intent to make it."""
 
     version: KeyVersion
     material: Material = field(repr=False)
+    intent: Intent | None = None
+
+
+class Leftovers(Protocol):
+    """Who writes down what is about to be made in a back end, and sees to it that nothing is left there."""
+
+    def begin(self, tenant: str, backend: str, removal: Removal, now: datetime, /) -> Intent:
+        """Durable on return."""
+        ...
+
+    def unused(self, intent: Intent, known: Removal | None, error: AdytonError, /) -> None:
+        """It gets no row, because of ``error``; ``known``: how to remove it, if it is known that it was made."""
+        ...
 
 
 class KeyMaking:
     """Makes versions for one worker."""
 
-    def __init__(self, authority: Authority, devices: Devices, profile: Profile = USUAL) -> None:
+    def __init__(self, authority: Authority, devices: Devices, values: Leftovers, profile: Profile = USUAL) -> None:
         self._profile = profile
+        self._left = values
         self.authority = authority
         self._devices = devices
 
@@ -62,9 +80,9 @@ class KeyMaking:
                 raise _kind_of_device(which)
             return _made(number, Material(_written(which, value)), asked, imported=True)
         secret, chain = _brought(which, value)
-        handle = ""
+        handle, intent = "", None
         if record.backend:
-            handle, public = self._in_device(asked.tenant, path, record.backend, which, secret)
+            handle, public, intent = self._in_device(asked, path, record.backend, which, secret)
             secret = b""
         else:
             secret = secret or key_kinds.generate(which, record.size)
@@ -72,16 +90,17 @@ class KeyMaking:
         try:
             if certificate is not None and not chain:
                 chain = self.authority.issue(asked.tenant, which, public, certificate, asked.now)
-        except AdytonError:
-            self._forget(asked.tenant, record.backend, handle)
+        except AdytonError as error:
+            self._forget(intent, handle, path, error)
             raise
         material = Material(secret, public, chain)
-        return _made(number, material, asked, imported=value is not None, handle=handle)
+        return _made(number, material, asked, imported=value is not None, handle=handle, intent=intent)
 
     def _in_device(
-        self, tenant: str, path: ResourcePath, backend: str, which: Kind, secret: bytes
-    ) -> tuple[str, bytes]:
-        """A key in a back end: its handle and its public half."""
+        self, asked: Asked, path: ResourcePath, backend: str, which: Kind, secret: bytes
+    ) -> tuple[str, bytes, Intent]:
+        """A key in a back end: its handle, its public half, and what was written down before it was made."""
+        tenant = asked.tenant
         try:
             kind = KeyKind(which.value)
         except ValueError as error:
@@ -102,15 +121,21 @@ class KeyMaking:
                 raise Unavailable("the device made another kind of key", code="public_key_foreign", field=backend)
             return handle, public
 
-        return self._devices.of(tenant, backend).with_keys(make)
+        device = self._devices.of(tenant, backend)
+        intent = self._left.begin(tenant, backend, Removal("made", str(path), label), asked.now)
+        try:
+            return *device.with_keys(make), intent
+        except AdytonError as error:
+            self._forget(intent, "", path, error)
+            raise
 
     @contextmanager
-    def kept_or_destroyed(self, tenant: str, record: KeyRecord, made: Made) -> Iterator[None]:
+    def kept_or_destroyed(self, path: ResourcePath, made: Made) -> Iterator[None]:
         """While the store writes the version down: if it does not, the device forgets the key that nobody knows of."""
         try:
             yield
-        except BaseException:
-            self._forget(tenant, record.backend, made.version.handle)
+        except AdytonError as error:
+            self._forget(made.intent, made.version.handle, path, error)
             raise
 
     def destroy(self, tenant: str, record: KeyRecord, version: KeyVersion) -> None:
@@ -119,10 +144,9 @@ class KeyMaking:
             device = self._devices.configured_for(tenant, record.backend)
             device.with_keys(lambda held: held.destroy(version.handle))
 
-    def _forget(self, tenant: str, backend: str, handle: str) -> None:
-        if backend and handle:
-            with suppress(AdytonError):  # what went wrong first is what is told
-                self._devices.of(tenant, backend).with_keys(lambda held: held.destroy(handle))
+    def _forget(self, intent: Intent | None, handle: str, path: ResourcePath, error: AdytonError) -> None:
+        if intent is not None:
+            self._left.unused(intent, Removal("key", str(path), handle) if handle else None, error)
 
 
 def _brought(which: Kind, value: ValueBody | None) -> tuple[bytes, tuple[bytes, ...]]:
@@ -144,12 +168,20 @@ def _written(which: Kind, value: ValueBody) -> bytes:
     return value.data
 
 
-def _made(number: int, material: Material, asked: Asked, *, imported: bool, handle: str = "") -> Made:
+def _made(
+    number: int,
+    material: Material,
+    asked: Asked,
+    *,
+    imported: bool,
+    handle: str = "",
+    intent: Intent | None = None,
+) -> Made:
     seconds = int(asked.now.timestamp())
     fingerprint = hashlib.sha256(material.public).hexdigest() if material.public else ""
     expires = int(issuing.validity(material.chain[0])[1].timestamp()) if material.chain else None
     version = KeyVersion(number, State.ENABLED, seconds, seconds, 0, fingerprint, imported, expires, handle)
-    return Made(version, material)
+    return Made(version, material, intent)
 
 
 def _shows(public: bytes, kind: KeyKind) -> bool:

@@ -11,7 +11,7 @@ import logging
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import Protocol
 
@@ -24,11 +24,14 @@ from adyton.protocol.release import Binding
 from adyton.protocol.resource import ResourcePath
 from adyton.stores.backends.configured import Backends
 from adyton.stores.backends.port import MAX_VALUE
+from adyton.stores.intents import Intent
 from adyton.stores.removals import Removal, Waiting
-from adyton.stores.resources import Elsewhere, ResourceInfo
+from adyton.stores.resources import Elsewhere, ResourceInfo, elsewhere_name
 from adyton.stores.sqlite import Store
 from adyton.stores.tenant_settings import BROKER
 
+NOT_BEGUN = frozenset({"backend_resting", "backend_busy", "hsm_busy", "backend_value_too_large"})
+"""Codes of calls that reached no back end."""
 MAX_PLAIN = MAX_VALUE - 64
 _KIND = "value elsewhere"
 _WAITING_OWNERS = 2
@@ -61,16 +64,17 @@ class ElsewhereValues:
         if len(value) > MAX_PLAIN:
             raise TooLarge(f"a back end takes at most {MAX_PLAIN} bytes", code="resource_too_large", got=len(value))
         backend = self.backends.of(tenant, name)
-        version, sealed = self._store.resources.seal_elsewhere(tenant, value, _KIND, _name(name, path))
         with self._place():
-            pointer = backend.run(lambda holder: holder.put(tenant, path, sealed))
-            where = Elsewhere(name, pointer, version, len(value))
+            version, sealed, intent = self._store.resources.seal_elsewhere(tenant, path, value, _KIND, name, now)
+            pointer = ""
             try:
+                pointer = backend.run(lambda holder: holder.put(tenant, path, sealed))
+                where = Elsewhere(name, pointer, version, len(value))
                 if backend.run(lambda holder: holder.get(tenant, path, pointer)) != sealed:
                     raise _not_what_was_put(name)
-                info, old = self._store.resources.exchange(tenant, path, where, binding, now)
-            except AdytonError:
-                self._unused(tenant, path, where)
+                info, old = self._store.resources.exchange(tenant, path, where, binding, now, intent)
+            except AdytonError as error:
+                self.unused(intent, Removal("value", str(path), pointer) if pointer else None, error)
                 raise
             self._remove(old)
         return info
@@ -105,7 +109,9 @@ class ElsewhereValues:
         if found is None or where.foreign:
             return found
         try:
-            return self._store.sealer.open(found, tenant, _KIND, _name(where.backend, path), where.sealed_version)
+            return self._store.sealer.open(
+                found, tenant, _KIND, elsewhere_name(where.backend, path), where.sealed_version
+            )
         except Unavailable as error:
             raise _not_what_was_put(where.backend) from error
 
@@ -117,7 +123,11 @@ class ElsewhereValues:
         for one in self._store.removals.tenants() if tenant == BROKER else [tenant]:
             waiting.update(self._store.removals.counts(one))
         known = {view.name for view in found}
-        shown = [msgspec.structs.replace(view, waiting=waiting[view.name]) for view in found]
+        unfinished = self._store.intents.counts("" if tenant == BROKER else tenant)
+        shown = [
+            msgspec.structs.replace(view, waiting=waiting[view.name], unfinished=unfinished.pop(view.name, 0))
+            for view in found
+        ]
         return shown + [
             BackendView(
                 name,
@@ -127,16 +137,25 @@ class ElsewhereValues:
                 error="values wait here to be removed, and this broker was not given the back end",
                 hint="start the broker with the --backends FILE that names it",
                 waiting=waiting[name],
+                unfinished=unfinished.get(name, 0),
             )
-            for name in sorted(waiting.keys() - known)
+            for name in sorted((waiting.keys() | unfinished.keys()) - known)
         ]
 
-    def _unused(self, tenant: str, path: ResourcePath, where: Elsewhere) -> None:
-        """Remove what was put there and got no row; where that fails, a row says so."""
-        try:
-            self.backends.of(tenant, where.backend).run(lambda holder: holder.delete(tenant, path, where.pointer))
-        except AdytonError:
-            self._store.removals.queue(tenant, where.backend, Removal("value", str(path), where.pointer))
+    def begin(self, tenant: str, backend: str, removal: Removal, now: datetime) -> Intent:
+        """Write down what is about to be made in a back end, durable on return."""
+        return self._store.intents.begin(tenant, backend, removal, now)
+
+    def unused(self, intent: Intent, known: Removal | None, error: AdytonError) -> None:
+        """What was put there gets no row, because of ``error``; where that cannot be removed now, the sweeper does it.
+
+        Where it is not known whether anything was put, the intent stays: the call may still be under way.
+        """
+        with suppress(AdytonError):  # the store fails: then the intent stays, too
+            if known is not None:
+                self._remove(self._store.intents.give_up(intent, known))
+            elif error.code in NOT_BEGUN:
+                self._store.intents.drop(intent)
 
     def _remove(self, old: Waiting | None) -> None:
         if old is None:
@@ -171,10 +190,6 @@ def check_body(value: bytes, *, backend: str, foreign: bool) -> None:
             code="body_malformed",
             field="foreign_plain_value",
         )
-
-
-def _name(backend: str, path: ResourcePath) -> str:
-    return f"{backend} {path}"
 
 
 def _not_what_was_put(name: str) -> Unavailable:

@@ -142,13 +142,13 @@ class Program:
         rooms["recordings"] = rooms["policy-tests"] = TrialApi(store, book)
         devices = self._backends = Backends.read(settings.backends_file)
         key_use = KeyUse(store.keys, devices)
-        key_api = KeyApi(store, book, key_use, devices, restricted)
+        values = self._values = ElsewhereValues(store, self._backends)
+        key_api = KeyApi(store, book, key_use, devices, values, restricted)
         rooms.update(keys=key_api, authority=key_api)
         rooms["approvals"] = approvals
         rooms["promotions"] = Promotion(store, book, settings.environment)
         rooms.update(dict.fromkeys(("tenant", "tenants", "organisations"), tenants))
         rooms.update(dict.fromkeys(("people", "whoami", "own-tokens", "identity-providers", "admin-token"), people))
-        values = self._values = ElsewhereValues(store, self._backends)
         rooms["backends"] = BackendsApi(values)
         named, told = settings.development_roots, fips.state(fips=settings.fips).text
         admin = Admin(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,6 +22,7 @@ from adyton.stores.backends.aws_link import MAX_NAMES, Absent, AwsLink, too_much
 from adyton.stores.backends.options import AwsOptions as Options
 from adyton.stores.backends.port import MAX_PLAINTEXT, MAX_VALUE, KeyKind, Signing, label
 from adyton.stores.backends.private import read_private
+from adyton.stores.backends.search import Search
 from adyton.stores.backends.signatures import EC_KINDS, absent, check_fits, digest, raw_ecdsa, refused, unknown
 from adyton.wire import b64
 
@@ -64,6 +65,7 @@ class Aws:
                 "the file of certificates cannot be read", code="backend_file_unreadable", field="ca_file"
             )
         self._link = AwsLink(options)
+        self._search = Search()
 
     def check(self) -> str:
         """One key and one secret are listed."""
@@ -127,6 +129,11 @@ class Aws:
                 )
             except Absent:
                 continue
+
+    def pointers(self, tenant: str, path: ResourcePath) -> tuple[str, ...]:
+        """By the names of secrets."""
+        start = f"{self._name(tenant, path)}@"
+        return tuple([one.removeprefix(start) for one in self._names(start) if one.startswith(start)])
 
     def list(self, tenant: str) -> list[ResourcePath]:
         """By the names of secrets. AWS may show a change a moment later."""
@@ -236,6 +243,23 @@ class Aws:
         call["SigningAlgorithm"] = f"{family}_SHA_{bits}"
         signature = self._use(handle, lambda client: _bytes(client.sign(**call)["Signature"]))
         return raw_ecdsa(algorithm, signature) if algorithm in EC_KINDS else signature
+
+    def labelled(self, label: str) -> Sequence[str]:
+        """By the descriptions of all keys of the account, which are looked at one by one."""
+
+        def ids(client: Any) -> tuple[str, ...]:
+            pages = client.get_paginator("list_keys").paginate()
+            return tuple([str(one["KeyId"]) for page in pages for one in page["Keys"] if deadline.left(1.0)])
+
+        return self._search.among(label, self._link.ask("kms", ids), lambda uid: self._described(uid, label))
+
+    def _described(self, uid: str, label: str) -> bool:
+        try:
+            facts = self._link.ask("kms", lambda client: dict(client.describe_key(KeyId=uid)["KeyMetadata"]))
+        except Absent:
+            return False
+        pending = str(facts.get("KeyState")).startswith("Pending")
+        return facts.get("Description") == f"adyton {label}" and not pending
 
     def destroy(self, handle: str) -> None:
         """Unusable at once, destroyed by AWS after ``window_days``."""

@@ -27,7 +27,7 @@ WAITING = 8
 ANSWERED = frozenset(
     {
         *("ciphertext_refused", "backend_value_malformed", "backend_value_ambiguous", "backend_pointer_invalid"),
-        *("backend_refused", "plugin_failed"),
+        *("backend_refused", "plugin_failed", "backend_search_unfinished"),
     }
 )
 """Codes of ``Unavailable`` that a back end which works gives too: what somebody asks for does not shut others out."""

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import hmac
 import os
+import re
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -24,6 +25,7 @@ from adyton.stores.backends.kmip_link import Absent, KmipLink
 from adyton.stores.backends.options import KmipOptions as Options
 from adyton.stores.backends.port import MAX_PLAINTEXT, MAX_VALUE, KeyKind, Signing, label
 from adyton.stores.backends.private import read_private
+from adyton.stores.backends.search import Search
 from adyton.stores.backends.signatures import absent, check_fits, kind_of, refused, unknown
 
 with warnings.catch_warnings():
@@ -56,6 +58,7 @@ class Kmip:
         read_private(options.private_key, "private_key")
         self._attributes = AttributeFactory()
         self._link = KmipLink(options)
+        self._search = Search()
 
     def check(self) -> str:
         """That it lets us in and answers."""
@@ -98,6 +101,10 @@ class Kmip:
         for name, uid in self._names(tenant, path).items():
             if pointer in {"", name}:
                 self._link.ask(lambda client, uid=uid: client.destroy(uid))  # type: ignore[misc]
+
+    def pointers(self, tenant: str, path: ResourcePath) -> Sequence[str]:
+        """By the names of what is at the path."""
+        return tuple(self._names(tenant, path))
 
     def list(self, tenant: str) -> list[ResourcePath]:
         """By the names of all secret data: KMIP cannot look for the beginning of one."""
@@ -225,6 +232,14 @@ class Kmip:
         }
         return self._use(handle, lambda client: _bytes(client.sign(message, private, parameters)))
 
+    def labelled(self, label: str) -> Sequence[str]:
+        """By the names of all keys, each half by itself: KMIP cannot look for the beginning of one."""
+        kinds = (enums.ObjectType.SYMMETRIC_KEY, enums.ObjectType.PRIVATE_KEY, enums.ObjectType.PUBLIC_KEY)
+        made = [self._attributes.create_attribute(enums.AttributeType.OBJECT_TYPE, kind) for kind in kinds]
+        own = re.compile(re.escape(label) + r"-[0-9a-f]{16}(-mac|-public)?\Z")
+        uids = [uid for one in made for uid in self._located(one)]
+        return self._search.among(label, uids, lambda uid: bool(own.match(self._name(uid))))
+
     def destroy(self, handle: str) -> None:
         """Both halves; an active key is revoked first, as KMIP wants it."""
         for uid in handle.split("+"):
@@ -232,6 +247,9 @@ class Kmip:
                 self._link.ask(lambda c, uid=uid: c.revoke(enums.RevocationReasonCode.CESSATION_OF_OPERATION, uid))  # type: ignore[misc]
             except Absent:
                 continue
+            except Unavailable as error:
+                if error.code != "backend_refused":  # one that was never active cannot be revoked
+                    raise
             self._link.ask(lambda c, uid=uid: c.destroy(uid))  # type: ignore[misc]
 
     def _halves(self, handle: str) -> tuple[str, str]:

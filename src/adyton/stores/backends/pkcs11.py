@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -115,6 +115,13 @@ class Pkcs11:
         wanted = self._named(f"{tenant}/{path}", _pointer(pointer))
         self._ask(lambda session: [found.destroy() for found in list(session.get_objects(wanted))])
 
+    def pointers(self, tenant: str, path: ResourcePath) -> Sequence[str]:
+        """By the objects' identifiers."""
+        wanted = self._named(f"{tenant}/{path}", b"")
+        return self._ask(
+            lambda session: tuple([bytes(one[Attribute.OBJECT_ID]).hex() for one in session.get_objects(wanted)])
+        )
+
     def list(self, tenant: str) -> list[ResourcePath]:
         """By label."""
         wanted = self._named(None, b"")
@@ -196,6 +203,20 @@ class Pkcs11:
             return keys.sign(key, algorithm, message)
 
         return self._ask(run, algorithm.value)
+
+    def labelled(self, label: str) -> Sequence[str]:
+        """By CKA_LABEL, both halves by their one CKA_ID."""
+
+        def look(session: Any) -> Sequence[str]:
+            kinds = (ObjectClass.SECRET_KEY, ObjectClass.PRIVATE_KEY, ObjectClass.PUBLIC_KEY)
+            found = [
+                one[Attribute.ID]
+                for kind in kinds
+                for one in session.get_objects({Attribute.CLASS: kind, Attribute.LABEL: label})
+            ]
+            return tuple(dict.fromkeys([f"id:{bytes(one).hex()}" for one in found if one]))
+
+        return self._ask(look)
 
     def destroy(self, handle: str) -> None:
         """All objects of the handle: both halves of a pair."""

@@ -12,6 +12,7 @@ escapes, and no value, key, PIN or token is in any error. Errors common to both:
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from enum import Enum
 from typing import Protocol
 
@@ -43,6 +44,10 @@ class SecretHolder(Protocol):
 
     def delete(self, tenant: str, path: ResourcePath, pointer: str = "") -> None:
         """Destroy that value, or with no pointer everything at ``path``; nothing to destroy is no error."""
+        ...
+
+    def pointers(self, tenant: str, path: ResourcePath) -> Sequence[str]:
+        """The pointers of all that ``put`` left at ``path`` and nobody deleted, in any order."""
         ...
 
     def list(self, tenant: str) -> list[ResourcePath]:
@@ -134,6 +139,13 @@ class KeyHolder(Protocol):
 
     def sign(self, handle: str, algorithm: Signing, message: bytes) -> bytes:
         """A signature as JOSE has it (ECDSA: r and s, big-endian, full length; RFC 7518 3.4)."""
+        ...
+
+    def labelled(self, label: str) -> Sequence[str]:
+        """What ``destroy`` takes of every key that ``generate`` or ``import_key`` made with this label, half made ones too.
+
+        ``Unavailable`` ``backend_search_unfinished``: it looked at some of its keys, and goes on when asked again.
+        """
         ...
 
     def destroy(self, handle: str) -> None:

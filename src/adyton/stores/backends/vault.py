@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -95,6 +96,20 @@ class Vault:
             self._kv("DELETE", "metadata", tenant, path)
         elif self.get(tenant, path, pointer) is not None:
             self._kv("PUT", "destroy", tenant, path, {"versions": [int(pointer.partition("@")[0])]})
+
+    def pointers(self, tenant: str, path: ResourcePath) -> Sequence[str]:
+        """By the path's metadata."""
+        answer = self._kv("GET", "metadata", tenant, path)
+        versions = self._data(answer).get("versions") if answer is not None else {}
+        if not isinstance(versions, dict):
+            raise _malformed()
+        found = []
+        for number, facts in versions.items():
+            if not isinstance(facts, dict) or not number.isdigit():
+                raise _malformed()
+            if not facts.get("destroyed"):
+                found.append(_pointer({**facts, "version": int(number[:20])}))
+        return found
 
     def list(self, tenant: str) -> list[ResourcePath]:
         """Three levels of folders."""
@@ -225,6 +240,15 @@ class Vault:
         signature = _unb64(text.rpartition(":")[2])
         return raw_ecdsa(algorithm, signature) if algorithm in EC_KINDS else signature
 
+    def labelled(self, label: str) -> Sequence[str]:
+        """By the names of all transit keys."""
+        answer = self._key("LIST", "keys")
+        names = self._data(answer).get("keys") if answer is not None else []
+        if not isinstance(names, list):
+            raise _malformed()
+        own = re.compile(re.escape(label) + r"-[0-9a-f]{16}\Z")
+        return [name for name in names if isinstance(name, str) and own.match(name)]
+
     def destroy(self, handle: str) -> None:
         """Vault must be told first that it may be destroyed."""
         try:
@@ -259,7 +283,7 @@ class Vault:
             answer = self._link.ask(method, f"{self._options.transit_mount}/{what}", body)
         except Refused as error:
             raise Unavailable("Vault refuses the request", code="backend_refused", field=self._options.url) from error
-        if answer is None and method != "GET":
+        if answer is None and method not in {"GET", "LIST"}:
             raise ConfigError(
                 "Vault has no such transit engine",
                 code="backend_mount_absent",

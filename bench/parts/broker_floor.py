@@ -84,7 +84,7 @@ class Floor:
         self.learnt = True
         short, _, _ = rcar._CHAINS.cut(body)
         evidence = bytes(rcar._ATTESTATION.decode(short).tee_evidence.primary_evidence)
-        split = json_form._split_compact(evidence)
+        split = json_form.split_compact(evidence)
         assert split is not None
         self._body, self._report = short, split[0]
         read = rcar._ATTESTATION.decode(short)

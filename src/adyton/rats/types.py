@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
@@ -147,6 +147,8 @@ class VerifiedEvidence(msgspec.Struct, frozen=True):
     CoCo's names (``kbs-protocol`` 2.4) as Rego policies read them. ``tcb`` is the platform's trusted computing base.
     ``root_fingerprint`` is the SHA-256 of the root key's SPKI in hex. ``expires`` is the earliest end of validity among
     the endorsements used, which ``expires_first`` names. ``unchecked`` lists what was not checked, never silently.
+    ``alike``: two pieces in which it is equal, and not ``None``, have the same claims but for report data and what numbers
+    the single piece (SNP's ``report_id``); a verifier sets it where that is cheap to say.
     """
 
     tee: str
@@ -162,3 +164,4 @@ class VerifiedEvidence(msgspec.Struct, frozen=True):
     expires: datetime
     expires_first: str
     unchecked: tuple[str, ...] = ()
+    alike: Hashable = None

@@ -27,6 +27,11 @@ class Deferred(Mapping[str, JsonValue]):
             self._all = self._make()
         return self._all
 
+    @property
+    def ready(self) -> Mapping[str, JsonValue]:
+        """What is at hand."""
+        return self._ready
+
     def __getitem__(self, name: str) -> JsonValue:
         return self._ready[name] if name in self._ready else self._made()[name]
 

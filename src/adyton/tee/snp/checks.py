@@ -24,11 +24,12 @@ from adyton.errors import (
     UnsupportedEvidence,
 )
 from adyton.rats.binding import check_report_data
-from adyton.rats.types import Check, JsonValue, ReportData, Revocation, TrustAnchors, VerifiedEvidence
+from adyton.rats.types import Check, ReportData, Revocation, TrustAnchors, VerifiedEvidence
 from adyton.tee.deferred import Deferred
 from adyton.tee.snp import claims as claims_of
 from adyton.tee.snp import json_form
 from adyton.tee.snp.abi import SIGNED_SIZE, SigningKey, SnpReport
+from adyton.tee.snp.alike import Shape
 from adyton.tee.snp.endorsements import KEY_SERVICE, Leaf, VerifiedChain, Walk, is_leaf, read_leaf
 from adyton.tee.snp.product import Product
 from adyton.tee.snp.same_text import digest_of
@@ -40,6 +41,43 @@ _JSON_BEGINS = frozenset(b"{ \t\r\n")  # none of which is the first byte of a kn
 def is_json(evidence: bytes) -> bool:
     """Whether evidence is in CoCo's JSON form rather than the raw report."""
     return bool(evidence) and evidence[0] in _JSON_BEGINS
+
+
+def check_signature(leaf: Leaf, signature: bytes, signed: bytes) -> None:
+    """ECDSA P-384 with SHA-384 over bytes 0 to 0x29F; r and s little-endian in 72 bytes each."""
+    try:
+        verify_p384(leaf.key, signature, signed, size=72, byteorder="little")
+    except SignatureInvalid as error:
+        raise SignatureInvalid(
+            "the report's signature does not verify under the certified key",
+            code="report_sig",
+            tee=TEE,
+            field="signature",
+            spec="evidence 4.3.6",
+            hint="the report was changed, or signed by another chip or for another TCB",
+        ) from error
+
+
+def check_host_data(expected: bytes, got: bytes) -> None:
+    """HOST_DATA is what was expected, in full length."""
+    if not hmac.compare_digest(expected, got):
+        raise BindingMismatch(
+            "the guest was not started with this init data",
+            code="init_data_mismatch",
+            tee=TEE,
+            field="host_data",
+            expected=expected,
+            got=got,
+            spec="evidence 14",
+        )
+
+
+def memory_key(
+    endorsements: EndorsementSet, certificates: bytes, anchors: TrustAnchors, revocation: Revocation, shape: Shape
+) -> tuple[object, ...]:
+    """All that choosing and verifying a chain looks at, apart from the time. ``certificates``: digest of the evidence's own."""
+    required = revocation is Revocation.REQUIRED
+    return (TEE, endorsements.digest, certificates, anchors.vendor, anchors.custom, required, *shape.traits)
 
 
 class Verification:
@@ -76,22 +114,17 @@ class Verification:
         self.raw = self._json.encoded if self._json is not None else evidence
         self.product: Product | None = claims_of.product_of(self.report)
 
-    def memory_key(self) -> tuple[object, ...]:
+    def memory_key(self, shape: Shape) -> tuple[object, ...]:
         """All that choosing and verifying a chain looks at, apart from the time."""
-        report = self.report
         evidence = self._json
-        return (
-            TEE,
-            self.endorsements.digest,
-            digest_of(evidence.document, evidence.start, evidence.end) if evidence is not None else b"",
-            self.anchors.vendor,
-            self.anchors.custom,
-            self.revocation is Revocation.REQUIRED,
-            report.key_info >> 2 & 7,
-            self.product.value if self.product is not None else None,
-            report.chip_id,
-            report.reported_tcb.raw,
-        )
+        text = (evidence.document, evidence.start, evidence.end) if evidence is not None else (b"", 0, 0)
+        return memory_key(self.endorsements, digest_of(*text), self.anchors, self.revocation, shape)
+
+    def shape(self) -> Shape:
+        """What this report has in common with those that are like it."""
+        report = self.report
+        kind, product = report.key_info >> 2 & 7, self.product.value if self.product is not None else None
+        return Shape(self.raw, (kind, product, report.chip_id, report.reported_tcb.raw))
 
     # The checks, in order. Each is silent or raises.
 
@@ -240,18 +273,7 @@ class Verification:
 
     def signature(self) -> None:
         """4.3.6: ECDSA P-384 with SHA-384 over bytes 0 to 0x29F; r and s little-endian in 72 bytes."""
-        report = self.report
-        try:
-            verify_p384(self.leaf.key, report.r + report.s, self.raw[:SIGNED_SIZE], size=72, byteorder="little")
-        except SignatureInvalid as error:
-            raise SignatureInvalid(
-                "the report's signature does not verify under the certified key",
-                code="report_sig",
-                tee=TEE,
-                field="signature",
-                spec="evidence 4.3.6",
-                hint="the report was changed, or signed by another chip or for another TCB",
-            ) from error
+        check_signature(self.leaf, self.report.r + self.report.s, self.raw[:SIGNED_SIZE])
 
     def tcb_order(self) -> None:
         """4.3.7: reported ≤ committed ≤ current, launch ≤ current, committed version ≤ current version."""
@@ -274,16 +296,8 @@ class Verification:
 
     def started_for(self) -> None:
         """HOST_DATA is what was expected, in full length."""
-        if self.init_data is not None and not hmac.compare_digest(self.init_data, self.report.host_data):
-            raise BindingMismatch(
-                "the guest was not started with this init data",
-                code="init_data_mismatch",
-                tee=TEE,
-                field="host_data",
-                expected=self.init_data,
-                got=self.report.host_data,
-                spec="evidence 14",
-            )
+        if self.init_data is not None:
+            check_host_data(self.init_data, self.report.host_data)
 
     def _mismatch(self, code: str, field: str, expected: object, got: object, section: str) -> BindingMismatch:
         return BindingMismatch(
@@ -321,7 +335,7 @@ class Verification:
             return self.init_data is None
         return check == "chip_id" and (self.leaf.hardware_id is None or self.report.chip_id_masked)
 
-    def verified(self, chain: VerifiedChain) -> VerifiedEvidence:
+    def verified(self, chain: VerifiedChain, shape: Shape) -> VerifiedEvidence:
         """Hand over what was verified. Call it after every check."""
         report, provider = self.report, self.leaf.hardware_id is None
         checks, unchecked = _summary(  # in the order of _SKIPPABLE, as ``skips`` says
@@ -335,7 +349,7 @@ class Verification:
             tee=TEE,
             tee_class="cpu",
             claims=Deferred(
-                self._claims,
+                partial(claims_of.with_leaf, report, self.leaf),
                 {"vmpl": report.vmpl, "report_version": report.version, "measurement": report.measurement.hex()},
             ),
             coco_claims=claims_of.coco(report),
@@ -348,16 +362,8 @@ class Verification:
             expires=chain.expires,
             expires_first=chain.expires_first,
             unchecked=unchecked,
+            alike=shape,
         )
-
-    def _claims(self) -> dict[str, JsonValue]:
-        claims = claims_of.of_report(self.report)
-        claims["product"] = self.leaf.product_name
-        if self.leaf.hardware_id is not None:
-            claims["hwid_len"] = len(self.leaf.hardware_id)
-        else:
-            claims["csp_id"] = self.leaf.csp_id
-        return claims
 
 
 STEPS: tuple[tuple[Check, Callable[[Verification], None]], ...] = (

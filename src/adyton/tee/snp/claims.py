@@ -7,10 +7,14 @@ report's 8 bytes and taken apart. Nothing here says that any of it is true; ``ve
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 from adyton.rats.types import JsonValue
 from adyton.tee.snp.abi import GuestPolicy, PlatformInfo, SnpReport, Tcb
 from adyton.tee.snp.product import Product, by_cpuid
+
+if TYPE_CHECKING:  # whoever only shows a report needs no certificates
+    from adyton.tee.snp.endorsements import Leaf
 
 
 def of_report(report: SnpReport) -> dict[str, JsonValue]:
@@ -56,6 +60,17 @@ def of_report(report: SnpReport) -> dict[str, JsonValue]:
         claims["cpuid_fms"] = list(report.cpuid)
     if report.mitigation_vectors is not None:
         claims["launch_mit_vector"], claims["current_mit_vector"] = report.mitigation_vectors
+    return claims
+
+
+def with_leaf(report: SnpReport, leaf: Leaf) -> dict[str, JsonValue]:
+    """The claims of a verified report and of the certificate of its key."""
+    claims = of_report(report)
+    claims["product"] = leaf.product_name
+    if leaf.hardware_id is not None:
+        claims["hwid_len"] = len(leaf.hardware_id)
+    else:
+        claims["csp_id"] = leaf.csp_id
     return claims
 
 

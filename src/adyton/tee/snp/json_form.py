@@ -140,7 +140,7 @@ def parse(data: bytes) -> JsonEvidence:
             "evidence is too large", code="evidence_too_large", tee="snp", expected=MAX_SIZE, got=len(data), spec=SPEC
         )
     try:
-        report_text, document, start, end = _split_compact(data) or _split(data)
+        report_text, document, start, end = split_compact(data) or _split(data)
         fields = _REPORT.decode(report_text)
     except strict_json.UNREADABLE as error:
         raise _malformed(str(error)[:200]) from error
@@ -152,7 +152,7 @@ def parse(data: bytes) -> JsonEvidence:
     return JsonEvidence(SnpReport.parse(encoded), encoded, document, start, end)
 
 
-def _split_compact(data: bytes) -> tuple[bytes, bytes, int, int] | None:
+def split_compact(data: bytes) -> tuple[bytes, bytes, int, int] | None:
     """The report's text, and where that of the certificates is, in a document without white space, as CoCo's guest has it.
 
     Cheap, since nothing is parsed: both texts are decoded as a whole later, or known by their digest.

@@ -8,31 +8,49 @@ Not here: whether measurement, policy, VMPL or TCB are good enough. That is appr
 from __future__ import annotations
 
 from datetime import datetime
-from typing import NamedTuple
+from functools import partial
+from typing import NamedTuple, cast
 
 from adyton.crypto.x509 import Certificate, EndorsementSet
 from adyton.errors import AdytonError
+from adyton.rats.binding import check_report_data
 from adyton.rats.types import Check, JsonValue, ReportData, Revocation, TrustAnchors, VerifiedEvidence
+from adyton.tee.deferred import Deferred
 from adyton.tee.remembered import Chain, Remembered
 from adyton.tee.snp import claims as claims_of
 from adyton.tee.snp import json_form
-from adyton.tee.snp.abi import SnpReport
-from adyton.tee.snp.checks import STEPS, Verification, is_json
+from adyton.tee.snp.abi import REPORT_SIZE, SnpReport
+from adyton.tee.snp.alike import Seen, Shape, learn, see
+from adyton.tee.snp.checks import (
+    STEPS,
+    TEE,
+    Verification,
+    check_host_data,
+    check_signature,
+    is_json,
+    memory_key,
+)
 from adyton.tee.snp.endorsements import Leaf, VerifiedChain, Walk, read_leaf
+from adyton.tee.snp.same_text import digest_of
 from adyton.tee.snp.told import told
 from adyton.tee.steps import failed
 
 HOST_DATA_SIZE = 32
+MAX_LIKE = 64  # reports remembered under one chain, so of one chip
 # Those that a remembered chain has answered: they look at nothing then, and are run only to stand in a trail.
 _OF_CHAIN = frozenset({"certificate", "chain", "validity", "root", "revocation"})
 _CHAIN_KNOWN = tuple((check, step) for check, step in STEPS if check.id not in _OF_CHAIN)
 
 
 class _Known(NamedTuple):
-    """What is remembered: the leaf that was chosen, and where it leads."""
+    """What is remembered: the leaf that was chosen, where it leads, and under it reports that passed every check.
+
+    Those stand for all that are like them (``alike``), under their shape and whether report data and init data were asked for.
+    """
 
     leaf: Leaf
     chain: VerifiedChain
+    passed: dict[tuple[Shape, bool, bool], VerifiedEvidence]
 
 
 def verify(
@@ -50,6 +68,14 @@ def verify(
     """As ``adyton.tee.verify``, for SEV-SNP. ``init_data``: all 32 bytes of HOST_DATA."""
     if init_data is not None and len(init_data) != HOST_DATA_SIZE:
         raise ValueError("HOST_DATA has 32 bytes")
+    seen = see(evidence) if remembered is not None and trail is None else None
+    if remembered is not None and seen is not None:
+        certificates = digest_of(seen.document, seen.start, seen.end)
+        known = remembered.recall(memory_key(endorsements, certificates, anchors, revocation, seen.shape), now)
+        if isinstance(known, _Known):
+            like = known.passed.get((seen.shape, report_data is None, init_data is None))
+            if like is not None:
+                return _verify_like(like, seen, known.leaf, report_data, init_data)
     run = Verification(
         evidence,
         endorsements=endorsements,
@@ -59,12 +85,14 @@ def verify(
         report_data=report_data,
         init_data=init_data,
     )
+    shape = run.shape()
     key: tuple[object, ...] = ()
+    passed: dict[tuple[Shape, bool, bool], VerifiedEvidence] = {}
     if remembered is not None:
-        key = run.memory_key()
+        key = run.memory_key(shape)
         known = remembered.recall(key, now)
         if isinstance(known, _Known):
-            run.leaf, run.chain = known
+            run.leaf, run.chain, passed = known
     for check, step in STEPS if run.chain is None or trail is not None else _CHAIN_KNOWN:
         try:
             step(run)
@@ -78,8 +106,51 @@ def verify(
     if chain is None:
         chain = run.walked()
         if remembered is not None:
-            remembered.keep(key, Chain(_Known(run.leaf, chain), chain.window))
-    return run.verified(chain)
+            remembered.keep(key, Chain(_Known(run.leaf, chain, passed), chain.window))
+    found = run.verified(chain, shape)
+    if remembered is not None:
+        if len(passed) >= MAX_LIKE:
+            passed.clear()
+        passed[shape, report_data is None, init_data is None] = found
+        learn(evidence, shape)
+    return found
+
+
+def _verify_like(
+    like: VerifiedEvidence, seen: Seen, leaf: Leaf, report_data: ReportData | None, init_data: bytes | None
+) -> VerifiedEvidence:
+    """Verify a report that differs from one which passed every check only in what the checks below look at.
+
+    The others look at what both have in common, and at the chain, which is remembered; so they would pass again.
+    """
+    shape, got = seen.shape, ReportData(seen.data)
+    signed = shape.signed(seen.data, seen.number)
+    check_signature(leaf, seen.signature, signed)
+    if report_data is not None:
+        check_report_data(TEE, report_data, got)
+    if init_data is not None:
+        check_host_data(init_data, shape.host_data)
+    return VerifiedEvidence(
+        like.tee,
+        like.tee_class,
+        Deferred(partial(_claims, signed, seen.signature, leaf), cast("Deferred", like.claims).ready),
+        {**like.coco_claims, "report_data": seen.data.hex()},
+        like.tcb,
+        got,
+        like.init_data,
+        like.root,
+        like.root_fingerprint,
+        like.checks,
+        like.expires,
+        like.expires_first,
+        like.unchecked,
+        shape,
+    )
+
+
+def _claims(signed: bytes, signature: bytes, leaf: Leaf) -> dict[str, JsonValue]:
+    report = SnpReport.parse((signed + signature).ljust(REPORT_SIZE, b"\0"))
+    return claims_of.with_leaf(report, leaf)
 
 
 def show(evidence: bytes) -> dict[str, JsonValue]:

@@ -9,8 +9,8 @@ import sys
 import atheris
 
 with atheris.instrument_imports(include=["adyton.crypto", "adyton.wire"]):
-    from adyton.crypto import jwe, jwk, jwt
-    from adyton.errors import MalformedRequest, SessionInvalid
+    from adyton.crypto import detached, jwe, jwk, jwt
+    from adyton.errors import MalformedRequest, SessionInvalid, SignatureInvalid
 
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey
@@ -45,6 +45,9 @@ def one(data: bytes) -> None:
         jwt.verify_any(rest.decode("latin-1"), NAMELESS, now=0)
     with contextlib.suppress(SessionInvalid):
         jwt.verifying_keys(rest)
+    with contextlib.suppress(SignatureInvalid):
+        detached.verify(rest.decode("latin-1"), b"payload", "fuzz")
+        raise AssertionError("nobody signed it")
     with contextlib.suppress(SessionInvalid):
         jwt.unverified_issuer(rest.decode("latin-1"))
     with contextlib.suppress(MalformedRequest):

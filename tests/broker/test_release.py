@@ -28,6 +28,7 @@ PATH = ResourcePath("models", "key", "one")
 MEASUREMENT, OTHER_MEASUREMENT = "ab" * 48, "cd" * 48
 DOCUMENT, OTHER = "1" * 64, "2" * 64
 IMAGE = "sha256:" + "a" * 64
+SIGNER, OTHER_SIGNER = "sha256:" + "1" * 64, "sha256:" + "2" * 64
 ROOT = "ef" * 32
 HEAD = "package policy\nimport rego.v1\n"
 AFFIRMED = {"executables": 3, "hardware": 2, "configuration": 3}
@@ -40,6 +41,7 @@ def token(
     root: str | None = "vendor",
     fingerprint: str = ROOT,
     image: str | None = IMAGE,
+    signers: Any = None,
     **more: Any,
 ) -> ear.TokenClaims:
     """Claims as they come out of a token of this broker."""
@@ -52,6 +54,8 @@ def token(
         evidence["adyton"]["root"] = root
     if image is not None:
         evidence["init_data_claims"] = {"workload": {"image": image}}
+    if signers is not None:
+        evidence.setdefault("init_data_claims", {})["workload_signers"] = signers
     submodule = {
         "ear.status": TrustVector.of(vector).status.text,
         "ear.trustworthiness-vector": {name: vector.get(name, 0) for name in ELEMENTS},
@@ -162,13 +166,32 @@ def test_who_is_named_gets_it(desk: Desk, binding: Binding, by: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "binding", [MINE, Binding(images=[IMAGE]), Binding(workloads=[f"{MEASUREMENT}/sha256:{DOCUMENT}"])]
+    "binding",
+    [
+        MINE,
+        Binding(images=[IMAGE]),
+        Binding(workloads=[f"{MEASUREMENT}/sha256:{DOCUMENT}"]),
+        Binding(signers=[SIGNER]),
+    ],
 )
 def test_a_document_counts_only_under_a_known_measurement(desk: Desk, binding: Binding) -> None:
     desk.store.references.delete("default", "snp_launch_measurement")
-    assert desk.refused(binding) == ["measurement_unknown"]
+    assert desk.refused(binding, token(signers=[SIGNER])) == ["measurement_unknown"]
     desk.store.references.set("default", "snp_launch_measurement", MEASUREMENT, None, NOW)  # not a list
-    assert desk.refused(binding) == ["measurement_unknown"]
+    assert desk.refused(binding, token(signers=[SIGNER])) == ["measurement_unknown"]
+
+
+@pytest.mark.parametrize("signers", [[OTHER_SIGNER], [], SIGNER, {SIGNER: True}, [[SIGNER]], [1]])
+def test_who_did_not_sign_opens_nothing(desk: Desk, signers: Any) -> None:
+    codes = desk.refused(Binding(signers=[SIGNER]), token(signers=signers))
+    assert codes == ["signer_not_bound" if signers == [OTHER_SIGNER] else "signer_absent"]
+
+
+def test_one_signer_of_several_is_enough(desk: Desk) -> None:
+    signed = token(signers=[OTHER_SIGNER, SIGNER])
+    assert desk.decide(Binding(signers=[SIGNER]), signed).by == "signer"
+    assert desk.decide(Binding(images=["sha256:" + "b" * 64], signers=[SIGNER]), signed).by == "signer"
+    assert desk.decide(Binding(signers=["sha256:" + "3" * 64, OTHER_SIGNER]), signed).by == "signer"
 
 
 def test_an_image_that_nobody_attested_is_no_image(desk: Desk) -> None:

@@ -13,6 +13,6 @@ from tests.docs.playing import play
 @pytest.mark.timeout(180)
 def test_the_tutorial_does_what_it_says(tmp_path: Path, guest: Path) -> None:
     variables = {"TMPDIR": "/tmp", "GUEST": str(guest)}  # a socket's path has at most 107 bytes
-    said = play("tutorials/first-secret.md", tmp_path, blocks=11, variables=variables).stdout
+    said = play("tutorials/first-secret.md", tmp_path, blocks=12, variables=variables).stdout
     assert "the recipe" in said
-    assert "workload_not_bound" in said
+    assert "workload_not_bound" in said and "signer_absent" in said

@@ -68,7 +68,12 @@ _BY_CODE: Mapping[str, tuple[str, str, str]] = {
     "signer_absent": (
         _BINDING,
         "owner",
-        "nothing signed was attested: bind to a workload or an image instead",
+        "let the signer sign the workload document: adyton workload sign FILE --key KEY; or bind to a workload or an image",
+    ),
+    "signer_not_bound": (
+        _BINDING,
+        "owner",
+        "if this signer's workloads are to have it: adyton resource bind {resource} --signer KEY (it replaces the binding)",
     ),
     "binding_policy": (
         "the resource's own policy",

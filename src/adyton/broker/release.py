@@ -260,7 +260,7 @@ class Releaser:
         view, primary = asking.view, asking.claims.primary
         reasons = []
         known = guest_accepted(primary.tee, primary.evidence, view.references)
-        if binding.workloads or binding.images:
+        if binding.workloads or binding.images or binding.signers:
             if not known:
                 reasons.append(
                     f"measurement_unknown: reference values do not list what runs, measured as {primary.measurement or 'nothing'}"
@@ -269,10 +269,14 @@ class Releaser:
                 return "workload", []
             elif primary.image is not None and primary.image in binding.images:
                 return "image", []
+            elif binding.signers and not set(binding.signers).isdisjoint(primary.signers):
+                return "signer", []
             elif binding.workloads:
                 reasons.append(f"workload_not_bound: the resource is not bound to sha256:{primary.host_data.hex()}")
             if known and binding.images:
                 reasons.append(f"image_not_bound: the resource is not bound to image {primary.image}")
+            if known and binding.signers:
+                reasons.append(_not_signed(primary))
         if binding.rules:
             matching = [rule for rule in binding.rules if rules.matches(rule, primary)]
             if any(known or not rule.believes_what_runs for rule in matching):
@@ -282,9 +286,6 @@ class Releaser:
                 if matching
                 else "rule_not_matched: none of the resource's release rules matches"
             )
-        if binding.signers:
-            # Workload documents carry no signatures yet, so a signer never matches: refused, not ignored.
-            reasons.append("signer_absent: the attested document carries no signature")
         if binding.policy is not None:
             own = PolicyUsed("binding", digest=digest(binding.policy))
             if await self._allows(asking, binding.policy, own):
@@ -320,6 +321,13 @@ class Releaser:
         except AdytonError as error:
             raise _cannot(error, "the policy for this resource cannot be evaluated") from error
         return results["allow"] is True
+
+
+def _not_signed(primary: Submodule) -> str:
+    who = ", ".join(primary.signers)
+    if not who:
+        return "signer_absent: the attested document carries no signature"
+    return f"signer_not_bound: the resource is not bound to who signed the document: {who}"
 
 
 def _operation_reasons(resource: StoredResource, operation: str) -> list[str]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from adyton.cli.signers import fingerprints, signer_option
 from adyton.errors import ConfigError, DocumentInvalid
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ _BINDING = (
         help="A workload document's digest (adyton measure workload), or MEASUREMENT/DIGEST.",
     ),
     click.option("--image", "images", multiple=True, metavar="DIGEST", help="Any workload that runs this image."),
-    click.option("--signer", "signers", multiple=True, metavar="KEY", help="sha256:<hex> of a signer's SPKI."),
+    signer_option,
     click.option("--policy", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Rego: policy.allow."),
     click.option(
         "--rules",
@@ -66,7 +67,7 @@ def binding_of(options: dict[str, Any]) -> Binding:
     return release.written(
         workloads=options.pop("workloads"),
         images=options.pop("images"),
-        signers=options.pop("signers"),
+        signers=fingerprints(options.pop("signers")),
         policy=read_text(policy) if policy else None,
         any_workload_i_accept=options.pop("any_workload_i_accept"),
         rules=_rules(rules) if rules else (),

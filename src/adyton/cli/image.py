@@ -18,6 +18,7 @@ from adyton.cli.registry_access import (
     read_text,
     registry_options,
 )
+from adyton.cli.signers import fingerprints, signer_option
 from adyton.errors import AdytonError, ConfigError, Conflict, NotFound
 
 if TYPE_CHECKING:
@@ -51,9 +52,7 @@ def image() -> None:
 )
 @click.option("--image-binding", is_flag=True, help="Bind the key to this image, also beside the bindings below.")
 @click.option("--workload", "workloads", multiple=True, metavar="DIGEST", help="Bind the key to a workload document.")
-@click.option(
-    "--signer", "signers", multiple=True, metavar="KEY", help="Bind it to a signer, sha256:<hex> of the SPKI."
-)
+@signer_option
 @click.option("--policy", type=_File, help="Bind it to Rego: policy.allow.")
 @click.option("--any-workload-i-accept", is_flag=True, help="Bind it to whatever the attestation policy accepts.")
 @click.option("--replace-key", is_flag=True, help="Replace what the broker holds at URI; images under it are lost.")
@@ -229,7 +228,7 @@ class _Registration:
         return release.written(
             workloads=given["workloads"],
             images=images,
-            signers=given["signers"],
+            signers=fingerprints(given["signers"]),
             policy=policy,
             any_workload_i_accept=given["any_workload_i_accept"],
         )

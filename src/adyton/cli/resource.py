@@ -137,7 +137,5 @@ def _said(view: ResourceView, as_json: bool, done: str) -> None:
     print_table(("uri", "bytes", "version", "updated", "released to"), [
         (view.uri, view.size, view.version, view.updated, said_who(view.binding))
     ])  # fmt: skip
-    if done and view.binding.signers:
-        say("workload documents carry no signatures yet: the signers named release it to nobody")
     if done and view.binding.is_empty:
         say(f"{done}, and released to nobody: give a binding with adyton resource bind {view.uri} --workload DIGEST")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,6 +12,9 @@ from adyton.cli import output
 from adyton.cli.places import places
 from adyton.cli.workload_options import broker_option, document_options, image_options, registry_access, run_options
 from adyton.errors import ConfigError
+
+if TYPE_CHECKING:
+    from adyton.protocol.workload import WorkloadDocument
 
 
 @click.group()
@@ -106,16 +110,68 @@ def new(**given: Any) -> None:
             logs=given["logs"] == "host",
         )
     )
-    if given["file"] == "-":
-        click.echo(document.raw.decode(), nl=False)
-    else:
-        try:
-            Path(given["file"]).write_bytes(document.raw)
-        except OSError as error:
-            raise ConfigError(
-                "cannot write the document", code="file_unwritable", field="-o", got=error.strerror
-            ) from error
+    _put(document, given["file"])
     output.say(f"{document.digest}  {given['file']}")
+
+
+def _put(document: WorkloadDocument, file: str) -> None:
+    if file == "-":
+        click.echo(document.raw.decode(), nl=False)
+        return
+    path = Path(file)
+    try:
+        if path.exists() and not path.is_file():  # a device, a pipe
+            path.write_bytes(document.raw)
+            return
+        part = path.with_name(f".{path.name}.{os.getpid()}.part")
+        try:
+            part.write_bytes(document.raw)
+            part.replace(path)  # what was signed is not lost to a disk that is full
+        finally:
+            part.unlink(missing_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            "cannot write the document", code="file_unwritable", field="-o", got=error.strerror
+        ) from error
+
+
+@workload.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False))
+@click.option(
+    "--key",
+    required=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The signer's private key: PEM, mode 0600; Ed25519, EC P-256 or RSA.",
+)
+@click.option(
+    "--passphrase-file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The private key's own passphrase, in a 0600 file.",
+)
+@click.option("-o", "--output", "to", help="Where to write it; - is standard output. [default: FILE itself]")
+@output.json_option
+def sign(file: str, key: Path, passphrase_file: Path | None, to: str | None, as_json: bool) -> None:
+    """Add a signature to FILE: over the whole document, beside those that it carries.
+
+    A resource that is bound to the signer (--signer) is then released to this workload, and to whatever else that key
+    signs. The digest, HOST_DATA, is another one afterwards.
+    """
+    from adyton.cli.signers import signing_key
+    from adyton.crypto import detached
+    from adyton.protocol import workload_signers
+    from adyton.protocol.workload import parse
+
+    if as_json and to == "-":
+        raise click.UsageError("--json and -o -: both write to standard output")
+    private = signing_key(key, passphrase_file)
+    document = workload_signers.sign(parse(Path(file).read_bytes()), private)
+    _put(document, to if to is not None else file)
+    signer = detached.fingerprint(private.public_key())
+    if as_json:
+        signers = workload_signers.signers("sha256", document.data)
+        output.print_json({"host_data": str(document.digest), "signer": signer, "signers": signers})
+        return
+    output.say(f"{document.digest}  {to or file}, signed by {signer}")
 
 
 @workload.command()
@@ -125,12 +181,19 @@ def show(file: str, as_json: bool) -> None:
     """Check a document and print what it says and its digest, HOST_DATA."""
     import msgspec
 
+    from adyton.protocol import workload_signers
     from adyton.protocol.workload import parse, to_toml
 
     document = parse(Path(file).read_bytes())
+    signers = workload_signers.signers("sha256", document.data)
     if as_json:
         content = msgspec.to_builtins(document.workload)
-        output.print_json({"host_data": str(document.digest), "workload": content, "also": sorted(document.data)})
+        also = sorted(document.data)
+        output.print_json({
+            "host_data": str(document.digest), "workload": content, "also": also, "signers": signers
+        })  # fmt: skip
         return
     click.echo(f"# HOST_DATA {document.digest}")
+    for signer in signers:
+        click.echo(f"# signed by {signer}")
     click.echo(to_toml(document.workload), nl=False)

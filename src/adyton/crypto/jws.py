@@ -85,22 +85,22 @@ def verify(parsed: Parsed, keys: Sequence[TrustedKey], allowed: Iterable[str] = 
     if not fitting:
         raise _refused("token_key_unknown", "the token names no key that is known for its algorithm")
     for key in fitting:
-        if _signed(key.key, parsed):
+        if is_signed(key.key, parsed.algorithm, parsed.signature, parsed.signed):
             return key
     raise _refused("token_signature", "the token's signature does not verify")
 
 
-def _signed(key: PublicKey, parsed: Parsed) -> bool:
+def is_signed(key: PublicKey, algorithm: str, signature: bytes, data: bytes) -> bool:
+    """Whether ``signature`` is this key's over ``data``; ``algorithm`` must be one that ``public`` gives for such keys."""
     try:
         if isinstance(key, ed25519.Ed25519PublicKey):
-            key.verify(parsed.signature, parsed.signed)
+            key.verify(signature, data)
         elif isinstance(key, ec.EllipticCurvePublicKey):
-            if len(parsed.signature) != 64:
+            if len(signature) != 64:
                 return False
-            ecdsa.verify_p256(key, parsed.signature, parsed.signed)
+            ecdsa.verify_p256(key, signature, data)
         else:
-            scheme = _PS256 if parsed.algorithm == "PS256" else _RS256
-            key.verify(parsed.signature, parsed.signed, scheme, hashes.SHA256())
+            key.verify(signature, data, _PS256 if algorithm == "PS256" else _RS256, hashes.SHA256())
     except (InvalidSignature, SignatureInvalid, ValueError):
         return False
     return True
@@ -149,7 +149,7 @@ def _read_key(jwk: Mapping[str, object]) -> TrustedKey | None:
     if jwk.get("use", "sig") != "sig" or not isinstance(operations, list) or "verify" not in operations:
         return None
     try:
-        key, algorithms = _public(jwk)
+        key, algorithms = public(jwk)
     except (ValueError, UnsupportedAlgorithm):
         return None
     named, kid = jwk.get("alg"), jwk.get("kid")
@@ -160,7 +160,9 @@ def _read_key(jwk: Mapping[str, object]) -> TrustedKey | None:
     return TrustedKey(kid or thumbprint(key), key, algorithms)
 
 
-def _public(jwk: Mapping[str, object]) -> tuple[PublicKey, tuple[str, ...]]:
+def public(jwk: Mapping[str, object]) -> tuple[PublicKey, tuple[str, ...]]:
+    """The key that a JWK holds, and the algorithms that it may verify by; ``ValueError``."""
+
     def number(name: str) -> bytes:
         value = jwk.get(name)
         if not isinstance(value, str) or len(value) > 1400:
@@ -195,17 +197,20 @@ def ed25519_key(raw: bytes) -> TrustedKey:
 
 def thumbprint(key: PublicKey) -> str:
     """RFC 7638: SHA-256 of the key's required members, base64url."""
+    return b64.encode_url(hashlib.sha256(_ENCODER.encode(members(key))).digest())
+
+
+def members(key: PublicKey) -> dict[str, str]:
+    """The required members of the key's JWK, in the order of RFC 7638."""
     if isinstance(key, ed25519.Ed25519PublicKey):
         x = b64.encode_url(key.public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw))
-        members = {"crv": "Ed25519", "kty": "OKP", "x": x}
-    elif isinstance(key, ec.EllipticCurvePublicKey):
+        return {"crv": "Ed25519", "kty": "OKP", "x": x}
+    if isinstance(key, ec.EllipticCurvePublicKey):
         numbers = key.public_numbers()
         point = {"x": b64.encode_url(numbers.x.to_bytes(32)), "y": b64.encode_url(numbers.y.to_bytes(32))}
-        members = {"crv": "P-256", "kty": "EC", **point}
-    else:
-        public = key.public_numbers()
-        members = {"e": _uint(public.e), "kty": "RSA", "n": _uint(public.n)}
-    return b64.encode_url(hashlib.sha256(_ENCODER.encode(members)).digest())
+        return {"crv": "P-256", "kty": "EC", **point}
+    public_numbers = key.public_numbers()
+    return {"e": _uint(public_numbers.e), "kty": "RSA", "n": _uint(public_numbers.n)}
 
 
 def sign(key: ed25519.Ed25519PrivateKey, claims: Mapping[str, object]) -> str:

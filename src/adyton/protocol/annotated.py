@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from adyton.errors import DocumentInvalid
-from adyton.protocol import workload
+from adyton.protocol import workload, workload_signers
 from adyton.protocol.initdata import InitData
 from adyton.rats.types import JsonValue, VerifiedEvidence
 from adyton.wire import toml
@@ -92,7 +92,7 @@ def init_data_claims(init_data: InitData) -> dict[str, JsonValue]:
     """Claims made from init data: its entries, with documents inside it as structured data.
 
     ``workload.toml`` becomes ``workload``, every member there, defaults included; ``cdh.toml`` and ``aa.toml`` become
-    JSON; ``policy.rego`` becomes ``agent_policy_claims`` if it ends in such data, as CoCo's verifier has it, and goes.
+    JSON; ``workload.jws`` becomes ``workload_signers``, those whose signatures verify; ``policy.rego`` becomes ``agent_policy_claims`` if it ends in such data, as CoCo's verifier has it, and goes.
     ``DocumentInvalid`` if one of them cannot be read: then nothing may be decided by the rest.
     """
     claims: dict[str, JsonValue] = {}
@@ -107,7 +107,13 @@ def init_data_claims(init_data: InitData) -> dict[str, JsonValue]:
         elif name == _AGENT_POLICY:
             if (data := _agent_policy_data(text)) is not None:
                 claims["agent_policy_claims"] = data
-        elif name in {"workload", "agent_policy_claims"}:  # a text must not pass for what was parsed and checked
+        elif name == workload_signers.KEY:
+            claims[workload_signers.CLAIM] = list(workload_signers.signers(init_data.algorithm, init_data.data))
+        elif name in {
+            "workload",
+            workload_signers.CLAIM,
+            "agent_policy_claims",
+        }:  # a text must not pass for what was parsed and checked
             raise DocumentInvalid(f"init data may not have an entry {name!r}", code="init_data_malformed", field=name)
         else:
             claims[name] = text

@@ -105,6 +105,13 @@ class Submodule(msgspec.Struct, frozen=True):
     policy_version: int | None = None
 
     @property
+    def signers(self) -> list[str]:
+        """``sha256:<hex>`` of the SPKI of each key that signed the attested workload document."""
+        said = self.evidence.get("init_data_claims")
+        found = said.get("workload_signers") if isinstance(said, dict) else None
+        return [one for one in found if isinstance(one, str)] if isinstance(found, list) else []
+
+    @property
     def tee_class(self) -> str:
         """Its class, which its name begins with."""
         return self.name.rstrip("0123456789")

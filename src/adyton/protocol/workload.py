@@ -122,6 +122,12 @@ def write(workload: Workload, extra: Mapping[str, str] | None = None) -> Workloa
     return WorkloadDocument(raw=initdata.write(data), workload=workload, data=data)
 
 
+def with_entries(document: WorkloadDocument, entries: Mapping[str, str]) -> WorkloadDocument:
+    """The same workload with these entries of init data in place of those of the same names; another digest, then."""
+    data = {**document.data, **entries}
+    return WorkloadDocument(raw=initdata.write(data), workload=document.workload, data=data)
+
+
 def check(workload: Workload) -> None:
     """Raise ``DocumentInvalid`` unless every member can be enforced."""
     try:

@@ -31,6 +31,7 @@ def serve_adyton(port: int) -> None:
 
     from adyton.broker.door.answer import Answer
     from adyton.broker.door.connection import HttpRequest, Limits, Worker
+    from adyton.broker.door.entrance import Entrance
 
     def application(request: HttpRequest) -> Answer:
         assert request.body is not None
@@ -38,8 +39,8 @@ def serve_adyton(port: int) -> None:
 
     async def main() -> None:
         worker = Worker(application, Limits(), Answer(429, b"{}"), {})
-        server = await asyncio.get_running_loop().create_server(worker.protocol, "127.0.0.1", port)
-        await server.serve_forever()
+        Entrance(worker, socket.create_server(("127.0.0.1", port), backlog=1024), None)
+        await asyncio.Event().wait()
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     uvloop.run(main())

@@ -10,10 +10,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import pytest
+from tests.waiting import until
 
 from adyton.broker.door import refusals
 from adyton.broker.door.answer import Answer
 from adyton.broker.door.connection import HttpRequest, Limits, Worker
+from adyton.broker.door.entrance import Entrance
 
 LIMITS = Limits(
     max_body=1000,
@@ -56,13 +58,12 @@ def served() -> Iterator[Served]:
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
-        server = await loop.create_server(worker.protocol, "127.0.0.1", 0)
-        box.update(port=server.sockets[0].getsockname()[1], loop=loop, stop=asyncio.Event())
+        entrance = Entrance(worker, socket.create_server(("127.0.0.1", 0)), None)
+        box.update(port=entrance.port, loop=loop, stop=asyncio.Event())
         sweep = asyncio.ensure_future(worker.sweep())
         ready.set()
         await box["stop"].wait()  # type: ignore[attr-defined]
-        server.close()
-        await asyncio.sleep(0.05)  # a connection that was taken a moment ago becomes one that drain knows
+        entrance.close()
         await worker.drain(1.0)
         sweep.cancel()
 
@@ -251,14 +252,18 @@ def test_upgrade_is_ignored(served: Served) -> None:
 
 def test_too_many_connections_are_told_so(served: Served) -> None:
     held = [connect(served) for _ in range(5)]
-    time.sleep(0.1)
+    for one in held:
+        one.sendall(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
+    until(lambda: served.worker.busy == 5)
     with connect(served) as client:
+        client.sendall(b"GET /x HTTP/1.1\r\nHost: x\r\n\r\n")
         answer = read_all(client)
     assert answer.startswith(b"HTTP/1.1 429 ")
     assert b"retry-after: 1\r\n" in answer
     for one in held:
+        assert one.recv(4096).endswith(b"slow"), "nobody is cut while it is answered"
         one.close()
-    time.sleep(0.1)
+    until(lambda: not served.worker.connections)
     assert ask(served, b"GET /x HTTP/1.1\r\nHost: x\r\n\r\n").endswith(b"/x ")
 
 

@@ -43,7 +43,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ``drain_seconds``: how long a broker that is to end says so before it does. ``otlp``: URL of a collector of traces.
     ``rate_limits`` and ``peer_rate_limits``: how often a tenant's, or one address's, requests are answered (``rates.py``).
     ``fips``: the profile of ``crypto.profile``; ``unvalidated_module``: although a module is not in its FIPS mode.
-    Seconds and bytes throughout; ``max_in_flight`` and ``max_connections`` count per worker.
+    Seconds and bytes throughout; ``max_in_flight`` and ``max_connections`` count per worker, the latter
+    per listener as well.
     """
 
     data: str
@@ -124,6 +125,11 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def tls(self) -> bool:
         """Whether the broker speaks TLS."""
         return bool(self.certificate)
+
+    @property
+    def connections(self) -> int:
+        """As many as one worker may hold, at all its listeners but the collectors'."""
+        return self.max_connections * (2 if self.admin_listen else 1)
 
 
 def check(settings: Settings) -> Settings:

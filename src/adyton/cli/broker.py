@@ -205,7 +205,13 @@ _SECTIONS = {
 )
 @click.option("--max-body", type=int, default=2_000_000, show_default=True, help="Bytes of one request.")
 @click.option("--max-in-flight", type=int, default=256, show_default=True, help="Requests at once, per worker.")
-@click.option("--max-connections", type=int, default=1024, show_default=True, help="Connections, per worker.")
+@click.option(
+    "--max-connections",
+    type=int,
+    default=1024,
+    show_default=True,
+    help="Connections per worker and port, unfinished TLS included.",
+)
 @click.option("--head-seconds", type=float, default=10.0, show_default=True, help="For a request's head to come.")
 @click.option("--body-seconds", type=float, default=30.0, show_default=True, help="For its body to come.")
 @click.option("--idle-seconds", type=float, default=75.0, show_default=True, help="For a connection to do nothing.")

@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from adyton.broker.custodians.peers import Giver
 from adyton.broker.door import refusals
 from adyton.broker.door.connection import Limits, Worker
+from adyton.broker.door.entrance import Entrance
 from adyton.protocol.peers import MAX_BODY
 
 LIMITS = Limits(max_body=MAX_BODY, head_seconds=10.0, body_seconds=10.0, idle_seconds=20.0, max_connections=32)
@@ -49,20 +50,21 @@ def _serve(  # noqa: PLR0917 -- one value each
     asyncio.set_event_loop(loop)
     worker = Worker(giver, LIMITS, refusals.OVERLOADED, refusals.UNREADABLE)
     worker.ciphers = ciphers
-    timeout = LIMITS.head_seconds if tls is not None else None
-    server = loop.run_until_complete(
-        loop.create_server(worker.protocol, sock=listener, ssl=tls, ssl_handshake_timeout=timeout)
-    )
+
+    async def open_() -> Entrance:
+        return Entrance(worker, listener, tls)
+
+    entrance = loop.run_until_complete(open_())
     sweep = loop.create_task(worker.sweep())
     ready.set()
     try:
         loop.run_forever()
     finally:
         sweep.cancel()
-        server.close()
+        entrance.close()
         with suppress(asyncio.CancelledError):
             loop.run_until_complete(sweep)
-        for connection in list(worker.connections):
+        for connection in [*worker.arriving, *worker.connections]:
             connection.abort()
         loop.run_until_complete(loop.shutdown_asyncgens())
         loop.close()

@@ -11,6 +11,7 @@ hold open. Here every state of a connection has a deadline, which a sweep (one a
 * a half-closed connection still gets the answers to what it has sent in full.
 
 Requests of one connection are handled one after the other; a client that sends on is not read from meanwhile.
+How connections come, and who goes where all places are taken: ``entrance.py``.
 """
 
 from __future__ import annotations
@@ -26,17 +27,20 @@ import httptools
 import msgspec
 
 if TYPE_CHECKING:
+    import socket
+
     from adyton.broker.door.answer import Answer
     from adyton.broker.door.paths import Route
 
 MAX_HEAD = 128 * 1024
 MAX_QUEUE = 8
 STOPPING_SECONDS = 1.0
+IMPATIENT_SECONDS, PATIENT_SECONDS = 1.0, 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one client may cost. Seconds and bytes."""
+    """What one client may cost. Seconds and bytes. ``max_connections`` counts those whose TLS is still being made, too."""
 
     max_body: int = 2 * 1000 * 1000
     head_seconds: float = 10.0
@@ -76,8 +80,11 @@ class Application(Protocol):
 class Worker:
     """The connections of one listener in one process, their limits and their sweep.
 
+    ``arriving`` have been accepted and do not stand yet: their TLS is being made, by the task. ``unheard`` have not asked
+    anything in full yet, with their sockets, in the order they came.
     ``leaving``: the end is near, so every connection is closed after its next answer; its client then asks elsewhere.
-    ``stopping``: it has come. ``ciphers``: what its TLS may have come to use, if not anything. ``taken``, ``refused`` and ``unmade`` (no TLS came to stand) count connections.
+    ``stopping``: it has come. ``ciphers``: what its TLS may have come to use, if not anything. ``taken``, ``refused``
+    (there were too many) and ``unmade`` (no TLS came to stand) count connections.
     """
 
     def __init__(
@@ -87,17 +94,14 @@ class Worker:
         self.limits = limits
         self.overloaded = overloaded
         self.refusals = refusals
+        self.arriving: dict[Connection, asyncio.Task[object]] = {}
+        self.unheard: dict[Connection, socket.socket] = {}
         self.connections: set[Connection] = set()
         self.ciphers: frozenset[str] | None = None
         self.busy = 0
         self.stopping = False
         self.leaving = False
         self.taken = self.refused = self.unmade = 0
-
-    def protocol(self) -> Connection:
-        """A connection, for ``loop.create_server``."""
-        self.taken += 1
-        return Connection(self)
 
     async def sweep(self) -> None:
         """Close what has passed its deadline, every ``sweep_seconds``, until cancelled."""
@@ -114,10 +118,12 @@ class Worker:
         for connection in list(self.connections):
             connection.close_when_idle()
         loop = asyncio.get_running_loop()
-        end = loop.time() + seconds
-        while self.connections and loop.time() < end:  # noqa: ASYNC110 -- connections come and go while we wait
+        now = loop.time()
+        while (self.connections and loop.time() < now + seconds) or (  # noqa: ASYNC110 -- they come and go while we wait
+            self.arriving and loop.time() < now + min(seconds, STOPPING_SECONDS)
+        ):
             await asyncio.sleep(0.02)
-        for connection in list(self.connections):
+        for connection in [*self.arriving, *self.connections]:
             connection.abort()
 
 
@@ -143,6 +149,7 @@ class Connection(asyncio.Protocol):
         "_unread",
         "_worker",
         "deadline",
+        "since",
     )
 
     def __init__(self, worker: Worker) -> None:
@@ -155,7 +162,7 @@ class Connection(asyncio.Protocol):
         self._head_bytes = self._unread = 0
         self._peer = ""
         self._reset()
-        self.deadline = float("inf")
+        self._wait(worker.limits.head_seconds)
 
     def _reset(self) -> None:
         self._target = b""
@@ -166,18 +173,16 @@ class Connection(asyncio.Protocol):
     # asyncio's side
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Count it, or turn it away."""
+        """It stands, TLS included."""
         self._transport = cast("asyncio.Transport", transport)
         worker = self._worker
+        worker.arriving.pop(self, None)
+        if self._closing:  # cut in the very moment
+            self._transport.abort()
+            return
         if worker.ciphers is not None and not _among(transport, worker.ciphers):
             worker.refused += 1
             self._transport.abort()
-            self._closing = True
-            return
-        if len(worker.connections) >= worker.limits.max_connections:
-            worker.refused += 1
-            self._transport.write(worker.overloaded.render(keep_alive=False))
-            self._transport.close()
             self._closing = True
             return
         worker.connections.add(self)
@@ -186,15 +191,12 @@ class Connection(asyncio.Protocol):
         # One that came while the end had begun still gets its answer, if it asks at once.
         self._wait(min(worker.limits.head_seconds, STOPPING_SECONDS) if worker.stopping else worker.limits.head_seconds)
 
-    def __del__(self) -> None:
-        if self._transport is None:  # it never was made: its TLS did not come to stand
-            self._worker.unmade += 1
-
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget it; an answer under way goes nowhere."""
         self._closing = True
         self._queue.clear()
         self._worker.connections.discard(self)
+        self._worker.unheard.pop(self, None)
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser; what it cannot read ends the connection with one answer."""
@@ -279,7 +281,9 @@ class Connection(asyncio.Protocol):
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
         keep = bool(parser.should_keep_alive()) and not self._worker.leaving
         request = HttpRequest(parser.get_method().decode("ascii"), self._target, self._headers, body, keep, self._peer)
-        self._fresh = False
+        if self._fresh:
+            self._fresh = False
+            self._worker.unheard.pop(self, None)
         self._head_bytes = 0
         self._reset()
         self._queue.append(request)
@@ -330,7 +334,8 @@ class Connection(asyncio.Protocol):
         self._wait(self._worker.limits.linger_seconds)
 
     def _wait(self, seconds: float) -> None:
-        self.deadline = asyncio.get_running_loop().time() + seconds
+        self.since = now = asyncio.get_running_loop().time()
+        self.deadline = now + seconds
 
     def _end(self) -> None:
         self._closing = True
@@ -356,11 +361,22 @@ class Connection(asyncio.Protocol):
         else:
             self._end()
 
+    def patience(self, now: float) -> float:
+        """Seconds that the peer may still keep this waiting while others find no place; infinite while it is answered."""
+        if self.deadline == float("inf"):
+            return self.deadline
+        granted = PATIENT_SECONDS if self._head_bytes < 0 or self._piled else IMPATIENT_SECONDS
+        return self.since + granted - now
+
     def abort(self) -> None:
-        """Cut the connection."""
+        """Cut the connection, or what would become one; its place is free at once."""
         self._closing = True
         if self._transport is not None:
             self._transport.abort()
+        elif (making := self._worker.arriving.pop(self, None)) is not None:
+            making.cancel()
+        self._worker.connections.discard(self)
+        self._worker.unheard.pop(self, None)
 
 
 def _among(transport: asyncio.BaseTransport, ciphers: frozenset[str]) -> bool:

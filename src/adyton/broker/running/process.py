@@ -19,7 +19,7 @@ _DROP = struct.pack("HBBI", 6, 0, 0, 0)  # BPF: return 0 bytes of every packet
 _MCL_CURRENT, _MCL_FUTURE, _MCL_ONFAULT = 1, 2, 4
 
 
-def harden(max_connections: int) -> None:
+def harden(connections: int) -> None:
     """No core file, memory closed to others of the same user, new files for this user only, room for its connections.
 
     Whatever umask it was started under: what it makes is readable and writable by its owner, and by nobody else.
@@ -30,7 +30,7 @@ def harden(max_connections: int) -> None:
     ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
     _keep_out_of_swap()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = max_connections + _SPARE_FILES  # turning a client away takes a descriptor too
+    wanted = connections + _SPARE_FILES  # turning a client away takes a descriptor too
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(
             resource.RLIMIT_NOFILE, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard)

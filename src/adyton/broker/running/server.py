@@ -69,7 +69,7 @@ def prepare(settings: Settings, *, tls: bool) -> Settings:
     fips.check_start(fips=settings.fips, accept_unvalidated=settings.unvalidated_module)
     if settings.backends_file:
         options.read(Path(settings.backends_file))  # said here, not by a worker that does not start
-    harden(settings.max_connections)
+    harden(settings.connections)
     directory = settings.directory
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -123,7 +123,7 @@ def serve(
 
     ``again`` gives the settings as they are written now, or raises ``ConfigError``: for SIGHUP.
     """
-    harden(settings.max_connections)
+    harden(settings.connections)
     _until_it_serves()
     finder = find_root_key or RootKeyFinder(settings)
     if settings.attester:

@@ -1,7 +1,7 @@
 """A worker's doors: its listeners, opened, opened anew with other certificates, and closed so that nobody's answer is lost.
 
 ``public`` is for workloads, and for everybody where there is no other; ``admin`` for the API and the page; ``metrics``
-for collectors. A door is opened anew by listening on the same socket a second time and closing the first: what is
+for collectors. A door is opened anew by a second entrance at the same socket, and the first one's end: what is
 connected stays connected, and what waits in the socket's queue finds the new one.
 """
 
@@ -19,6 +19,7 @@ import msgspec
 from adyton.broker.door import refusals, tls
 from adyton.broker.door.answer import Answer
 from adyton.broker.door.connection import Application, HttpRequest, Limits, Worker
+from adyton.broker.door.entrance import Entrance
 from adyton.broker.door.tls import Identity
 from adyton.broker.running.exposition import CONTENT_TYPE
 from adyton.broker.running.process import turn_away
@@ -118,22 +119,22 @@ class Doors:
         }
         for worker in self.workers.values():
             worker.ciphers = profile.of(fips=settings.fips).ciphers
-        self._servers: dict[str, asyncio.Server] = {}
+        self._entrances: dict[str, Entrance] = {}
         self._listeners: Listeners = {}
         self._closed = False
 
-    async def open(self, listeners: Listeners, identity: Identity | None) -> None:
-        """Answer on ``listeners``, which stay the caller's."""
+    def open(self, listeners: Listeners, identity: Identity | None) -> None:
+        """Answer on ``listeners``, which stay the caller's. On the loop that runs."""
         self._listeners = listeners
         for name in self.workers:
-            self._servers[name] = await self._listen(name, identity)
+            self._entrances[name] = self._entrance(name, identity)
 
-    async def reopen(self, settings: Settings, identity: Identity | None) -> None:
+    def reopen(self, settings: Settings, identity: Identity | None) -> None:
         """Go on with another identity, or other client authorities."""
         self._settings = settings
-        for name, old in list(self._servers.items()):
+        for name, old in list(self._entrances.items()):
             if name != METRICS and not self._closed:
-                self._servers[name] = await self._listen(name, identity)
+                self._entrances[name] = self._entrance(name, identity)
                 old.close()
 
     def limit(self, settings: Settings) -> None:
@@ -143,16 +144,9 @@ class Doors:
             if name != METRICS:
                 worker.limits = limits(settings)
 
-    async def _listen(self, name: str, identity: Identity | None) -> asyncio.Server:
+    def _entrance(self, name: str, identity: Identity | None) -> Entrance:
         context = None if name == METRICS else self._context(name, identity)
-        return await asyncio.get_running_loop().create_server(
-            self.workers[name].protocol,
-            sock=self._listeners[name].dup(),
-            ssl=context,
-            backlog=1024,
-            # A connection is counted once its TLS stands, so until then it may not stay for long.
-            ssl_handshake_timeout=self._settings.head_seconds if context else None,
-        )
+        return Entrance(self.workers[name], self._listeners[name].dup(), context)
 
     def _context(self, name: str, identity: Identity | None) -> ssl.SSLContext | None:
         if identity is None:
@@ -171,8 +165,8 @@ class Doors:
 
     @property
     def standing(self) -> int:
-        """Connections that stand."""
-        return sum(len(worker.connections) for worker in self.workers.values())
+        """Connections, those whose TLS is being made included."""
+        return sum(len(worker.connections) + len(worker.arriving) for worker in self.workers.values())
 
     def leave(self) -> None:
         """Close every connection after its next answer; still take new ones."""
@@ -180,7 +174,7 @@ class Doors:
             worker.leaving = True
 
     async def close(self, *, last: bool) -> None:
-        """Take no more, answer what was asked, and close. The collectors' door is the last.
+        """Take no more, answer what was asked, and close.
 
         ``last``: nobody takes over the listeners. Then whoever comes now is to find nobody, rather than a queue that is
         thrown away, and whoever is in the queue already gets an answer. The filter is the socket's, so everybody's.
@@ -190,12 +184,11 @@ class Doors:
             for listener in self._listeners.values():
                 turn_away(listener)
             await asyncio.sleep(QUEUE_SECONDS)
-        for name in sorted(self._servers, key=lambda name: name == METRICS):
-            self._servers[name].close()
-        await asyncio.sleep(0)  # what was taken off the queue already is made now
+            for entrance in self._entrances.values():
+                entrance.take_all()
+        for entrance in self._entrances.values():
+            entrance.close()
         await asyncio.gather(*(worker.drain(DRAIN_SECONDS) for worker in self.workers.values()))
-        for server in self._servers.values():
-            await server.wait_closed()
 
 
 def limits(settings: Settings) -> Limits:

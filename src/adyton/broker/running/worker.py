@@ -232,7 +232,7 @@ class Program:
         application = self._tracing.application(front) if self._tracing is not None else front
         names = frozenset(name for name in listeners if name != METRICS or self._number == 0)
         self._doors = Doors(self.settings, application, self.render, names)
-        await self._doors.open(listeners, self._watched.current)
+        self._doors.open(listeners, self._watched.current)
         chores = [asyncio.ensure_future(worker.sweep()) for worker in self._doors.workers.values()]
         chores.append(asyncio.ensure_future(self._maintain()))
         if self._rehearsal is not None:
@@ -279,7 +279,7 @@ class Program:
     def apply(self, settings: Settings) -> None:
         """Go on with ``settings``, which differ only in what can change live; of what cannot be used the old stays."""
         logging.getLogger().setLevel(settings.log_level.upper())
-        harden(settings.max_connections)
+        harden(settings.connections)
         self._endorsements.replace(settings.endorsements)
         self._endorsements.refresh(force=True)
         limited = (settings.rate_limits, settings.peer_rate_limits)
@@ -290,13 +290,13 @@ class Program:
         self._handshake.apply(session_seconds=settings.session_seconds, token_seconds=settings.token_seconds)
         self._doors.limit(settings)
         self._watched.refresh(settings, force=True)
-        self._renewing = asyncio.ensure_future(self._renew())
+        self._renew()
 
-    async def _renew(self) -> None:
+    def _renew(self) -> None:
         """Open the doors anew with the identity that is current, if it is another one."""
         if self._watched.current is not self._identity:
             self._identity = self._watched.current
-            await self._doors.reopen(self.settings, self._identity)
+            self._doors.reopen(self.settings, self._identity)
 
     async def _maintain(self) -> None:
         rounds = 0
@@ -306,7 +306,7 @@ class Program:
             try:
                 self._endorsements.refresh()
                 self._watched.refresh(self.settings)
-                await self._renew()
+                self._renew()
                 if self._issuers.trusted:
                     await asyncio.to_thread(self._issuers.refresh, time.time())
                 if self._number == 0:

@@ -103,7 +103,7 @@ def main() -> None:
         return
     start = msgspec.json.decode(line, type=Start)
     logs.configure(cast("Format", start.settings.log_format), start.settings.log_level)
-    harden(start.settings.max_connections)
+    harden(start.settings.connections)
     told: list[bytes] = []
     try:
         _work(start, told)

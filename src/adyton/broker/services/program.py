@@ -28,6 +28,7 @@ from adyton.broker.appraiser import Appraiser
 from adyton.broker.audit import Auditor
 from adyton.broker.door import certificate, refusals, tls
 from adyton.broker.door.connection import Limits, Worker
+from adyton.broker.door.entrance import Entrance
 from adyton.broker.handshake import Verifying
 from adyton.broker.outside.endorsements import Endorsements
 from adyton.broker.outside.fetching import Fetching, sources
@@ -129,20 +130,19 @@ class ServiceProgram:
         """Serve until ``stop`` is set, then answer what is under way."""
         loop = asyncio.get_running_loop()
         worker = Worker(self._rest(), self._limits(), OVERLOADED, refusals.UNREADABLE)
-        listening = await self._listen_rest(loop, worker)
+        entrance = self._listen_rest(worker)
         grpc_server, grpc_port = self._listen_grpc(loop)
         loop.add_signal_handler(signal.SIGHUP, lambda: self._endorsements.refresh(force=True))
         chores = [asyncio.ensure_future(worker.sweep()), asyncio.ensure_future(self._maintain())]
-        ready(self._serving(listening, grpc_port))
+        ready(self._serving(entrance, grpc_port))
         try:
             await stop.wait()
         finally:
             if grpc_server is not None:
                 await asyncio.to_thread(lambda: grpc_server.stop(DRAIN_SECONDS).wait())
-            if listening is not None:
-                listening.close()
+            if entrance is not None:
+                entrance.close()
                 await worker.drain(DRAIN_SECONDS)
-                await listening.wait_closed()
             for chore in chores:
                 chore.cancel()
             with suppress(asyncio.CancelledError):
@@ -172,7 +172,7 @@ class ServiceProgram:
             max_connections=settings.max_connections,
         )
 
-    async def _listen_rest(self, loop: asyncio.AbstractEventLoop, worker: Worker) -> asyncio.Server | None:
+    def _listen_rest(self, worker: Worker) -> Entrance | None:
         if self._asked.rest is None:
             return None
         host, port = self._asked.rest
@@ -187,10 +187,7 @@ class ServiceProgram:
             raise PlatformError(
                 f"cannot listen there: {error.strerror}", code="listen_failed", field="rest", got=f"{host}:{port}"
             ) from error
-        head = self._asked.settings.head_seconds
-        return await loop.create_server(
-            worker.protocol, sock=listener, ssl=context, ssl_handshake_timeout=head if context else None
-        )
+        return Entrance(worker, listener, context)
 
     def _listen_grpc(self, loop: asyncio.AbstractEventLoop) -> tuple[Any, int]:
         if self._asked.grpc is None:
@@ -209,11 +206,11 @@ class ServiceProgram:
         made.start()
         return made, taken
 
-    def _serving(self, listening: asyncio.Server | None, grpc_port: int) -> Serving:
+    def _serving(self, entrance: Entrance | None, grpc_port: int) -> Serving:
         settings, asked = self._asked.settings, self._asked
         rest = grpc = ""
-        if listening is not None and asked.rest is not None:
-            port = listening.sockets[0].getsockname()[1]
+        if entrance is not None and asked.rest is not None:
+            port = entrance.port
             rest = f"{'https' if settings.tls else 'http'}://{_shown(asked.rest[0])}:{port}"
         if asked.grpc is not None:
             grpc = f"{_shown(asked.grpc[0])}:{grpc_port}"

@@ -477,3 +477,15 @@ def test_keys_survive_a_kill(tmp_path: Any, root: DevelopmentRoot) -> None:
         assert session.use("decrypt", path, TransitBody(ciphertext=text)).plaintext == TEXT
         assert code_of(session.resource, path, 1) == "release_refused"
     assert running.stop() == 0
+
+
+def test_an_aes_key_tells_how_often_it_encrypted(keys: Keys, session: Session) -> None:
+    path = made(keys, owner_operations=["encrypt"])
+    assert keys.show(path).versions[0].uses == 0
+    for operation in ("encrypt", "wrap", "datakey"):
+        session.use(operation, path, INPUT[operation])
+    keys.use("encrypt", path, INPUT["encrypt"])
+    used = keys.show(path).versions[0].uses
+    assert used is not None and 4 <= used <= 4 * 1024
+    assert keys.list()[0].versions[0].uses is not None or keys.list()[0].kind != "aes-256"
+    assert keys.show(made(keys, "p-256")).versions[0].uses is None

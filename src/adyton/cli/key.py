@@ -338,7 +338,7 @@ def said(view: KeyView, as_json: bool) -> None:
     print_line(f"for {said_who(view.binding)}; workloads may {', '.join(view.operations) or 'do nothing'};"
                f" you may {', '.join(view.owner_operations) or 'not use it'}")  # fmt: skip
     print_table(
-        ("version", "state", "created", "changed", "from", "public half", "certificate until"),
+        ("version", "state", "created", "changed", "from", "public half", "certificate until", "of its uses"),
         [
             (
                 one.number,
@@ -348,6 +348,7 @@ def said(view: KeyView, as_json: bool) -> None:
                 "outside" if one.imported else "inside",
                 one.fingerprint[:16] or "-",
                 one.expires or "-",
+                "-" if one.uses is None else f"{one.uses / 2**32:.4%}",
             )
             for one in view.versions
         ],

@@ -61,7 +61,10 @@ class RotateBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class KeyVersionView(msgspec.Struct, frozen=True):
-    """One version. Times RFC 3339. ``fingerprint`` is SHA-256 of the public half in hex; ``expires`` a certificate's."""
+    """One version. Times RFC 3339. ``fingerprint`` is SHA-256 of the public half in hex; ``expires`` a certificate's.
+
+    ``uses``: how many encryptions the broker's workers have taken for it, at most 2^32; of AES keys.
+    """
 
     number: int
     state: str
@@ -70,6 +73,7 @@ class KeyVersionView(msgspec.Struct, frozen=True):
     imported: bool = False
     fingerprint: str = ""
     expires: str | None = None
+    uses: int | None = None
 
 
 class KeyView(msgspec.Struct, frozen=True):

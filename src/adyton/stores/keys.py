@@ -22,8 +22,9 @@ from adyton.protocol import key_record
 from adyton.protocol.key_record import KeyRecord, KeyVersion, State
 from adyton.protocol.release import Binding
 from adyton.protocol.resource import ResourcePath
-from adyton.stores import quotas, tenants
+from adyton.stores import key_uses, quotas, tenants
 from adyton.stores.intents import Intent, Intents
+from adyton.stores.key_uses import KeyUses
 from adyton.stores.resources import ResourceInfo, Resources, absent
 from adyton.stores.seal import Sealer
 from adyton.stores.sql import Database, Transaction
@@ -63,6 +64,7 @@ class Keys:
         self._sealer = sealer
         self._resources = resources
         self._intents = intents
+        self.uses = KeyUses(database)
 
     def create(  # noqa: PLR0917 -- one value each
         self,
@@ -94,6 +96,7 @@ class Keys:
             first = msgspec.structs.replace(record.newest, serial=serial)
             record = msgspec.structs.replace(record, versions=(first,))
             self._seal(transaction, tenant, path, serial, material)
+            key_uses.begin(transaction, tenant, path, serial, record.kind)
             self._resources.write(transaction, tenant, str(path), serial, now, binding, record)
             quotas.check(transaction, self._sealer, tenant, "resources", "bytes", "keys")
         return StoredKey(_info(path, binding, serial, now, record), record)
@@ -201,8 +204,10 @@ class Keys:
                         "DELETE FROM key_versions WHERE tenant=? AND path=? AND serial=?",
                         (tenant, str(path), before.serial),
                     )
+                    key_uses.forget(transaction, tenant, path, before.serial)
             if material is not None:
                 self._seal(transaction, tenant, path, serial, material)
+                key_uses.begin(transaction, tenant, path, serial, record.kind)
             self._resources.write(transaction, tenant, str(path), serial, now, kept.binding, record)
             if material is not None:
                 quotas.check(transaction, self._sealer, tenant, "bytes")

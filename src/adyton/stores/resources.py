@@ -18,7 +18,7 @@ from adyton.errors import Conflict, NotFound, TooLarge, Unavailable
 from adyton.protocol.key_record import KeyRecord, State
 from adyton.protocol.release import Binding
 from adyton.protocol.resource import ResourcePath
-from adyton.stores import quotas, tenants
+from adyton.stores import key_uses, quotas, tenants
 from adyton.stores.intents import Intent, Intents
 from adyton.stores.removals import Removal, Removals, Waiting
 from adyton.stores.seal import Sealer
@@ -297,6 +297,7 @@ class Resources:
                 raise absent(path)
             transaction.execute("DELETE FROM resource_heads WHERE tenant=? AND path=?", (tenant, str(path)))
             material = transaction.execute("DELETE FROM key_versions WHERE tenant=? AND path=?", (tenant, str(path)))
+            key_uses.forget(transaction, tenant, path)
             erased = material.rowcount
             left = self._leave(transaction, tenant, kept)
             tenants.touch(transaction, tenant)

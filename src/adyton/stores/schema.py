@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from adyton.stores import (
     intents,
+    key_uses,
     keys_schema,
     people_schema,
     policy_schema,
@@ -126,6 +127,7 @@ FOURTH: tuple[str, ...] = (
     *policy_schema.STATEMENTS,
     *slots.STATEMENTS,
     *keys_schema.STATEMENTS,
+    *key_uses.STATEMENTS,
     *revoked.STATEMENTS,
     *people_schema.STATEMENTS,
     *removals.STATEMENTS,

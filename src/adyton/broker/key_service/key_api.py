@@ -6,6 +6,7 @@ the key's own settings let its owner do with it. Whatever changes or uses a key 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from urllib.parse import parse_qsl
 
@@ -53,7 +54,7 @@ class KeyApi:
             case ("GET", "authority"):
                 return answer(self._making.authority.show(asked.tenant))
             case ("GET", "keys"):
-                return answer([view(stored) for stored in self._keys.list(asked.tenant)])
+                return answer(self._listed(asked.tenant))
             case (_, "keys", repository, kind, tag, *rest):
                 return self._one(asked, ResourcePath(repository, kind, tag), tuple(rest))
         return refusals.NO_PATH
@@ -62,7 +63,7 @@ class KeyApi:
         tenant, now = asked.tenant, asked.now
         match (asked.method, *rest):
             case ("GET",):
-                return answer(view(self._found(tenant, path)))
+                return answer(self._view(tenant, self._found(tenant, path)))
             case ("PUT",):
                 return self._create(asked, path, read(asked.body, NewKey))
             case ("DELETE",):
@@ -81,10 +82,10 @@ class KeyApi:
                 return self._destroy(asked, path, None)
             case ("POST", "versions", text, "disable"):
                 stored = self._keys.disable(tenant, path, _number(text), now)
-                return answer(view(stored), ("key.disable", f"{path.uri}?version={text}"))
+                return answer(self._view(asked.tenant, stored), ("key.disable", f"{path.uri}?version={text}"))
             case ("POST", "versions", text, "enable"):
                 stored = self._keys.enable(tenant, path, _number(text), now)
-                return answer(view(stored), ("key.enable", f"{path.uri}?version={text}"))
+                return answer(self._view(asked.tenant, stored), ("key.enable", f"{path.uri}?version={text}"))
             case ("POST", "versions", text, "destroy"):
                 return self._destroy(asked, path, _number(text))
             case ("POST", "use", name):
@@ -113,7 +114,7 @@ class KeyApi:
         record = msgspec.structs.replace(record, versions=(made.version,))
         with self._making.kept_or_destroyed(path, made):
             stored = self._keys.create(asked.tenant, path, record, made.material, binding, asked.now, made.intent)
-        return answer(view(stored), ("key.set", path.uri))
+        return answer(self._view(asked.tenant, stored), ("key.set", path.uri))
 
     def _rotate(self, asked: Asked, path: ResourcePath, body: RotateBody) -> Answer:
         found = self._found(asked.tenant, path)
@@ -122,7 +123,7 @@ class KeyApi:
         made = self._making.version(asked, path, record, record.newest.number + 1, body.value, certificate)
         with self._making.kept_or_destroyed(path, made):
             stored = self._keys.rotate(asked.tenant, path, made.material, made.version, record, asked.now, made.intent)
-        return answer(view(stored), ("key.rotate", f"{path.uri}?version={made.version.number}"))
+        return answer(self._view(asked.tenant, stored), ("key.rotate", f"{path.uri}?version={made.version.number}"))
 
     def _destroy(self, asked: Asked, path: ResourcePath, number: int | None) -> Answer:
         """In the record first, so that nobody uses it any more; then where it lies. Doing it again does what is left."""
@@ -131,7 +132,7 @@ class KeyApi:
             if number in {None, version.number}:
                 self._making.destroy(asked.tenant, stored.record, version)
         name = path.uri if number is None else f"{path.uri}?version={number}"
-        return answer(view(stored), ("key.destroy", name))
+        return answer(self._view(asked.tenant, stored), ("key.destroy", name))
 
     def _used(self, asked: Asked, path: ResourcePath, name: str) -> Answer:
         operation, given = key_use.parse(name, asked.body)
@@ -151,6 +152,13 @@ class KeyApi:
         value = msgspec.json.decode(self._keys.material(asked.tenant, path, version).secret)
         return answer(ConfigurationView(path.uri, version.number, value))
 
+    def _listed(self, tenant: str) -> list[KeyView]:
+        uses = self._keys.uses.of(tenant)
+        return [view(stored, uses) for stored in self._keys.list(tenant)]
+
+    def _view(self, tenant: str, stored: StoredKey) -> KeyView:
+        return view(stored, self._keys.uses.of(tenant, stored.info.path))
+
     def _found(self, tenant: str, path: ResourcePath) -> StoredKey:
         found = self._keys.get(tenant, path)
         if found is None:
@@ -162,8 +170,9 @@ class KeyApi:
         return binding
 
 
-def view(stored: StoredKey) -> KeyView:
-    """What may be shown of a key."""
+def view(stored: StoredKey, uses: Mapping[tuple[str, int], int]) -> KeyView:
+    """What may be shown of a key. ``uses`` by path and serial."""
+    path = str(stored.info.path)
     record: KeyRecord = stored.record
     return KeyView(
         uri=stored.info.path.uri,
@@ -173,14 +182,14 @@ def view(stored: StoredKey) -> KeyView:
         operations=list(record.operations),
         owner_operations=list(record.owner_operations),
         binding=stored.info.binding,
-        versions=[_shown(version) for version in record.versions],
+        versions=[_shown(version, uses.get((path, version.serial))) for version in record.versions],
         size=record.size,
         secret=record.secret,
         backend=record.backend,
     )
 
 
-def _shown(version: KeyVersion) -> KeyVersionView:
+def _shown(version: KeyVersion, uses: int | None) -> KeyVersionView:
     return KeyVersionView(
         number=version.number,
         state=version.state.value,
@@ -189,6 +198,7 @@ def _shown(version: KeyVersion) -> KeyVersionView:
         imported=version.imported,
         fingerprint=version.fingerprint,
         expires=None if version.expires is None else _time(version.expires),
+        uses=uses,
     )
 
 

@@ -19,6 +19,7 @@ from adyton.protocol import key_record
 from adyton.protocol.key_record import KeyRecord, KeyVersion
 from adyton.protocol.keys import TAKES, Operation, PublicView, TransitAnswer, TransitBody
 from adyton.protocol.resource import ResourcePath
+from adyton.stores.key_uses import COUNTED, MAKES
 from adyton.stores.keys import Keys
 
 
@@ -67,6 +68,8 @@ class KeyUse:
         """Do it with the version that serves it. Blocks: a device answers within its deadline, or ``Unavailable``."""
         version = serving(record, operation, given)
         engine, number = self._engine(tenant, path, record, version), version.number
+        if operation in MAKES and operation != "rewrap":
+            self._count(tenant, path, record, version)
         plaintext, text, message = given.plaintext or b"", given.ciphertext or "", given.message or b""
         match operation:
             case "encrypt":
@@ -101,11 +104,17 @@ class KeyUse:
         wrapped = transit.purpose(text) == "wrap"
         newest = key_record.usable(record, "wrap" if wrapped else "encrypt")
         fresh = self._engine(tenant, path, record, newest)
+        self._count(tenant, path, record, newest)
         if wrapped:
             return TransitAnswer(newest.number, ciphertext=fresh.wrap(old.unwrap(text, given.aad), given.aad))
         algorithm = "JWE" if transit.version(text) is None else ""
         opened = old.decrypt(text, given.aad)
         return TransitAnswer(newest.number, ciphertext=fresh.encrypt(opened, given.aad, algorithm))
+
+    def _count(self, tenant: str, path: ResourcePath, record: KeyRecord, version: KeyVersion) -> None:
+        """One more ciphertext of an AES key, whoever holds it; ``Conflict`` if it has made as many as it may."""
+        if record.kind in COUNTED:
+            self._keys.uses.spend(tenant, path, version)
 
     def _engine(self, tenant: str, path: ResourcePath, record: KeyRecord, version: KeyVersion) -> Engine:
         which, material = key_kinds.kind(record.kind), self._keys.material(tenant, path, version)

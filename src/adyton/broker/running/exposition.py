@@ -19,6 +19,9 @@ _COUNTERS = {
     "connections": "Connections taken, by all listeners.",
     "connections_refused": "Connections turned away because there were too many.",
     "tls_failures": "Connections that ended before their TLS stood.",
+    "key_uses_reserved": "Encryptions with AES keys that workers have taken, in blocks.",
+    "key_uses_late_blocks": "Blocks of a key's last quarter of encryptions: rotate such keys.",
+    "key_uses_refused": "Encryptions refused because a key version has made as many as it may.",
     "maintenance_failures": "Rounds of maintenance that failed.",
 }
 _NOW = {

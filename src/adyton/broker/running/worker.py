@@ -359,7 +359,12 @@ class Program:
         if identity is not None:
             moments["tls_certificate_expires"] = identity.expires
         return self._metrics.snapshot(
-            {"policy_evaluations": engine.asked, "policy_remembered": engine.known, **self._doors.counters()},
+            {
+                "policy_evaluations": engine.asked,
+                "policy_remembered": engine.known,
+                **self._doors.counters(),
+                **self._store.keys.uses.counters,
+            },
             {
                 "connections_open": self._doors.standing,
                 "requests_in_flight": self._front.in_flight,

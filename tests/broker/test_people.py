@@ -398,7 +398,7 @@ def test_the_admin_token_goes_once_people_own_the_broker(tmp_path: Path) -> None
         with boss.admin("default") as owning:
             People(owning).switch_admin_token()
             with running.admin() as admin:
-                assert code(admin.list_resources) == "admin_token_refused"
+                assert code(admin.list_resources) == "admin_token_off"
             owning.set_resource(PATH, b"x", ANY)
             assert last(owning)["actor"] == "boss"
             People(owning).switch_admin_token(enabled=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 
@@ -9,7 +10,7 @@ import click
 import pytest
 
 from adyton.cli import NOUNS, adyton
-from adyton.cli.output import Exit, run
+from adyton.cli.output import Exit, print_json, run
 from adyton.errors import BindingMismatch, MalformedEvidence, ReleaseRefused, UnsupportedEvidence
 
 
@@ -56,6 +57,13 @@ def test_errors_become_statuses(error: BaseException, status: int, capsys: pytes
     captured = capsys.readouterr()
     assert captured.out == ""
     assert "Traceback" not in captured.err
+
+
+def test_json_for_a_terminal_is_harmless_and_the_same(capsys: pytest.CaptureFixture[str]) -> None:
+    for value in ("\x9b2J", "\u202e", "\udcff", "\u2028", "plain \u00e9"):
+        print_json({"a": value})
+        said = capsys.readouterr().out
+        assert said[:-1].isprintable() and json.loads(said) == {"a": value}
 
 
 def test_a_closed_pipe_is_no_traceback() -> None:

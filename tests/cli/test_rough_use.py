@@ -192,3 +192,24 @@ def test_a_document_names_no_file_elsewhere(home: Path, tmp_path: Path) -> None:
     (folder / "t.toml").write_text('[tenants.default.policies."resource/resource-policy"]\nfile = "policy"\n')
     done = adyton(home, "apply", "-f", str(folder / "t.toml"))
     assert done.returncode == 1 and b"[declared_invalid]" in done.stderr
+
+
+def test_a_mistyped_tenant_is_neither_deleted_nor_promoted(home: Path) -> None:
+    done = adyton(home, "tenant", "delete", "pord", "--yes")
+    assert done.returncode == 1 and b"[tenant_absent]" in done.stderr
+    assert adyton(home, "resource", "set", "kbs:///a/b/c", "-f", "-", "--tenant", "pord", stdin=b"x").returncode == 0
+    assert adyton(home, "tenant", "delete", "pord", "--yes").returncode == 0
+    done = adyton(home, "tenant", "promote", "tset", "prod", "--policies", "--yes")
+    assert b"nothing to promote" in done.stderr and b"promoted, " not in done.stderr
+
+
+def test_who_is_not_known_is_told_what_was_shown(home: Path, tmp_path: Path) -> None:
+    key = tmp_path / "key.pem"
+    subprocess.run(["openssl", "genpkey", "-algorithm", "ed25519", "-out", str(key)], check=True, capture_output=True)
+    done = adyton(home, "key", "list", "--admin-key", str(key))
+    assert done.returncode == 1 and b"--admin-key" in done.stderr
+
+
+def test_an_export_is_one_object(home: Path) -> None:
+    assert json.loads(adyton(home, "export", "--json").stdout)["tenants"]["default"]
+    assert json.loads(adyton(home, "export").stdout)["tenants"]["default"]

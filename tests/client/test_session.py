@@ -181,6 +181,21 @@ def test_a_busy_broker_is_waited_for(root: DevelopmentRoot) -> None:
     assert len(calls) == 3
 
 
+def test_a_cookie_of_what_stands_in_front_does_not_hide_the_brokers(root: DevelopmentRoot) -> None:
+    asked: list[bytes] = []
+
+    def answer(request: bytes) -> bytes:
+        asked.append(request)
+        if request.startswith(b"POST /kbs/v0/auth"):
+            ours, theirs = "Set-Cookie: kbs-session-id=ours; Path=/kbs", "Set-Cookie: AWSALB=theirs; Path=/"
+            return http(200, b'{"nonce":"AAAA","extra-params":""}', theirs, ours, theirs)
+        return http(403, error("no"))
+
+    with faulty(answer) as address, Session(address, rig.attester(root)) as session, pytest.raises(ReleaseRefused):
+        session.resource(KEY)
+    assert b"Cookie: kbs-session-id=ours\r\n" in asked[1]
+
+
 def test_a_kept_connection_that_was_closed_is_opened_anew(broker: rig.RunningBroker, root: DevelopmentRoot) -> None:
     with Session(broker.address(), rig.attester(root), rig.document().raw) as session:
         session.resource(KEY)

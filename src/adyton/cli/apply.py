@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from adyton.cli.administering import Verb, broker_options, open_admin
-from adyton.cli.output import Exit, json_option, print_json, print_line, say
+from adyton.cli.output import Exit, json_option, print_json, print_line, print_text, say
 from adyton.errors import AdytonError, ConfigError, DocumentInvalid
 
 if TYPE_CHECKING:
@@ -64,11 +64,12 @@ def diff(path: Path, prune: bool, values: bool, as_json: bool, **options: Any) -
             raise Exit(1)
 
 
-@click.command()
+@click.command(cls=Verb)
 @click.option("--all-tenants", is_flag=True, help="Every tenant that is yours.")
 @broker_options
-def export(all_tenants: bool, **options: Any) -> None:
-    """Print a tenant as a document (JSON) that apply takes. Never a value."""
+@json_option
+def export(all_tenants: bool, as_json: bool, **options: Any) -> None:
+    """Print a tenant as a document (JSON) that apply takes; with --json on one line. Never a value."""
     import json
 
     from msgspec import to_builtins
@@ -80,7 +81,11 @@ def export(all_tenants: bool, **options: Any) -> None:
         first = stack.enter_context(open_admin(**options))
         names = [one.name for one in People(first).list_tenants()] if all_tenants else [options["tenant"]]
         admins = {name: stack.enter_context(open_admin(**{**options, "tenant": name})) for name in names}
-        click.echo(json.dumps(to_builtins(declared.export(admins)), indent=2, ensure_ascii=False))
+        document = to_builtins(declared.export(admins))
+    if as_json:
+        print_json(document)
+    else:
+        print_text(json.dumps(document, indent=2, ensure_ascii=False))
 
 
 @contextmanager

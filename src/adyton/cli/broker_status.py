@@ -28,19 +28,19 @@ def status(as_json: bool, **options: Any) -> None:
         reply = admin.outside("GET", "/readyz")
     try:
         ready: dict[str, Any] = json.loads(reply.body) if reply.body else {"ready": reply.status == 200, "parts": []}
-    except ValueError as error:
+        said = [(bool(part["ready"]), str(part["name"]), str(part["why"])) for part in ready["parts"]]
+        is_ready = ready["ready"] is True
+    except (ValueError, RecursionError, LookupError, TypeError) as error:
         raise Unavailable("the broker's answer cannot be read", code="broker_answer", got=reply.status) from error
     if as_json:
         print_json({**to_builtins(about), **ready})
     else:
-        print_line(f"{'ready' if ready['ready'] else 'NOT READY'}: Adyton {about.version}, {about.environment}")
+        print_line(f"{'ready' if is_ready else 'NOT READY'}: Adyton {about.version}, {about.environment}")
         if about.cryptography:
             print_line(f"  {about.cryptography}")
-        for part in ready["parts"]:
-            print_line(
-                f"  {'ok ' if part['ready'] else 'NO '} {part['name']}" + (f": {part['why']}" if part["why"] else "")
-            )
-    if not ready["ready"]:
+        for good, name, why in said:
+            print_line(f"  {'ok ' if good else 'NO '} {name}" + (f": {why}" if why else ""))
+    if not is_ready:
         raise Exit(1)
 
 

@@ -158,9 +158,15 @@ def print_json(value: object) -> None:
     text = json.dumps(value, ensure_ascii=False, default=str)
     try:
         text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+        plain = text.isprintable()
     except UnicodeEncodeError:  # bytes of an argument that are no text, or a terminal that knows fewer characters
-        text = json.dumps(value, default=str)
-    click.echo(text)
+        plain = False
+    click.echo(text if plain else json.dumps(value, default=str))
+
+
+def print_text(text: str) -> None:
+    """A whole text of the answer: as it is for a program, harmless for a terminal."""
+    click.echo(_printable(text) if sys.stdout.isatty() else text, nl=not text.endswith("\n"))
 
 
 def print_line(text: str) -> None:

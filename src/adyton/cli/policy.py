@@ -9,7 +9,7 @@ import click
 
 from adyton.cli import policy_names, policy_test, policy_versions
 from adyton.cli.administering import Noun, broker_options, open_admin
-from adyton.cli.output import json_option, print_json, print_table, say
+from adyton.cli.output import json_option, print_json, print_table, print_text, say
 
 _KIND = policy_names.KIND
 _DEFAULTS = policy_names.DEFAULTS
@@ -137,7 +137,7 @@ def show(kind: str, policy_id: str | None, version: int | None, as_json: bool, *
     if as_json:
         print_json(to_builtins(view))
     else:
-        click.echo(view.text, nl=not view.text.endswith("\n"))
+        print_text(view.text)
 
 
 @policy.command()

@@ -12,7 +12,7 @@ from adyton.cli import policy_names
 from adyton.cli.administering import broker_options, open_admin
 from adyton.cli.files import written
 from adyton.cli.output import json_option, print_json, print_table, say
-from adyton.errors import DocumentInvalid
+from adyton.errors import DocumentInvalid, Unavailable
 
 if TYPE_CHECKING:
     from adyton.protocol.policies import TestReport
@@ -75,13 +75,18 @@ def test(file: Path, name: str, against: tuple[str, ...], limit: int, as_json: b
 @json_option
 def recordings(output: Path, as_json: bool, **options: Any) -> None:
     """Write what the broker recorded to a file, for policy test --against FILE on any machine."""
+    from adyton.protocol import recording
+
     count, after = 0, 0
     with open_admin(**options) as admin, written(output) as opened:
         while page := admin.recordings(after):
             for line in page:
                 opened.write(line + b"\n")
             count += len(page)
-            after = int(json.loads(page[-1])["number"])
+            last = recording.decode(page[-1]).number
+            if last <= after:
+                raise Unavailable("the broker's answer cannot be read", code="broker_answer", field="number", got=last)
+            after = last
     if as_json:
         print_json({"recordings": count, "file": str(output)})
     else:

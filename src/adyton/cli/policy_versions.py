@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from adyton.cli.administering import broker_options, open_admin
-from adyton.cli.output import json_option, print_json, print_table, say
+from adyton.cli.output import json_option, print_json, print_table, print_text, say
 from adyton.cli.policy_names import NAME, found
 
 
@@ -98,7 +98,7 @@ def diff(name: str, old: int, new: int, as_json: bool, **options: Any) -> None:
         print_json({"id": policy_id, "old": before.digest, "new": after.digest, "diff": lines})
     else:
         for line in lines:
-            click.echo(line)
+            print_text(line)
     raise SystemExit(int(before.digest != after.digest))
 
 

@@ -195,13 +195,15 @@ def promote(  # noqa: PLR0917 -- click's options
         plan = people.plan_promotion(body)
         if not as_json:
             _show_plan(plan)
-        if not dry_run:
+        if not plan.steps:
+            say(f"nothing to promote: {source} has none of it")
+        elif not dry_run:
             if not yes:
                 click.confirm(f"promote this from {source} to {target}?", abort=True, err=True)
             plan = people.promote(msgspec.structs.replace(body, expected=plan.digest))
     if as_json:
         print_json(msgspec.to_builtins(plan))
-    else:
+    elif plan.steps:
         say(f"promoted, sha256:{plan.digest}" if plan.done else f"not done (a dry run), sha256:{plan.digest}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from contextlib import closing
 from types import TracebackType
@@ -55,6 +56,7 @@ from adyton.rats.types import JsonValue
 from adyton.wire import strict_json
 
 LOG_SECONDS = 3600.0
+_CODE = re.compile(r" \[([a-z0-9_]{1,60})\]\Z")
 _T = TypeVar("_T")
 
 
@@ -278,10 +280,11 @@ def _error(reply: Reply) -> AdytonError:
             hint="is the address right, and its path? adyton broker serve prints it",
         )
     if reply.status == 401:
+        code = _CODE.search(reply.detail)
         return NotPermitted(
-            reply.detail.removesuffix(" [admin_token_refused]"),
-            code="admin_token_refused",
-            hint="--admin-token-file must hold this broker's admin token",
+            _CODE.sub("", reply.detail),
+            code=code[1] if code else "admin_token_refused",
+            hint="--admin-token-file (or --admin-key) must be one that this broker and this tenant know, and still valid",
         )
     kind = PolicyInvalid if reply.variant == "ParsePolicyError" else _ERRORS.get(reply.status, Unavailable)
     facts = reply.facts

@@ -144,9 +144,10 @@ class Session:
                 self._transport.elsewhere()
             if (attempt + 1) % replicas == 0:
                 time.sleep(reply.retry_after)
-        name, equals, value = reply.headers.get("set-cookie", "").partition(";")[0].partition("=")
-        if equals and name.strip() == _COOKIE:
-            self._cookie = value.strip()
+        for cookie in reply.cookies:
+            name, equals, value = cookie.partition(";")[0].partition("=")
+            if equals and name.strip() == _COOKIE:
+                self._cookie = value.strip()
         return reply
 
     def _error(self, reply: Reply, what: str) -> AdytonError:

@@ -29,11 +29,12 @@ _UNREACHABLE = "broker_unreachable"
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """Status, headers in lower case, body."""
+    """Status, headers in lower case, body; ``cookies``: every ``Set-Cookie``, since what stands in front may add its own."""
 
     status: int
     headers: dict[str, str]
     body: bytes
+    cookies: tuple[str, ...] = ()
 
     @property
     def detail(self) -> str:
@@ -142,7 +143,9 @@ class Transport:
             raise http.client.IncompleteRead(read, answer.length)
         if answer.will_close:
             self.close()
-        return Reply(answer.status, {name.lower(): value for name, value in answer.getheaders()}, read)
+        headers_in = answer.getheaders()
+        cookies = tuple([value for name, value in headers_in if name.lower() == "set-cookie"])
+        return Reply(answer.status, {name.lower(): value for name, value in headers_in}, read, cookies)
 
     def _connect(self) -> http.client.HTTPConnection:
         parts = urlsplit(self.url)

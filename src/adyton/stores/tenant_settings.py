@@ -157,7 +157,8 @@ class TenantRegistry:
         """
         with self._database.write(EVERYTHING, CLAIMS) as transaction:
             row = transaction.execute("SELECT gone FROM tenant_settings WHERE tenant=?", (tenant,)).fetchone()
-            if row is not None and row[0]:
+            known = row or transaction.execute("SELECT 1 FROM tenants WHERE name=?", (tenant,)).fetchone()
+            if known is None or (row is not None and row[0]):  # a name that was mistyped is not taken for ever
                 raise absent()
             gone = 0
             settings = self.settings(transaction, tenant)

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 
-from adyton.crypto.ecdsa import is_signed_p256, is_signed_p384
+from adyton.crypto.ecdsa import is_p256, is_signed_p256, is_signed_p384
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -103,7 +103,7 @@ def _ecdsa(
 
 
 def _p256(key: CertificatePublicKeyTypes, signature: bytes, signed: bytes) -> None:
-    if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name != "secp256r1":
+    if not is_p256(key):
         raise _OtherKey
     if not is_signed_p256(key, signature, signed):
         raise InvalidSignature

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 from functools import cache
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
@@ -36,6 +36,11 @@ P521_ORDER = int(
 _ECDSA_SHA512 = ec.ECDSA(hashes.SHA512())
 
 
+def is_p256(key: object) -> TypeGuard[ec.EllipticCurvePublicKey]:
+    """Whether a public key is one on P-256. No other kind of key has a curve with a name; asking for its type takes longer."""
+    return getattr(getattr(key, "curve", None), "name", None) == "secp256r1"
+
+
 def verify_p256(key: ec.EllipticCurvePublicKey, signature: bytes, data: bytes) -> None:
     """Verify ECDSA P-256 with SHA-256 over ``data``, or ``SignatureInvalid``; r then s, 32 bytes each, big-endian."""
     if len(signature) != 64:
@@ -47,9 +52,25 @@ def verify_p256(key: ec.EllipticCurvePublicKey, signature: bytes, data: bytes) -
         _ZERO < r < _P256_ORDER and _ZERO < s < _P256_ORDER
     ):  # as numbers of one length, most significant byte first
         raise SignatureInvalid("r or s of the signature is out of range", field="signature")
-    r, s = _integer(r), _integer(s)
-    if not is_signed_p256(key, bytes((0x30, len(r) + len(s))) + r + s, data):
+    if not is_signed_p256(key, _sequence(r, s), data):
         raise SignatureInvalid("the signature does not verify", field="signature")
+
+
+def _sequence(r: bytes, s: bytes) -> bytes:
+    """Two positive numbers of 32 bytes as DER's SEQUENCE of INTEGERs."""
+    first, second = r[0], s[0]
+    if first and second:  # no leading zeros, as nearly always
+        if first < 0x80:
+            return (_R_S if second < 0x80 else _R_LONG_S) % (r, s)
+        return (_LONG_R_S if second < 0x80 else _LONG_R_LONG_S) % (r, s)
+    r, s = _integer(r), _integer(s)
+    return bytes((0x30, len(r) + len(s))) + r + s
+
+
+_R_S = b"\x30\x44\x02\x20%b\x02\x20%b"
+_LONG_R_S = b"\x30\x45\x02\x21\0%b\x02\x20%b"  # where the first bit is set, a zero byte says that it is no sign
+_R_LONG_S = b"\x30\x45\x02\x20%b\x02\x21\0%b"
+_LONG_R_LONG_S = b"\x30\x46\x02\x21\0%b\x02\x21\0%b"
 
 
 def _integer(value: bytes) -> bytes:

@@ -29,9 +29,9 @@ from adyton.wire import b64, der
 BASIC_CONSTRAINTS = usual.BASIC_CONSTRAINTS
 KEY_USAGE = usual.KEY_USAGE
 MAX_SIZE = 4 * 1024 * 1024  # bytes of one blob; Intel's largest CRL is far below
-_PEM = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----[ \t]*\r?\n([A-Za-z0-9+/=\s]*?)-----END \1-----")
+_PEM = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----[ \t]*\r?\n([A-Za-z0-9+/=\s]*)-----END \1-----")
 _ABSENT = (False, None)
-_VERSION = 0xA0
+_SPACE = b" \t\n\r\v\f"
 _PEM_BEGIN = b"-----BEGIN "
 _SEQUENCE = bytes((der.SEQUENCE,))
 _HYGON_SIZES = frozenset({832, 2084, 832 + 2084})
@@ -74,15 +74,13 @@ class Certificate:
         """From exactly one DER certificate, or ``EndorsementMalformed``."""
         self.der = encoded
         try:
-            found, self.signed, self.signature, self._extensions_at, end = usual.parts(encoded, 7, 2)
-            version, serial, algorithm, issuer, _, subject, self._spki = found
-            if version[0] != _VERSION:
-                raise ValueError("version 1, which has no extensions")
-            self.serial_bytes = serial[1]
-            self.serial = int.from_bytes(serial[1], "big", signed=True)
-            self.issuer = issuer[1]
-            self.subject = subject[1]
-            self.algorithm = algorithm[1]
+            # fmt: off
+            (
+                self.serial_bytes, self.issuer, self.subject, self.algorithm,
+                self._spki, self.signed, self.signature, self._extensions_at, end,
+            ) = usual.certificate(encoded)
+            # fmt: on
+            self.serial = int.from_bytes(self.serial_bytes, "big", signed=True)
             self.parsed = x509.load_der_x509_certificate(encoded) if self.serial > 0 else _load(encoded)
             self.not_before: datetime = self.parsed.not_valid_before_utc
             self.not_after: datetime = self.parsed.not_valid_after_utc
@@ -134,7 +132,7 @@ class Certificate:
         key = self.public_key  # which must be a key
         end = self._extensions_at
         encoded = self.der[end - usual.P256_SPKI_SIZE : end]
-        if encoded.startswith(usual.P256_SPKI) and len(self._spki[1]) == usual.P256_SPKI_SIZE - 2:
+        if encoded.startswith(usual.P256_SPKI) and len(self._spki) == usual.P256_SPKI_SIZE - 2:
             return encoded  # as it would be written again
         return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
@@ -172,21 +170,27 @@ class Certificate:
 
 
 class Crl:
-    """One certificate revocation list. ``signed``, ``signature`` and ``algorithm`` as in ``Certificate``."""
+    """One certificate revocation list. ``signed``, ``signature`` and ``algorithm`` as in ``Certificate``.
+
+    ``critical``: dotted identifiers of its critical extensions. ``number``: its number among its issuer's, if it has one.
+    """
+
+    critical: tuple[str, ...] = ()
 
     def __init__(self, encoded: bytes) -> None:
         """From exactly one DER CRL that says when the next one comes, or ``EndorsementMalformed``."""
         self.der = encoded
         try:
             self.parsed = x509.load_der_x509_crl(encoded)
-            (version, algorithm, issuer), self.signed, self.signature, _, _ = usual.parts(encoded, 3, 1)
-            if version[0] != der.INTEGER:
-                raise ValueError("version 1, which has no extensions")
-            self.issuer = issuer[1]
-            self.algorithm = algorithm[1]
+            self.issuer, self.algorithm, self.signed, self.signature, number = usual.crl(encoded)
             self.this_update: datetime = self.parsed.last_update_utc
             next_update = self.parsed.next_update_utc
-            self._extensions = list(self.parsed.extensions)
+            if number is None:
+                extensions = list(self.parsed.extensions)
+                self.critical = tuple([item.oid.dotted_string for item in extensions if item.critical])
+                values = [item.value for item in extensions]
+                number = next((value.crl_number for value in values if isinstance(value, x509.CRLNumber)), None)
+            self.number = number
         except _FOREIGN as error:
             raise _malformed("not a CRL that can be read") from error
         if next_update is None:
@@ -206,17 +210,6 @@ class Crl:
     def digest(self) -> bytes:
         """SHA-256 of the whole."""
         return hashlib.sha256(self.der).digest()
-
-    @property
-    def critical(self) -> tuple[str, ...]:
-        """Dotted identifiers of its critical extensions."""
-        return tuple(item.oid.dotted_string for item in self._extensions if item.critical)
-
-    @property
-    def number(self) -> int | None:
-        """Its number among its issuer's, if it has one."""
-        values = (item.value for item in self._extensions)
-        return next((value.crl_number for value in values if isinstance(value, x509.CRLNumber)), None)
 
     def lists(self, certificate: Certificate) -> bool:
         """Whether an entry has this certificate's serial number; who issued the certificate is the caller's question."""
@@ -367,7 +360,7 @@ def _after_header(data: bytes, offset: int) -> int:
 
 def _read_block(label: bytes, text: bytes) -> Certificate | Crl | bytes:
     try:
-        encoded = b64.decode(b"".join(text.split()).decode("ascii"))
+        encoded = b64.decode(text.translate(None, _SPACE).decode("ascii"))
     except ValueError as error:
         raise _malformed("PEM with broken base64") from error
     if label == b"CERTIFICATE":

@@ -11,9 +11,10 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Hashable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Generic, TypeVar
+
+import msgspec
 
 DEFAULT_LIMIT = 1024
 
@@ -23,8 +24,7 @@ _END = datetime.max.replace(tzinfo=UTC)
 _T_co = TypeVar("_T_co", covariant=True)
 
 
-@dataclass(frozen=True, slots=True)
-class Window:
+class Window(msgspec.Struct, frozen=True):
     """The times at which a verdict on validity stays the same: ``first`` to ``last``, both included."""
 
     first: datetime
@@ -40,17 +40,16 @@ class Window:
         for begin, end in lifetimes:
             if begin > now:
                 last = min(last, begin - _TICK)
-            else:
-                first = max(first, begin)
+            elif begin > first:
+                first = begin
             if end < now:
                 first = max(first, end + _TICK)
-            else:
-                last = min(last, end)
+            elif end < last:
+                last = end
         return cls(first, last)
 
 
-@dataclass(frozen=True, slots=True)
-class Chain(Generic[_T_co]):
+class Chain(msgspec.Struct, Generic[_T_co], frozen=True):
     """A verified chain, as its TEE's room describes it, and the window in which it stays so."""
 
     facts: _T_co

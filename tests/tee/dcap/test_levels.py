@@ -191,7 +191,7 @@ def ours(world: World) -> tuple[str, list[str]]:
     return status, [str(advisory) for advisory in advisories]
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(worlds())
 def test_the_status_is_what_the_rules_say(world: World) -> None:
     try:

@@ -10,10 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from cryptography.hazmat.primitives.asymmetric import ec
-
 from adyton.crypto.chain import by_preference
-from adyton.crypto.ecdsa import verify_p256
+from adyton.crypto.ecdsa import is_p256, verify_p256
 from adyton.crypto.x509 import Certificate
 from adyton.errors import EndorsementError, MalformedEvidence, SignatureInvalid, UnsupportedEvidence
 from adyton.tee.dcap.documents import Collateral, Reader, decoded
@@ -89,7 +87,7 @@ def looked_up(quote: Quote, qe_report: bytes, listed: Sequence[Certificate], tee
         )
     for candidate in listed[:MAX_CANDIDATES]:
         key = candidate.public_key
-        if isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name == "secp256r1":
+        if is_p256(key):
             try:
                 verify_p256(key, quote.qe_report_signature, qe_report)
             except SignatureInvalid:

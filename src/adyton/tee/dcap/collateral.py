@@ -12,10 +12,8 @@ from datetime import datetime
 from operator import itemgetter
 from typing import NamedTuple
 
-from cryptography.hazmat.primitives.asymmetric import ec
-
 from adyton.crypto.chain import by_preference
-from adyton.crypto.ecdsa import verify_p256
+from adyton.crypto.ecdsa import is_p256, verify_p256
 from adyton.crypto.x509 import Certificate
 from adyton.errors import (
     AdytonError,
@@ -42,12 +40,15 @@ _QE_IDS = {"sgx": qe_identity.QE, "tdx": qe_identity.TD_QE}
 
 
 class VerifiedCollateral(NamedTuple):
-    """TCB info and QE identity that Intel signed and that are fresh. ``span``: of all used; ``window``: of all seen."""
+    """TCB info and QE identity that Intel signed and that are fresh. ``span``: of all used.
+
+    ``window``: around all seen; ``None`` where nobody will remember it.
+    """
 
     info: TcbInfo
     identity: QeIdentity
     span: Span
-    window: Window
+    window: Window | None
 
 
 class CollateralWalk:
@@ -136,14 +137,17 @@ class CollateralWalk:
         """It is of the enclave that quotes for this type of TEE."""
         self._match("qe_identity_tee", "id", _QE_IDS[self._tee], self._identity.id, "3.3.6")
 
-    def done(self) -> VerifiedCollateral:
+    def done(self, *, to_remember: bool) -> VerifiedCollateral:
         """What was verified. Call it after every step."""
         for lives in self._signers.values():
             self._lives.append(lives[0])
-            self._seen += [(begin, end) for begin, end, _ in lives]
         return VerifiedCollateral(
-            self._info, self._identity, Span.of(self._lives), Window.around(self._now, self._seen)
-        )
+            self._info, self._identity, Span.of(self._lives), self._window() if to_remember else None
+        )  # fmt: skip
+
+    def _window(self) -> Window:
+        seen = [(begin, end) for lives in self._signers.values() for begin, end, _ in lives]
+        return Window.around(self._now, [*self._seen, *seen])
 
     def _choose(self, name: str, fit: _Fit, url: str) -> tuple[Signed, Certificate]:
         """The document that counts, and the certificate whose key signed it."""
@@ -266,7 +270,7 @@ class CollateralWalk:
 
 def _is_signed(document: Signed, certificate: Certificate) -> bool:
     key = certificate.public_key
-    if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name != "secp256r1":
+    if not is_p256(key):
         return False
     try:
         verify_p256(key, document.signature, document.content)

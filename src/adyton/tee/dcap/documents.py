@@ -161,11 +161,11 @@ def _bundle(
                 signed.append(_signed(name, inner[name], inner["signature"]))
             else:
                 signed.append(_signed(name, text.strip(), found[signature]))
-    seen = set()
+    seen: list[bytes] = []  # two documents of one signer have the same
     for member in _CHAINS:
         chain = found.get(member)
         if chain is not None and chain not in seen and (text := _optional(chain)):
-            seen.add(chain)  # two documents of one signer have the same
+            seen.append(chain)
             certificates += reader.certificates(text)
     for member in _CRLS:
         crl = found.get(member)

@@ -54,9 +54,16 @@ class Span(NamedTuple):
     @classmethod
     def of(cls, lives: Sequence[Life]) -> Span:
         """Of at least one life."""
-        begins, ends, names = zip(*lives, strict=True)
-        end = min(ends)
-        return cls(min(begins), max(begins), end, names[ends.index(end)])
+        earliest, end, first = lives[0]
+        latest = earliest
+        for begin, other, name in lives:
+            if begin < earliest:
+                earliest = begin
+            elif begin > latest:
+                latest = begin
+            if other < end:
+                end, first = other, name
+        return cls(earliest, latest, end, first)
 
     def with_(self, other: Span) -> Span:
         """Of these things and others."""
@@ -98,7 +105,7 @@ class Issuer(NamedTuple):
     """A CA that issues PCK certificates, verified up to a trusted root. The CRLs are those that are signed, if asked for.
 
     ``root_fingerprint``: SHA-256 of its SPKI, hex. ``pck_crl`` and ``root_crl``: the fresh ones.
-    ``span`` is of all that is used; ``window`` is around all that was looked at.
+    ``span`` is of all that is used; ``window`` is around all that was looked at, ``None`` where nobody will remember it.
     """
 
     certificate: Certificate
@@ -111,7 +118,7 @@ class Issuer(NamedTuple):
     pck_crl: Crl | None
     root_crl: Crl | None
     span: Span
-    window: Window
+    window: Window | None
 
     @property
     def root_key_id(self) -> str:
@@ -177,7 +184,7 @@ class IssuerWalk:
             url=f"{SERVICE}/sgx/certification/v4/pckcrl?ca={self._kind}&encoding=der",
         )
 
-    def done(self) -> Issuer:
+    def done(self, *, to_remember: bool) -> Issuer:
         """The verified CA, without its leaf. Call it after every step."""
         issuer, root = self._issuer, self._root
         lives = [
@@ -188,12 +195,6 @@ class IssuerWalk:
             lives.append((self._pck_crl.this_update, self._pck_crl.next_update, "PCK CRL"))
         if self._root_crl is not None:
             lives.append((self._root_crl.this_update, self._root_crl.next_update, "root CRL"))
-        seen = [(item.not_before, item.not_after) for item in self._path.seen if item is not self._leaf]
-        seen += [
-            (crl.this_update, crl.next_update)
-            for authority in (issuer, root)
-            for crl in self._pool.crls_by(authority.subject)
-        ]
         vendor = self._vendor and root.spki_fingerprint == ROOT
         return Issuer(
             certificate=issuer,
@@ -206,8 +207,17 @@ class IssuerWalk:
             pck_crl=self._pck_crl,
             root_crl=self._root_crl,
             span=Span.of(lives),
-            window=Window.around(self._now, seen),
+            window=self._window() if to_remember else None,
         )
+
+    def _window(self) -> Window:
+        seen = [(item.not_before, item.not_after) for item in self._path.seen if item is not self._leaf]
+        seen += [
+            (crl.this_update, crl.next_update)
+            for authority in (self._issuer, self._root)
+            for crl in self._pool.crls_by(authority.subject)
+        ]
+        return Window.around(self._now, seen)
 
 
 @lru_cache(maxsize=16)

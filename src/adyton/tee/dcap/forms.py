@@ -22,7 +22,7 @@ class Component(msgspec.Struct, omit_defaults=True, gc=False):
     type: Any = UNSET
 
 
-class Tcb(msgspec.Struct, kw_only=True, omit_defaults=True):
+class Tcb(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     """The named SVNs are those of version 2."""
 
     sgxtcbcomponents: list[Component] | UnsetType = UNSET
@@ -46,7 +46,7 @@ class Tcb(msgspec.Struct, kw_only=True, omit_defaults=True):
     tdxtcbcomponents: list[Component] | UnsetType = UNSET
 
 
-class Level(msgspec.Struct, omit_defaults=True):
+class Level(msgspec.Struct, omit_defaults=True, gc=False):
     """A level of a platform."""
 
     tcb: Tcb
@@ -55,13 +55,13 @@ class Level(msgspec.Struct, omit_defaults=True):
     advisoryIDs: list[str] = []  # noqa: N815
 
 
-class Isvsvn(msgspec.Struct):
+class Isvsvn(msgspec.Struct, gc=False):
     """The TCB of a module or an enclave."""
 
     isvsvn: Annotated[int, Meta(ge=0, le=0xFFFF)]
 
 
-class EnclaveLevel(msgspec.Struct, omit_defaults=True):
+class EnclaveLevel(msgspec.Struct, omit_defaults=True, gc=False):
     """A level of a TDX module or a quoting enclave."""
 
     tcb: Isvsvn
@@ -70,7 +70,7 @@ class EnclaveLevel(msgspec.Struct, omit_defaults=True):
     advisoryIDs: list[str] = []  # noqa: N815
 
 
-class Module(msgspec.Struct):
+class Module(msgspec.Struct, gc=False):
     """A TDX module of version 0."""
 
     mrsigner: str
@@ -78,7 +78,7 @@ class Module(msgspec.Struct):
     attributesMask: str  # noqa: N815
 
 
-class ModuleIdentity(msgspec.Struct):
+class ModuleIdentity(msgspec.Struct, gc=False):
     """A TDX module of the version that its id names."""
 
     id: str
@@ -88,7 +88,7 @@ class ModuleIdentity(msgspec.Struct):
     tcbLevels: list[EnclaveLevel]  # noqa: N815
 
 
-class TcbInfo(msgspec.Struct, kw_only=True, omit_defaults=True):
+class TcbInfo(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     """``tcbInfo``, versions 2 and 3; the former has no ``id``."""
 
     id: str | UnsetType = UNSET
@@ -104,7 +104,7 @@ class TcbInfo(msgspec.Struct, kw_only=True, omit_defaults=True):
     tcbLevels: list[Level]  # noqa: N815
 
 
-class Identity(msgspec.Struct):
+class Identity(msgspec.Struct, gc=False):
     """``enclaveIdentity``, version 2."""
 
     id: str

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from adyton.crypto.chain import Role
+from adyton.crypto.ecdsa import is_p256
 from adyton.crypto.x509 import Certificate
 from adyton.errors import EndorsementError, EndorsementMalformed
 from adyton.wire import der
@@ -54,7 +55,7 @@ def read(certificate: Certificate, role: Role) -> Pck:
     if extension is None:
         raise _malformed(role, "it has none")
     key = certificate.public_key
-    if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name != "secp256r1":
+    if not is_p256(key):
         raise role.error(EndorsementMalformed, "key", "not a P-256 key", expected="P-256", got=type(key).__name__)
     try:
         return Pck(certificate, key, *_parts(extension))

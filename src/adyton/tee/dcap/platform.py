@@ -144,7 +144,7 @@ class PlatformWalk:
             return
         if self._revocation:
             self._issuer_walk.revocation()
-        self.issuer = self._issuer_walk.done()
+        self.issuer = self._issuer_walk.done(to_remember=self._remembered is not None)
 
     def collateral(self) -> CollateralWalk | None:
         """The walk over the collateral; ``None`` if its verdict is remembered, or it is not to be looked at."""
@@ -175,7 +175,7 @@ class PlatformWalk:
         """The verified platform. Call it after every step."""
         leaf, issuer = self._leaf, self.issuer
         if self._collateral_walk is not None:
-            self._collateral = self._collateral_walk.done()
+            self._collateral = self._collateral_walk.done(to_remember=self._remembered is not None)
         collateral = self._collateral
         span = Span(leaf.not_before, leaf.not_before, leaf.not_after, "PCK certificate").with_(issuer.span)
         if collateral is not None:
@@ -192,12 +192,12 @@ class PlatformWalk:
         """Keep what was verified. Call it when the whole quote was found right."""
         platform = enclave.platform
         memory, collateral, issuer = self._remembered, platform.collateral, platform.issuer
-        if memory is None:
+        if memory is None or issuer.window is None or (collateral is not None and collateral.window is None):
             return
         windows = [(issuer.window.first, issuer.window.last)]
         if self._issuer_walk is not None:
             memory.keep((*self._base, "issuer", self._rest, self._leaf.issuer), Chain(issuer, issuer.window))
-        if collateral is not None:
+        if collateral is not None and collateral.window is not None:
             windows.append((collateral.window.first, collateral.window.last))
             if self._collateral_walk is not None:
                 memory.keep((*self._base, *self._collateral_name()), Chain(collateral, collateral.window))

@@ -57,7 +57,7 @@ def converge(platform: TcbStatus, part: TcbStatus | None) -> TcbStatus:
 
     A part is up to date, out of date or revoked.
     """
-    if TcbStatus.REVOKED in {platform, part}:
+    if platform is TcbStatus.REVOKED or part is TcbStatus.REVOKED:
         return TcbStatus.REVOKED
     if part is TcbStatus.OUT_OF_DATE:
         return _OUTDATED.get(platform, platform)

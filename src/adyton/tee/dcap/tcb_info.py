@@ -7,8 +7,9 @@ silently passed over is a check that is not done.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
-from operator import attrgetter
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from msgspec import UNSET, UnsetType
@@ -97,9 +98,8 @@ def _parse(document: Signed) -> TcbInfo:
         raise signed_json.malformed(NAME, "a TDX module where there is none, or none where there is one")
     if not found.tcbLevels:
         raise signed_json.malformed(NAME, "no TCB level at all")
-    dates: set[str] = set()
-    levels = [_level(level, found.version, name, dates) for level in found.tcbLevels]
-    levels.sort(key=_newest_first, reverse=True)
+    levels = _levels(found.tcbLevels, found.version, name)
+    levels.sort(key=_NEWEST_FIRST, reverse=True)
     identities = {identity.id.upper(): _module(identity) for identity in found.tdxModuleIdentities}
     if len(identities) != len(found.tdxModuleIdentities):
         raise signed_json.malformed(NAME, "a TDX module identity comes twice")
@@ -118,38 +118,41 @@ def _parse(document: Signed) -> TcbInfo:
     )
 
 
-def _newest_first(level: TcbLevel) -> tuple[tuple[int, ...], int, tuple[int, ...]]:
-    return level.sgx, level.pcesvn, level.tdx or ()
+_NEWEST_FIRST = itemgetter(0, 1, 2)  # SGX components, PCE, TDX components
 
 
-def _level(level: forms.Level, version: int, name: str, dates: set[str]) -> TcbLevel:
-    """``dates``: those that were found right; many levels have the same."""
-    tcb = level.tcb
-    tdx = None
+def _levels(found: list[forms.Level], version: int, name: str) -> list[TcbLevel]:
+    """In the document's order."""
     if version == 2:
-        sgx = tuple([getattr(tcb, name) for name in _V2])
-        if UNSET in sgx:
+        sgx = [tuple([getattr(level.tcb, component) for component in _V2]) for level in found]
+        if any(UNSET in components for components in sgx):
             raise signed_json.malformed(NAME, "a level without all 16 SGX components")
     else:
-        sgx = _components(tcb.sgxtcbcomponents, "SGX")
-        if name == TDX:
-            tdx = _components(tcb.tdxtcbcomponents, "TDX")
-    if level.tcbDate not in dates:
-        date(level.tcbDate, NAME)
-        dates.add(level.tcbDate)
-    status = PLATFORM_STATUSES.get(level.tcbStatus)
-    if status is None:
-        raise signed_json.malformed(NAME, "unknown TCB status", got=level.tcbStatus[:60])
-    return TcbLevel(sgx, tcb.pcesvn, tdx, level.tcbDate, status, tuple(level.advisoryIDs))
+        sgx = _components([level.tcb.sgxtcbcomponents for level in found], "SGX")
+    tdx: Sequence[tuple[int, ...] | None] = [None] * len(found)
+    if name == TDX:
+        tdx = _components([level.tcb.tdxtcbcomponents for level in found], "TDX")
+    dates: set[str] = set()  # those that were found right; many levels have the same
+    levels = []
+    for level, own, of_module in zip(found, sgx, tdx, strict=True):
+        moment = level.tcbDate
+        if moment not in dates:
+            date(moment, NAME)
+            dates.add(moment)
+        status = PLATFORM_STATUSES.get(level.tcbStatus)
+        if status is None:
+            raise signed_json.malformed(NAME, "unknown TCB status", got=level.tcbStatus[:60])
+        levels.append(TcbLevel(own, level.tcb.pcesvn, of_module, moment, status, tuple(level.advisoryIDs)))
+    return levels
 
 
-_svn = attrgetter("svn")
-
-
-def _components(found: list[forms.Component] | UnsetType, kind: str) -> tuple[int, ...]:
-    if found is UNSET or len(found) != COMPONENTS:
+def _components(found: list[list[forms.Component] | UnsetType], kind: str) -> list[tuple[int, ...]]:
+    """The SVNs of each level, all levels in one go."""
+    whole = [level for level in found if level is not UNSET and len(level) == COMPONENTS]
+    if len(whole) != len(found):
         raise signed_json.malformed(NAME, f"a level without all 16 {kind} components")
-    return tuple(map(_svn, found))
+    svns = [component.svn for level in whole for component in level]
+    return [tuple(svns[at : at + COMPONENTS]) for at in range(0, len(svns), COMPONENTS)]
 
 
 def _module(module: forms.Module | forms.ModuleIdentity) -> TdxModule:
@@ -163,9 +166,12 @@ def _module(module: forms.Module | forms.ModuleIdentity) -> TdxModule:
     )
 
 
+_BY_ISVSVN = itemgetter(0)
+
+
 def enclave_levels(found: list[forms.EnclaveLevel], name: str) -> tuple[EnclaveLevel, ...]:
     """Levels of a module or enclave, newest first; ``EndorsementMalformed`` if there are none, or of unknown status."""
-    levels = []
+    levels: list[EnclaveLevel] = []
     for level in found:
         status = ENCLAVE_STATUSES.get(level.tcbStatus)
         if status is None:
@@ -174,7 +180,8 @@ def enclave_levels(found: list[forms.EnclaveLevel], name: str) -> tuple[EnclaveL
         levels.append(EnclaveLevel(level.tcb.isvsvn, level.tcbDate, status, tuple(level.advisoryIDs)))
     if not levels:
         raise signed_json.malformed(name, "no TCB level at all")
-    levels.sort(key=lambda level: level.isvsvn, reverse=True)
+    if len(levels) > 1:
+        levels.sort(key=_BY_ISVSVN, reverse=True)
     return tuple(levels)
 
 

@@ -31,6 +31,7 @@ from adyton.broker.door.refusals import Stage
 from adyton.broker.handshake import Handshake
 from adyton.broker.holders import Holder
 from adyton.broker.key_service import key_delivery, key_use
+from adyton.broker.key_service.authority import PLACE, Authority
 from adyton.broker.key_service.key_delivery import KeyDelivery
 from adyton.broker.keys import BrokerKeys
 from adyton.broker.outside.plugins import PREFIX, Plugins
@@ -74,6 +75,7 @@ class Handlers:
     auditor: Auditor
     checkpoints: Checkpoints
     readiness: Readiness
+    authority: Authority
 
 
 async def _nothing_here() -> Answer:
@@ -195,9 +197,26 @@ class Front:
                 return self._lists.answer(where.tenant, self._current.keys, self._clock())
             except AdytonError as error:
                 return refusals.answer(error, Stage.RESOURCE)
+        if where.parts[:2] == PLACE and len(where.parts) == 3 and method in {"GET", "HEAD"}:
+            return self._published(where, request, began)
         if where.parts == (".well-known", "broker-attestation"):
             return self._attested(request, began) if method == "POST" else refusals.NO_METHOD
         return refusals.NO_PATH
+
+    async def _published(self, where: Route, request: HttpRequest, began: float) -> Answer:
+        """What a tenant's certification authority shows to everybody."""
+        if self._in_flight >= self._max_in_flight:
+            return refusals.OVERLOADED
+        self._in_flight += 1
+        now, name = datetime.fromtimestamp(self._clock(), UTC), where.parts[2]
+        try:
+            answer = await asyncio.to_thread(self._handlers.authority.published, where.tenant, name, now)
+        except AdytonError as error:
+            answer = refusals.answer(error, Stage.ADMIN)
+        finally:
+            self._in_flight -= 1
+        self._journal.request(request, answer, began)
+        return answer
 
     async def _attested(self, request: HttpRequest, began: float) -> Answer:
         """What proves to an owner which broker this is."""

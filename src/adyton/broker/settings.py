@@ -14,6 +14,7 @@ from adyton.errors import ConfigError
 from adyton.tee.sample.anybody import ANYBODY
 
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}\Z")
+_URL = re.compile(r"https?://[A-Za-z0-9.\[\]:-]{1,200}(/[A-Za-z0-9._~/-]{0,200})?\Z")
 _TENANT = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\Z")
 
 
@@ -32,6 +33,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ``accepted_peers``: identities besides its own that it takes for its own, ``allow_debug_peers`` also with debug.
     ``backends_file`` names back ends for values and external plug-ins (``stores.backends.options``), empty for none.
     ``keep_broken_policies``: start although a tenant's policy no longer compiles; that tenant then gets nothing.
+    ``public_url``: where others reach the broker, such as ``https://broker.example``; issued certificates say it.
     ``page``: serve the web page at ``/ui``; without, only the API that it uses.
     ``tenant_hosts`` maps a configured host name to its tenant; everything else goes by the URL's path.
     ``allow_rsa1_5``: serve guests of protocol 0.1, which know no other encryption. ``trusted_token_issuers``: TOML files
@@ -73,6 +75,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     fetch_from: list[str] = []
     keep_broken_policies: bool = False
     backends_file: str = ""
+    public_url: str = ""
     page: bool = True
     allow_rsa1_5: bool = False
     trusted_token_issuers: list[str] = []
@@ -209,6 +212,8 @@ def check(settings: Settings) -> Settings:
     profile.of(fips=settings.fips).check_rsa1_5(wanted=settings.allow_rsa1_5)
     if settings.unvalidated_module and not settings.fips:
         raise _wrong("unvalidated-module-i-accept", "with --fips, whose demand it waives", "without")
+    if settings.public_url and not _URL.match(settings.public_url):
+        raise _wrong("public-url", "https://HOST[:PORT][/PATH], or http://…", settings.public_url[:200])
     if bool(settings.certificate) != bool(settings.private_key):
         raise _wrong("tls", "a certificate and its private key", "one of them")
     Rates(settings.rate_limits, settings.peer_rate_limits)

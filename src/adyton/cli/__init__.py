@@ -29,7 +29,7 @@ NOUNS: dict[str, tuple[str, str, str]] = {
     ),
     "audit": ("adyton.cli.audit", "audit", "Read the broker's record of decisions."),
     "broker": ("adyton.cli.broker", "broker", "Run the key broker."),
-    "ca": ("adyton.cli.key", "ca", "Show the tenant's certification authority."),
+    "ca": ("adyton.cli.ca", "ca", "The tenant's certification authority: show, rotate, revoke, its list of revoked."),
     "collateral": ("adyton.cli.collateral", "collateral", "Fetch, keep, bundle and serve endorsements."),
     "completion": ("adyton.cli.completion", "completion", "Print a shell's completion script."),
     "configuration": ("adyton.cli.configuration", "configuration", "Set and show settings that workloads read."),

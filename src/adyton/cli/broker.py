@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from adyton.cli.administering import Noun, broker_options, open_admin
+from adyton.cli.administering import Noun
 from adyton.cli.attest import attest
 from adyton.cli.backups import backup, restore
+from adyton.cli.broker_backends import backends
 from adyton.cli.broker_status import reload, status
 from adyton.cli.config_file import Configured, again
 from adyton.cli.custody_options import openers, opening_options
@@ -20,7 +20,7 @@ from adyton.cli.doctor import doctor
 from adyton.cli.explained import explain
 from adyton.cli.known import forget, known, pin
 from adyton.cli.migrate import migrate
-from adyton.cli.output import json_option, print_json, print_table, say
+from adyton.cli.output import say
 from adyton.cli.places import places
 from adyton.cli.revoke import revoke
 from adyton.cli.root_key import root_key
@@ -40,7 +40,8 @@ def broker() -> None:
 _SECTIONS = {
     "Where": ("config", "data", "listen", "workers", "database", "database_password_file"),
     "TLS and listeners": (
-        *("tls", "certificate", "private_key", "names", "client_ca", "admin_listen", "page", "tenant_host"),
+        *("tls", "certificate", "private_key", "names", "client_ca", "admin_listen", "public_url", "page"),
+        "tenant_host",
     ),
     "What evidence is believed": (
         *("environment", "endorsements", "collateral_cache", "fetch_endorsements", "fetch_from", "trust_dev_root"),
@@ -98,6 +99,9 @@ _SECTIONS = {
     multiple=True,
     metavar="[KIND=]URL",
     help="Ask this source instead (as --from of adyton collateral). Repeatable.",
+)
+@click.option(
+    "--public-url", default="", metavar="URL", help="Where others reach it; certificates say where the CRL is."
 )
 @click.option("--page/--no-page", default=True, show_default=True, help="The web page at /ui.")
 @click.option(
@@ -265,6 +269,7 @@ def _settings(data: Path | None, listen: str, tls: bool | None, **options: Any) 
         fetch_endorsements=options["fetch_endorsements"],
         fetch_from=list(options["fetch_from"]),
         tenant_hosts={name.lower(): tenant for name, _, tenant in hosts},
+        public_url=options["public_url"],
         page=options["page"],
         database=options["database"] or "",
         database_password_file=_absolute(options["database_password_file"]),
@@ -366,36 +371,8 @@ def _warn(text: str) -> None:
     say(click.style("warning    ", fg="yellow", reset=True) + text)
 
 
-@broker.command()
-@broker_options
-@json_option
-def backends(as_json: bool, **options: Any) -> None:
-    """Ask each back end that the tenant may use whether it works. Exit 1 if one does not."""
-    from msgspec import to_builtins
-
-    with open_admin(**options) as admin:
-        views = admin.backends()
-    if as_json:
-        for view in views:
-            print_json(to_builtins(view))
-    else:
-        rows = (
-            (
-                v.name,
-                v.kind,
-                "yes" if v.ok else "NO",
-                v.waiting or "",
-                v.unfinished or "",
-                v.says or f"{v.error} [{v.code}] {v.hint}",
-            )
-            for v in views
-        )
-        print_table(("name", "kind", "works", "to remove", "unfinished", "says"), rows)
-    if not all(view.ok for view in views):
-        sys.exit(1)
-
-
 broker.add_command(attest)
+broker.add_command(backends)
 broker.add_command(explain)
 broker.add_command(forget)
 broker.add_command(known)

@@ -304,29 +304,6 @@ for _command in key_use.COMMANDS:
     key.add_command(_command)
 
 
-@click.group(cls=Noun)
-def ca() -> None:
-    """The certification authority that every tenant has for the keys that are made inside."""
-
-
-@ca.command("show")
-@broker_options
-@json_option
-def show_ca(as_json: bool, **options: Any) -> None:
-    """Print the authority's certificate (PEM): what whoever verifies its certificates must trust."""
-    from msgspec import to_builtins
-
-    from adyton.client.keys import Keys
-
-    with open_admin(**options) as admin:
-        view = Keys(admin).authority()
-    if as_json:
-        print_json(to_builtins(view))
-        return
-    click.echo(view.certificate, nl=False)
-    say(f"sha256:{view.fingerprint}, valid until {view.not_after}")
-
-
 def said(view: KeyView, as_json: bool) -> None:
     """Print a key."""
     from msgspec import to_builtins

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from adyton.client.admin import Admin
+from adyton.protocol.authority import AuthorityView
 from adyton.protocol.keys import (
-    AuthorityView,
     ConfigurationView,
     KeyView,
     NewKey,

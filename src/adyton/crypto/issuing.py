@@ -31,13 +31,13 @@ _URI = re.compile(r"[a-z][a-z0-9+.-]{0,30}://[!-~]{1,500}\Z")
 _NAME = re.compile(r"[ -~]{1,64}\Z")
 
 
-def make_root(name: str, now: datetime) -> tuple[bytes, bytes]:
-    """A new authority: its key (PKCS#8 DER) and its self-signed certificate (DER), valid for ten years."""
+def make_root(name: str, now: datetime, days: int = ROOT_DAYS) -> tuple[bytes, bytes]:
+    """A new authority: its key (PKCS#8 DER) and its self-signed certificate (DER), valid for ``days``."""
     key = ec.generate_private_key(ec.SECP384R1())
     subject = _subject(name)
     usage = _usage(certificates=True)
     certificate = (
-        _builder(subject, subject, now, now + timedelta(days=ROOT_DAYS))
+        _builder(subject, subject, now, now + timedelta(days=days))
         .public_key(key.public_key())
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(usage, critical=True)
@@ -48,11 +48,20 @@ def make_root(name: str, now: datetime) -> tuple[bytes, bytes]:
 
 
 def issue(  # noqa: PLR0917 -- one value each
-    root_key: bytes, root: bytes, which: Kind, public: bytes, name: str, names: Iterable[str], days: int, now: datetime
+    root_key: bytes,
+    root: bytes,
+    which: Kind,
+    public: bytes,
+    name: str,
+    names: Iterable[str],
+    days: int,
+    now: datetime,
+    *,
+    crl_url: str = "",
 ) -> bytes:
     """The certificate (DER) of ``public`` (SubjectPublicKeyInfo) for ``names``: DNS names, IP addresses and URIs.
 
-    For TLS servers and clients. ``MalformedRequest`` for a name that cannot be in one, or a validity that ends after
+    For TLS servers and clients. ``crl_url``: where the authority's list of revoked is; empty: it does not say. ``MalformedRequest`` for a name that cannot be in one, or a validity that ends after
     the root's.
     """
     issuer = x509.load_der_x509_certificate(root)
@@ -68,7 +77,7 @@ def issue(  # noqa: PLR0917 -- one value each
         raise _wrong("days", f"1 to {max((issuer.not_valid_after_utc - now).days, 0)}", days)
     key = load_public(public)
     usage = _usage(encipher=bool(which.rsa_bits))
-    certificate = (
+    builder = (
         _builder(_subject(name), issuer.subject, now, now + timedelta(days=days))
         .public_key(key)
         .add_extension(x509.SubjectAlternativeName(listed), critical=False)
@@ -79,9 +88,16 @@ def issue(  # noqa: PLR0917 -- one value each
         )
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False)
-        .sign(signer, hashes.SHA384())
     )
-    return certificate.public_bytes(Encoding.DER)
+    if crl_url:
+        place = x509.DistributionPoint([x509.UniformResourceIdentifier(crl_url)], None, None, None)
+        builder = builder.add_extension(x509.CRLDistributionPoints([place]), critical=False)
+    return builder.sign(signer, hashes.SHA384()).public_bytes(Encoding.DER)
+
+
+def serial(certificate: bytes) -> str:
+    """A certificate's (DER) serial number in lower-case hex."""
+    return f"{x509.load_der_x509_certificate(certificate).serial_number:x}"
 
 
 def validity(certificate: bytes) -> tuple[datetime, datetime]:

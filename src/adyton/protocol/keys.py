@@ -104,15 +104,6 @@ class PublicView(msgspec.Struct, frozen=True, omit_defaults=True):
     chain: str = ""
 
 
-class AuthorityView(msgspec.Struct, frozen=True):
-    """The tenant's certification authority: PEM, SHA-256 of the certificate in hex, and its validity."""
-
-    certificate: str
-    fingerprint: str
-    not_before: str
-    not_after: str
-
-
 class ConfigurationView(msgspec.Struct, frozen=True):
     """A configuration value as its owner may read it back: only if it is not secret."""
 

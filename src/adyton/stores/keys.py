@@ -22,7 +22,8 @@ from adyton.protocol import key_record
 from adyton.protocol.key_record import KeyRecord, KeyVersion, State
 from adyton.protocol.release import Binding
 from adyton.protocol.resource import ResourcePath
-from adyton.stores import key_uses, quotas, tenants
+from adyton.stores import authorities, key_uses, quotas, tenants
+from adyton.stores.authorities import Issued
 from adyton.stores.intents import Intent, Intents
 from adyton.stores.key_uses import KeyUses
 from adyton.stores.resources import ResourceInfo, Resources, absent
@@ -75,10 +76,11 @@ class Keys:
         binding: Binding,
         now: datetime,
         intent: Intent | None = None,
+        issued: Issued | None = None,
     ) -> StoredKey:
         """A new key with its first version. ``Conflict`` ``resource_exists`` if anything is at ``path``.
 
-        ``intent``: by which a back end made it; it ends here, or nothing is written.
+        ``intent``: by which a back end made it; it ends here, or nothing is written. ``issued``: its certificate.
         """
         tenants.check(tenant)
         with self._database.write() as transaction:
@@ -97,6 +99,8 @@ class Keys:
             record = msgspec.structs.replace(record, versions=(first,))
             self._seal(transaction, tenant, path, serial, material)
             key_uses.begin(transaction, tenant, path, serial, record.kind)
+            if issued is not None:
+                authorities.note(transaction, tenant, issued)
             self._resources.write(transaction, tenant, str(path), serial, now, binding, record)
             quotas.check(transaction, self._sealer, tenant, "resources", "bytes", "keys")
         return StoredKey(_info(path, binding, serial, now, record), record)
@@ -110,6 +114,7 @@ class Keys:
         expected: KeyRecord,
         now: datetime,
         intent: Intent | None = None,
+        issued: Issued | None = None,
     ) -> StoredKey:
         """One more version, made for ``expected``: ``Conflict`` ``key_changed`` if that is no longer what there is."""
 
@@ -118,7 +123,7 @@ class Keys:
                 raise Conflict("the key changed meanwhile", code="key_changed", field="resource", hint="try again")
             return key_record.rotate(record, msgspec.structs.replace(version, serial=serial))
 
-        return self._change(tenant, path, turned, now, material, intent)
+        return self._change(tenant, path, turned, now, material, intent, issued)
 
     def disable(self, tenant: str, path: ResourcePath, number: int, now: datetime) -> StoredKey:
         """Nobody uses or gets this version from then on, until it is enabled."""
@@ -189,6 +194,7 @@ class Keys:
         now: datetime,
         material: Material | None = None,
         intent: Intent | None = None,
+        issued: Issued | None = None,
     ) -> StoredKey:
         with self._database.write() as transaction:
             if intent is not None:
@@ -208,6 +214,8 @@ class Keys:
             if material is not None:
                 self._seal(transaction, tenant, path, serial, material)
                 key_uses.begin(transaction, tenant, path, serial, record.kind)
+            if issued is not None:
+                authorities.note(transaction, tenant, issued)
             self._resources.write(transaction, tenant, str(path), serial, now, kept.binding, record)
             if material is not None:
                 quotas.check(transaction, self._sealer, tenant, "bytes")

@@ -7,6 +7,7 @@ newer version is refused: an older program must not write what it does not under
 from __future__ import annotations
 
 from adyton.stores import (
+    authorities,
     intents,
     key_uses,
     keys_schema,
@@ -128,6 +129,7 @@ FOURTH: tuple[str, ...] = (
     *slots.STATEMENTS,
     *keys_schema.STATEMENTS,
     *key_uses.STATEMENTS,
+    *authorities.STATEMENTS,
     *revoked.STATEMENTS,
     *people_schema.STATEMENTS,
     *removals.STATEMENTS,

@@ -13,6 +13,7 @@ from pathlib import Path
 from adyton.errors import ConfigError
 from adyton.stores import schema
 from adyton.stores.audit import AuditLog
+from adyton.stores.authorities import Authorities
 from adyton.stores.database import SqliteDatabase
 from adyton.stores.intents import Intents
 from adyton.stores.keepsakes import ClaimSets, Secrets
@@ -45,6 +46,7 @@ class Store:
         self.removals = Removals(database, sealer)
         self.intents = Intents(database, sealer, self.removals, lock.instance, shared=database.elsewhere)
         self.resources = Resources(database, sealer, self.removals, self.intents)
+        self.authorities = Authorities(database, sealer)
         self.keys = Keys(database, sealer, self.resources, self.intents)
         self.policies = Policies(database, sealer)
         self.dry_runs, self.staged = DryRuns(database), Staged(database)

@@ -24,10 +24,16 @@ from adyton.protocol.admin import (
     ResourceView,
 )
 from adyton.protocol.audit_proof import ConsistencyProof, InclusionProof
+from adyton.protocol.authority import (
+    AuthorityView,
+    CertificateView,
+    CrlView,
+    RevokeCertificatesBody,
+    RotateAuthorityBody,
+)
 from adyton.protocol.backends import BackendView
 from adyton.protocol.keys import (
     OPERATIONS,
-    AuthorityView,
     ConfigurationView,
     KeyView,
     NewKey,
@@ -119,6 +125,19 @@ _KEYS = {
         for name in OPERATIONS
     },
     "GET authority": Given("The tenant's certification authority", answer=AuthorityView),
+    "GET authorities": Given("All its roots, the oldest first", answer=list[AuthorityView]),
+    "GET authorities/*/crl": Given("A root's list of revoked certificates", ("number",), answer=CrlView),
+    "GET authority/certificates": Given(
+        "What was issued, by serial number",
+        answer=list[CertificateView],
+        query={"after": {"type": "string"}, "limit": _NUMBER},
+    ),
+    "POST authority/rotate": Given(
+        "Issue under a new root, or prepare one", body=RotateAuthorityBody, answer=AuthorityView
+    ),
+    "POST authority/revocations": Given(
+        "Revoke certificates", body=RevokeCertificatesBody, answer=list[CertificateView]
+    ),
 }
 
 ROUTES: Mapping[str, Given] = {

@@ -1,68 +1,112 @@
-"""The certification authority that each tenant has: made with its first certificate, kept sealed, never released."""
+"""The certification authority that each tenant has: made with its first certificate, kept sealed, never released.
+
+Its roots follow one another; what was issued can be revoked, and each root publishes its list of revoked for as long as it
+is valid: ``/t/<tenant>/.well-known/ca/<number>.crl`` (DER), beside its certificate, ``<number>.crt`` (DER).
+"""
 
 from __future__ import annotations
 
 import hashlib
-from datetime import datetime
+from collections.abc import Sequence
+from datetime import UTC, datetime
 
-import msgspec
-
+from adyton.broker.door.answer import Answer
 from adyton.broker.door.api_bodies import stamp
-from adyton.crypto import issuing, key_kinds
+from adyton.crypto import crl, issuing, key_kinds
 from adyton.crypto.key_kinds import Kind
-from adyton.errors import NotFound, Unavailable
+from adyton.errors import NotFound
+from adyton.protocol.authority import AuthorityView
 from adyton.protocol.key_record import CertificateRequest
-from adyton.protocol.keys import AuthorityView
-from adyton.stores.keepsakes import Secrets
+from adyton.stores.authorities import Authorities, Issued, StoredAuthority, absent
 
-NAME = "certification authority"
-
-
-class _Kept(msgspec.Struct, frozen=True, array_like=True):
-    key: bytes
-    certificate: bytes
-
-
-_DECODER = msgspec.msgpack.Decoder(_Kept)
+PLACE = (".well-known", "ca")
+CRL, CERTIFICATE = b"application/pkix-crl", b"application/pkix-cert"
 
 
 class Authority:
-    """Issues certificates for the keys of each tenant, under that tenant's own root."""
+    """Issues certificates for the keys of each tenant, under that tenant's own root.
 
-    def __init__(self, secrets: Secrets) -> None:
-        self._secrets = secrets
+    ``public_url``: where whoever verifies them reaches the broker; empty: they do not say where the list is.
+    """
+
+    def __init__(self, authorities: Authorities, public_url: str = "") -> None:
+        self._kept = authorities
+        self._public_url = public_url.rstrip("/")
 
     def show(self, tenant: str) -> AuthorityView:
-        """The root certificate; ``NotFound`` before the first certificate was issued."""
-        kept = self._secrets.get(NAME, tenant)
-        if kept is None:
-            raise NotFound(
-                "this tenant has no certification authority yet",
-                code="authority_absent",
-                hint="it is made with the first certificate: adyton key generate URI --kind p-256 --name NAME",
-            )
-        der = _read(kept).certificate
-        begins, ends = issuing.validity(der)
-        pem = key_kinds.chain_pem((der,)).decode("ascii")
-        return AuthorityView(pem, hashlib.sha256(der).hexdigest(), stamp(begins), stamp(ends))
+        """The root that issues; ``NotFound`` before the first certificate was issued."""
+        found = self._kept.active(tenant)
+        if found is None:
+            raise absent()
+        return self._view(tenant, found)
 
-    def issue(
-        self, tenant: str, which: Kind, public: bytes, asked: CertificateRequest, now: datetime
-    ) -> tuple[bytes, ...]:
-        """The chain for a public key (DER): its certificate, then the root. ``MalformedRequest``."""
-        kept = self._kept(tenant, now)
-        leaf = issuing.issue(kept.key, kept.certificate, which, public, asked.subject, asked.names, asked.days, now)
-        return leaf, kept.certificate
+    def all(self, tenant: str) -> list[AuthorityView]:
+        """All roots, the oldest first."""
+        return [self._view(tenant, one) for one in self._kept.all(tenant)]
 
-    def _kept(self, tenant: str, now: datetime) -> _Kept:
-        def make() -> bytes:
-            return msgspec.msgpack.encode(_Kept(*issuing.make_root(f"Adyton {tenant}"[:64], now)))
+    def issue(  # noqa: PLR0917 -- one value each
+        self, tenant: str, path: str, version: int, which: Kind, public: bytes, asked: CertificateRequest, now: datetime
+    ) -> tuple[tuple[bytes, ...], Issued]:
+        """The chain for a public key (DER), its certificate, then the root; and what is to be written down of it."""
+        root = self._kept.active_or_made(tenant, lambda number: _make(tenant, number, issuing.ROOT_DAYS, now))
+        where = self.place(tenant, root.number, "crl")
+        given = (asked.subject, asked.names, asked.days, now)
+        leaf = issuing.issue(root.key, root.certificate, which, public, *given, crl_url=where)
+        serial, ends = issuing.serial(leaf), issuing.validity(leaf)[1].timestamp()
+        return (leaf, root.certificate), Issued(serial, root.number, path, version, ends)
 
-        return _read(self._secrets.get_or_create(NAME, make, tenant))
+    def rotate(self, tenant: str, days: int, now: datetime, *, prepare: bool) -> AuthorityView:
+        """The next root, prepared if that was not done; and unless ``prepare`` it issues from now on."""
+        held = self._kept.all(tenant)
+        last = held[-1] if held else None
+        if prepare or last is None or last.state != "prepared":
+            last = self._kept.prepare(tenant, lambda number: _make(tenant, number, days, now))
+        if not prepare:
+            self._kept.activate(tenant, last.number)
+        return self.all(tenant)[last.number - 1]
+
+    def crl(self, tenant: str, number: int, now: datetime) -> bytes:
+        """A root's list (DER), signed anew if that is due; ``NotFound``."""
+
+        def sign(root: StoredAuthority, serial: int, revoked: Sequence[Issued]) -> bytes:
+            entries = [(one.serial, datetime.fromtimestamp(one.revoked, UTC), one.reason) for one in revoked]
+            return crl.make(root.key, root.certificate, serial, entries, now)
+
+        current = self._kept.current_list(tenant, number, now.timestamp())
+        if current is None:
+            raise absent()
+        return current or self._kept.signed_list(tenant, number, now.timestamp(), sign)
+
+    def published(self, tenant: str, name: str, now: datetime) -> Answer:
+        """``<number>.crl`` or ``<number>.crt``, for anybody. It may wait for the store. ``NotFound``."""
+        number, _, form = name.partition(".")
+        if not number.isdigit() or len(number) > 4 or number.startswith("0") or form not in {"crl", "crt"}:
+            raise NotFound("there is no such file", code="authority_absent", field="path", got=name[:40])
+        if form == "crl":
+            return Answer(200, self.crl(tenant, int(number), now), CRL)
+        for one in self._kept.all(tenant):
+            if one.number == int(number):
+                return Answer(200, one.certificate, CERTIFICATE)
+        raise absent()
+
+    def place(self, tenant: str, number: int, form: str) -> str:
+        """The URL of what a root publishes; empty if nobody said where the broker is reached."""
+        return f"{self._public_url}/t/{tenant}/{'/'.join(PLACE)}/{number}.{form}" if self._public_url else ""
+
+    def _view(self, tenant: str, one: StoredAuthority) -> AuthorityView:
+        begins, ends = issuing.validity(one.certificate)
+        return AuthorityView(
+            key_kinds.chain_pem((one.certificate,)).decode("ascii"),
+            hashlib.sha256(one.certificate).hexdigest(),
+            stamp(begins),
+            stamp(ends),
+            one.number,
+            one.state,
+            self.place(tenant, one.number, "crl"),
+        )
 
 
-def _read(kept: bytes) -> _Kept:
-    try:
-        return _DECODER.decode(kept)
-    except msgspec.DecodeError as error:
-        raise Unavailable("the tenant's authority cannot be read", code="authority_unreadable") from error
+def _make(tenant: str, number: int, days: int, now: datetime) -> tuple[bytes, bytes]:
+    """Each root has a name of its own: lists are told apart by it."""
+    ending = f" {number}" if number > 1 else ""
+    return issuing.make_root(f"Adyton {tenant}"[: 64 - len(ending)] + ending, now, days)

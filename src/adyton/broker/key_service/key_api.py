@@ -1,4 +1,4 @@
-"""Keys under ``/api/v0/keys`` and ``/api/v0/authority``: made, brought in, turned, used by their owner, and destroyed.
+"""Keys under ``/api/v0/keys``: made, brought in, turned, used by their owner, and destroyed.
 
 No value leaves here: what an owner may have back is the public half, a configuration value that is not secret, and what
 the key's own settings let its owner do with it. Whatever changes or uses a key is one row of the record.
@@ -37,22 +37,27 @@ from adyton.stores.sqlite import Store
 
 
 class KeyApi:
-    """The rooms ``keys`` and ``authority``."""
+    """The room ``keys``."""
 
     def __init__(  # noqa: PLR0917 -- one part each
-        self, store: Store, book: PolicyBook, use: KeyUse, devices: Devices, values: Leftovers, profile: Profile = USUAL
+        self,
+        store: Store,
+        book: PolicyBook,
+        use: KeyUse,
+        devices: Devices,
+        values: Leftovers,
+        profile: Profile = USUAL,
+        authority: Authority | None = None,
     ) -> None:
         self._store = store
         self._use = use
-        self._making = KeyMaking(Authority(store.secrets), devices, values, profile)
+        self._making = KeyMaking(authority or Authority(store.authorities), devices, values, profile)
         self._keys = store.keys
         self._book = book
 
     def handle(self, asked: Asked, parts: tuple[str, ...]) -> Answer:
-        """The answer to ``/api/v0/keys/…`` and ``/api/v0/authority``."""
+        """The answer to ``/api/v0/keys/…``."""
         match (asked.method, *parts):
-            case ("GET", "authority"):
-                return answer(self._making.authority.show(asked.tenant))
             case ("GET", "keys"):
                 return answer(self._listed(asked.tenant))
             case (_, "keys", repository, kind, tag, *rest):
@@ -113,7 +118,9 @@ class KeyApi:
         made = self._making.version(asked, path, record, 1, body.value, body.certificate)
         record = msgspec.structs.replace(record, versions=(made.version,))
         with self._making.kept_or_destroyed(path, made):
-            stored = self._keys.create(asked.tenant, path, record, made.material, binding, asked.now, made.intent)
+            stored = self._keys.create(
+                asked.tenant, path, record, made.material, binding, asked.now, made.intent, made.issued
+            )
         return answer(self._view(asked.tenant, stored), ("key.set", path.uri))
 
     def _rotate(self, asked: Asked, path: ResourcePath, body: RotateBody) -> Answer:
@@ -122,7 +129,9 @@ class KeyApi:
         certificate = body.certificate or record.certificate
         made = self._making.version(asked, path, record, record.newest.number + 1, body.value, certificate)
         with self._making.kept_or_destroyed(path, made):
-            stored = self._keys.rotate(asked.tenant, path, made.material, made.version, record, asked.now, made.intent)
+            stored = self._keys.rotate(
+                asked.tenant, path, made.material, made.version, record, asked.now, made.intent, made.issued
+            )
         return answer(self._view(asked.tenant, stored), ("key.rotate", f"{path.uri}?version={made.version.number}"))
 
     def _destroy(self, asked: Asked, path: ResourcePath, number: int | None) -> Answer:

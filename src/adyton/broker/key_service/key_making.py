@@ -21,6 +21,7 @@ from adyton.errors import AdytonError, MalformedRequest, TooLarge, Unavailable
 from adyton.protocol.key_record import CertificateRequest, KeyRecord, KeyVersion, State
 from adyton.protocol.keys import ValueBody
 from adyton.protocol.resource import ResourcePath
+from adyton.stores.authorities import Issued
 from adyton.stores.backends.port import KeyHolder, KeyKind
 from adyton.stores.backends.signatures import kind_of
 from adyton.stores.intents import Intent
@@ -31,11 +32,15 @@ from adyton.stores.resources import MAX_VALUE
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """A version and what the store keeps of it: of a key in a device, the public half alone, and the intent to make it."""
+    """A version and what the store keeps of it: of a key in a device, the public half alone, and the intent to make it.
+
+    ``issued``: its certificate, to be written down with it.
+    """
 
     version: KeyVersion
     material: Material = field(repr=False)
     intent: Intent | None = None
+    issued: Issued | None = None
 
 
 class Leftovers(Protocol):
@@ -87,14 +92,17 @@ class KeyMaking:
         else:
             secret = secret or key_kinds.generate(which, record.size)
             public = key_kinds.public_der(which, secret)
+        issued = None
         try:
             if certificate is not None and not chain:
-                chain = self.authority.issue(asked.tenant, which, public, certificate, asked.now)
+                chain, issued = self.authority.issue(
+                    asked.tenant, str(path), number, which, public, certificate, asked.now
+                )
         except AdytonError as error:
             self._forget(intent, handle, path, error)
             raise
         material = Material(secret, public, chain)
-        return _made(number, material, asked, imported=value is not None, handle=handle, intent=intent)
+        return _made(number, material, asked, imported=value is not None, handle=handle, intent=intent, issued=issued)
 
     def _in_device(
         self, asked: Asked, path: ResourcePath, backend: str, which: Kind, secret: bytes
@@ -176,12 +184,13 @@ def _made(
     imported: bool,
     handle: str = "",
     intent: Intent | None = None,
+    issued: Issued | None = None,
 ) -> Made:
     seconds = int(asked.now.timestamp())
     fingerprint = hashlib.sha256(material.public).hexdigest() if material.public else ""
     expires = int(issuing.validity(material.chain[0])[1].timestamp()) if material.chain else None
     version = KeyVersion(number, State.ENABLED, seconds, seconds, 0, fingerprint, imported, expires, handle)
-    return Made(version, material, intent)
+    return Made(version, material, intent, issued)
 
 
 def _shows(public: bytes, kind: KeyKind) -> bool:

@@ -77,6 +77,11 @@ api POST   keys/*/*/*/use/wrap             owner     key.wrap
 api POST   keys/*/*/*/use/unwrap           owner     key.unwrap
 api POST   keys/*/*/*/use/datakey          owner     key.datakey
 api GET    authority                       any       -
+api GET    authorities                     any       -
+api GET    authorities/*/crl               any       -
+api GET    authority/certificates          auditor   -
+api POST   authority/rotate                owner     ca.rotate
+api POST   authority/revocations           owner     ca.revoke
 api GET    backends                        owner     -
 
 api GET    policies                        auditor   -

@@ -30,7 +30,8 @@ from adyton.broker.door.rates import Rates
 from adyton.broker.door.tls import Watched
 from adyton.broker.handshake import Handshake, Verifying
 from adyton.broker.http import Current, Front, Handlers
-from adyton.broker.key_service.key_api import KeyApi
+from adyton.broker.key_service import rooms as key_rooms
+from adyton.broker.key_service.authority import Authority
 from adyton.broker.key_service.key_delivery import KeyDelivery
 from adyton.broker.key_service.key_use import KeyUse
 from adyton.broker.outside import fetching
@@ -143,8 +144,8 @@ class Program:
         devices = self._backends = Backends.read(settings.backends_file)
         key_use = KeyUse(store.keys, devices)
         values = self._values = ElsewhereValues(store, self._backends)
-        key_api = KeyApi(store, book, key_use, devices, values, restricted)
-        rooms.update(keys=key_api, authority=key_api)
+        authority = Authority(store.authorities, settings.public_url)
+        rooms.update(key_rooms.opened(store, book, key_use, devices, values, restricted, authority))
         rooms["approvals"] = approvals
         rooms["promotions"] = Promotion(store, book, settings.environment)
         rooms.update(dict.fromkeys(("tenant", "tenants", "organisations"), tenants))
@@ -171,6 +172,7 @@ class Program:
             auditor=auditor,
             checkpoints=self._checkpoints,
             readiness=self._readiness,
+            authority=authority,
         )
         self._watched = Watched(settings)
         self._desk: Desk | None = None
@@ -358,18 +360,10 @@ class Program:
                 moments[f"tcb|{name}"] = datetime.fromisoformat(date).timestamp()
         if identity is not None:
             moments["tls_certificate_expires"] = identity.expires
+        counted = {"policy_evaluations": engine.asked, "policy_remembered": engine.known}
         return self._metrics.snapshot(
-            {
-                "policy_evaluations": engine.asked,
-                "policy_remembered": engine.known,
-                **self._doors.counters(),
-                **self._store.keys.uses.counters,
-            },
-            {
-                "connections_open": self._doors.standing,
-                "requests_in_flight": self._front.in_flight,
-                "workers": 1,
-            },
+            {**counted, **self._doors.counters(), **self._store.keys.uses.counters},
+            {"connections_open": self._doors.standing, "requests_in_flight": self._front.in_flight, "workers": 1},
             {"started": self._started, **moments},
         )
 

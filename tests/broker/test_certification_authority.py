@@ -1,0 +1,199 @@
+"""A tenant's certificates are revoked, and openssl believes it; roots follow one another, and each goes on telling."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+from tests.broker import rig
+from tests.broker.rig import RunningBroker
+
+from adyton.broker.key_service.authority import Authority
+from adyton.client.authority import CertificationAuthority
+from adyton.client.keys import Keys
+from adyton.crypto import crl
+from adyton.crypto.key_kinds import Kind, generate, public_der
+from adyton.devtee.root import DevelopmentRoot
+from adyton.errors import AdytonError, MalformedRequest, NotFound
+from adyton.protocol.key_record import CertificateRequest
+from adyton.protocol.keys import NewKey, RotateBody
+from adyton.protocol.resource import ResourcePath
+from adyton.stores import authorities
+from adyton.stores.sqlite import Store
+
+URL = "https://broker.example/kms"
+NOW = datetime(2026, 11, 21, tzinfo=UTC)
+MADE = iter(range(1000))
+
+
+@pytest.fixture(scope="module")
+def serving(tmp_path_factory: pytest.TempPathFactory, root: DevelopmentRoot) -> Iterator[RunningBroker]:
+    running = rig.started(tmp_path_factory.mktemp("ca") / "data", root, "--public-url", f"{URL}/", "--workers", "2")
+    yield running
+    running.stop()
+
+
+def certified(keys: Keys, days: int = 30) -> ResourcePath:
+    path = ResourcePath("tls", "web", str(next(MADE)))
+    keys.create(path, NewKey("p-256", certificate=CertificateRequest("web", ["web.example"], days)))
+    return path
+
+
+def published(broker: RunningBroker, name: str, tenant: str = "default") -> tuple[int, bytes, str]:
+    with rig.raw(broker) as client:
+        status, body, headers = client.ask("GET", f"/t/{tenant}/.well-known/ca/{name}")
+    return status, body, headers.get("Content-Type", "")
+
+
+def says(broker: RunningBroker, place: Path, chain: str, number: int = 1, tenant: str = "default") -> str:
+    """What openssl says of the first certificate of ``chain``, with the root's published list and certificate."""
+    root = x509.load_der_x509_certificate(published(broker, f"{number}.crt", tenant)[1])
+    listed = x509.load_der_x509_crl(published(broker, f"{number}.crl", tenant)[1])
+    (place / "ca.pem").write_bytes(root.public_bytes(Encoding.PEM))
+    (place / "crl.pem").write_bytes(listed.public_bytes(Encoding.PEM))
+    (place / "leaf.pem").write_text(chain.partition("-----END CERTIFICATE-----")[0] + "-----END CERTIFICATE-----\n")
+    done = subprocess.run(
+        ["openssl", "verify", "-crl_check", "-x509_strict", "-CAfile", "ca.pem", "-CRLfile", "crl.pem", "leaf.pem"],
+        cwd=place, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    return done.stdout + done.stderr
+
+
+def code_of(call: object, *given: object, **named: object) -> str:
+    assert callable(call)
+    with pytest.raises(AdytonError) as caught:
+        call(*given, **named)
+    return caught.value.code
+
+
+def test_what_is_refused(serving: RunningBroker) -> None:
+    with serving.admin("nothing") as admin:
+        ours = CertificationAuthority(admin)
+        assert code_of(ours.show) == code_of(ours.rotate) == code_of(ours.crl, 1) == "authority_absent"
+        assert ours.all() == [] == ours.certificates()
+        odd: tuple[dict[str, object], ...] = ({"serials": ["00"]}, {"uri": "kbs:///a/b/c"})
+        for given in odd:
+            assert code_of(ours.revoke, "superseded", **given) == "certificate_absent"
+        odd = ({}, {"serials": ["xx"]}, {"serials": ["1"], "uri": "kbs:///a/b/c"}, {"serials": ["1"] * 1001})
+        for given in odd:
+            assert code_of(ours.revoke, "superseded", **given) == "revocation_malformed"
+        assert code_of(ours.revoke, "because", serials=["1"]) == "revocation_malformed"
+        assert code_of(ours.rotate, days=0) == code_of(ours.rotate, days=3651) == "authority_days"
+    for name in ("1.crl", "0.crl", "01.crl", "x.crl", "1.pem", "1", "99999.crl"):
+        assert published(serving, name, "nothing")[0] == 404
+    with serving.admin() as admin:
+        path = certified(Keys(admin))
+        serial = CertificationAuthority(admin).certificates()[0].serial
+    with serving.admin("other") as admin:  # another tenant's certificate is not there
+        assert code_of(CertificationAuthority(admin).revoke, "superseded", serials=[serial]) == "certificate_absent"
+        assert code_of(CertificationAuthority(admin).revoke, "superseded", uri=path.uri) == "certificate_absent"
+
+
+@pytest.mark.skipif(not shutil.which("openssl"), reason="needs openssl")
+def test_openssl_believes_it(serving: RunningBroker, tmp_path: Path) -> None:
+    with serving.admin() as admin:
+        keys, ours = Keys(admin), CertificationAuthority(admin)
+        good, bad = certified(keys), certified(keys)
+        chains = {path: keys.public(path).chain for path in (good, bad)}
+        assert says(serving, tmp_path, chains[bad]).endswith("leaf.pem: OK\n")
+        before = ours.crl(1)
+        (done,) = ours.revoke("key-compromise", uri=bad.uri)
+        assert (done.uri, done.version, done.reason) == (bad.uri, 1, "key-compromise") and done.revoked
+        said = says(serving, tmp_path, chains[bad])  # at once, whichever worker answers
+        assert "certificate revoked" in said
+        assert says(serving, tmp_path, chains[good]).endswith("leaf.pem: OK\n")
+        after = ours.crl(1)
+        assert after.number == before.number + 1 and after.revoked == before.revoked + 1
+        assert ours.revoke("superseded", serials=[f"00{done.serial.upper()}"])[0].reason == "key-compromise"
+        assert ours.crl(1).number == after.number  # nothing changed: nothing was signed
+        row = [one["row"] for one in admin.audit(limit=20) if one["row"]["action"] == "ca.revoke"]
+        assert bad.uri in row[0]["resource"] and "key-compromise" in row[0]["resource"]
+        keys.delete(bad)
+        assert "certificate revoked" in says(serving, tmp_path, chains[bad])  # also of a key that is gone
+    status, der, kind = published(serving, "1.crl")
+    assert (status, kind) == (200, "application/pkix-crl")
+    read = x509.load_der_x509_crl(der)
+    leaf = x509.load_pem_x509_certificate(chains[bad].encode())
+    entry = read.get_revoked_certificate_by_serial_number(leaf.serial_number)
+    assert entry is not None
+    assert entry.extensions.get_extension_for_class(x509.CRLReason).value.reason is x509.ReasonFlags.key_compromise
+    place = leaf.extensions.get_extension_for_class(x509.CRLDistributionPoints).value
+    assert f"{URL}/t/default/.well-known/ca/1.crl" in str(place)
+
+
+@pytest.mark.skipif(not shutil.which("openssl"), reason="needs openssl")
+def test_a_new_root_issues_and_the_old_one_goes_on_telling(serving: RunningBroker, tmp_path: Path) -> None:
+    with serving.admin("turning") as admin:
+        keys, ours = Keys(admin), CertificationAuthority(admin)
+        old = certified(keys)
+        old_chain, first = keys.public(old).chain, ours.show()
+        prepared = ours.rotate(prepare=True, days=700)
+        assert (prepared.number, prepared.state, ours.show().number) == (2, "prepared", 1)
+        assert code_of(ours.rotate, prepare=True) == "authority_prepared"
+        assert published(serving, "2.crt", "turning")[0] == 200
+        second = ours.rotate()
+        assert (second.number, second.state, second.fingerprint) == (2, "active", prepared.fingerprint)
+        assert [one.state for one in ours.all()] == ["retired", "active"]
+        assert first.crl == f"{URL}/t/turning/.well-known/ca/1.crl"
+        keys.rotate(old, RotateBody())
+        new_chain = keys.public(old).chain
+        assert says(serving, tmp_path, new_chain, 2, "turning").endswith("leaf.pem: OK\n")
+        assert "OK" not in says(serving, tmp_path, new_chain, 1, "turning")
+        assert says(serving, tmp_path, old_chain, 1, "turning").endswith("leaf.pem: OK\n")
+        (done,) = ours.revoke("superseded", uri=old.uri, version=1)
+        assert done.authority == 1
+        assert "certificate revoked" in says(serving, tmp_path, old_chain, 1, "turning")
+        assert says(serving, tmp_path, new_chain, 2, "turning").endswith("leaf.pem: OK\n")
+        third = ours.rotate(days=10)
+        assert (third.number, [one.state for one in ours.all()]) == (3, ["retired", "retired", "active"])
+        with pytest.raises(MalformedRequest):
+            certified(keys, days=30)  # would outlive its root
+    assert len({published(serving, f"{number}.crt", "turning")[1] for number in (1, 2, 3)}) == 3
+
+
+def stored(store: Store, authority: Authority, serial: int, days: int, now: datetime = NOW) -> authorities.Issued:
+    public = public_der(Kind.P256, generate(Kind.P256))
+    asked = CertificateRequest("x", ["x.example"], days)
+    _, issued = authority.issue("default", f"a/b/{serial}", 1, Kind.P256, public, asked, now)
+    with store._database.write() as transaction:
+        authorities.note(transaction, "default", issued)
+    return issued
+
+
+def test_a_list_is_signed_anew_in_time_and_forgets_what_expired(tmp_path: Path) -> None:
+    store = Store.open(tmp_path, root_key=bytes(32), now=NOW)
+    ours = Authority(store.authorities)
+    short, long = stored(store, ours, 1, 10), stored(store, ours, 2, 300)
+    first = ours.crl("default", 1, NOW)
+    assert ours.crl("default", 1, NOW + timedelta(hours=23)) == first
+    second = ours.crl("default", 1, NOW + timedelta(hours=25))
+    assert (crl.facts(first)[0], crl.facts(second)[0]) == (1, 2)
+    assert crl.facts(second)[2] == NOW + timedelta(hours=25) + crl.LASTS
+    store.authorities.revoke("default", [short.serial, long.serial], "superseded", NOW.timestamp())
+    assert crl.facts(ours.crl("default", 1, NOW + timedelta(hours=25)))[3] == 2
+    assert crl.facts(ours.crl("default", 1, NOW + timedelta(days=39)))[3] == 2
+    assert crl.facts(ours.crl("default", 1, NOW + timedelta(days=41)))[3] == 1
+    back = ours.crl("default", 1, NOW)  # a clock that was set back: signed anew, with the next number
+    assert crl.facts(back)[0] > crl.facts(second)[0]
+    with pytest.raises(NotFound):
+        store.authorities.revoke("default", [long.serial, "abc"], "superseded", NOW.timestamp())
+    listed = store.authorities.certificates("default", "", 1)
+    assert len(listed) == 1 and len(store.authorities.certificates("default", listed[0].serial, 10)) == 1
+    store.close()
+
+
+def test_without_a_public_url_a_certificate_does_not_say_where(tmp_path: Path) -> None:
+    store = Store.open(tmp_path, root_key=bytes(32), now=NOW)
+    ours = Authority(store.authorities)
+    public = public_der(Kind.P256, generate(Kind.P256))
+    (leaf, _), _ = ours.issue("default", "a/b/c", 1, Kind.P256, public, CertificateRequest("x", ["x.example"], 1), NOW)
+    with pytest.raises(x509.ExtensionNotFound):
+        x509.load_der_x509_certificate(leaf).extensions.get_extension_for_class(x509.CRLDistributionPoints)
+    assert ours.show("default").crl == ""
+    store.close()

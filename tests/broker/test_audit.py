@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from adyton.broker.audit import MAX_REASON, MAX_REASONS, Auditor, reasons
+from adyton.broker.audit import MAX_REASON, MAX_REASONS, Auditor, attested_row, reasons
 from adyton.errors import AdytonError, FreshnessFailed, NotPermitted, ReleaseRefused
 from adyton.protocol import ear
 from adyton.protocol.audit_row import AuditEntry
@@ -66,7 +66,7 @@ def test_without_its_row_no_decision_is_told(store: Store, tmp_path: Path) -> No
     connection.close()
     auditor = Auditor(store)
     for telling in (
-        auditor.attested("default", RESULT, NOW),
+        auditor.attested("default", attested_row(RESULT), NOW),
         auditor.attest_refused("default", "snp", FreshnessFailed("stale"), NOW),
         auditor.released("default", PATH, CLAIMS, "workload", NOW),
         auditor.release_refused("default", PATH, None, NotPermitted("no"), NOW),
@@ -77,7 +77,7 @@ def test_without_its_row_no_decision_is_told(store: Store, tmp_path: Path) -> No
 
 
 def test_an_attestation_is_recorded_with_all_that_was_found(store: Store) -> None:
-    asyncio.run(Auditor(store).attested("default", RESULT, NOW, request_id="r1", peer="127.0.0.1"))
+    asyncio.run(Auditor(store).attested("default", attested_row(RESULT), NOW, request_id="r1", peer="127.0.0.1"))
     row = last(store).row
     assert (row.action, row.decision, row.status) == ("attest", "allowed", "contraindicated")
     assert (row.tee, row.measurement, row.host_data) == ("snp", "ab" * 48, "cd" * 32)
@@ -122,7 +122,7 @@ def test_releases_and_refusals_are_recorded(store: Store) -> None:
 
 def test_no_row_holds_a_key_or_a_nonce(store: Store, tmp_path: Path) -> None:
     test_refused_evidence_is_recorded_with_its_reason(store)
-    asyncio.run(Auditor(store).attested("default", RESULT, NOW))
+    asyncio.run(Auditor(store).attested("default", attested_row(RESULT), NOW))
     asyncio.run(Auditor(store).released("default", PATH, CLAIMS, "workload", NOW))
     for file in tmp_path.iterdir():
         assert b"THE-NONCE" not in file.read_bytes() and b"KEY-OF-THE-TEE" not in file.read_bytes()

@@ -115,6 +115,11 @@ def relevant(tee: str, evidence: Mapping[str, JsonValue]) -> tuple[JsonValue, ..
     return tuple(values)
 
 
+def read_by(tee: str) -> tuple[Path, ...]:
+    """The places in evidence of a TEE that anything here looks at."""
+    return tuple([rule.path for rule in TABLE.get(tee, ())])
+
+
 def guest_accepted(tee: str, evidence: Mapping[str, JsonValue], references: ReferenceValues) -> bool:
     """Whether the tenant's reference values list what runs, all parts of it: then it may be believed what it says it runs.
 

@@ -18,7 +18,7 @@ import msgspec
 
 from adyton.appraisal import explain, requirements, vector
 from adyton.appraisal.policies import DEFAULT_ID
-from adyton.appraisal.rego_check import ATTESTATION_DATA
+from adyton.appraisal.rego_check import ATTESTATION_DATA, Path
 from adyton.broker.policy.concluding import Concluder
 from adyton.broker.policy.policies import PolicyBook, TenantView
 from adyton.broker.policy.rego import Memory, RegoEngine
@@ -32,11 +32,50 @@ from adyton.rats.result import Appraisal, AttestationResult, Mismatch
 from adyton.rats.types import JsonValue, RootKind, VerifiedEvidence
 from adyton.stores.policy_types import StoredPolicy
 
+MAX_ALIKE = 1024
 MAX_DOCUMENTS = 512
 MAX_DOCUMENT = 16 * 1024
 _ADDITIONAL = "additional-evidence"
 _BY_PCR = frozenset({"az-snp-vtpm", "az-tdx-vtpm", "tpm"})  # a PCR does not say what it was extended with
 _ENCODE = msgspec.json.Encoder().encode  # tells what Python's ``==`` does not: true from 1
+
+
+class Likeness:
+    """What appraising came to for one piece of evidence, and comes to for all that are like it by the same view.
+
+    The policy's answer is a function of the values that it reads, and none of those is of the single piece. ``said``: what
+    whoever tells of such results keeps for the next one.
+    """
+
+    __slots__ = ("appraisal", "said", "view")
+
+    def __init__(self, view: TenantView, appraisal: Appraisal) -> None:
+        self.view = view
+        self.appraisal = appraisal
+        self.said: object = None
+
+    def result(self, item: VerifiedEvidence, runtime_data: Mapping[str, JsonValue]) -> AttestationResult:
+        """The result for another one."""
+        first = self.appraisal
+        document: dict[str, JsonValue] = {
+            **first.annotated,
+            "report_data": item.report_data.value.hex(),
+            "runtime_data_claims": dict(runtime_data),
+            item.tee: dict(item.coco_claims),
+        }
+        return AttestationResult(
+            appraisals=(msgspec.structs.replace(first, annotated=document),),
+            generation=self.view.generation,
+            reference_generation=self.view.references.generation,
+            expires=item.expires,
+            alike=self,
+        )
+
+
+def _overlap(path: Path, other: Path) -> bool:
+    """Whether a value at one of these places has or is a part of that at the other."""
+    length = min(len(path), len(other))
+    return path[:length] == other[:length]
 
 
 class Appraiser:
@@ -45,6 +84,7 @@ class Appraiser:
     def __init__(self, book: PolicyBook, engine: RegoEngine) -> None:
         self._book = book
         self._concluder = Concluder(engine)
+        self._alike = Memory[Likeness](MAX_ALIKE)
         # What is found again and again in a fleet: each is a function of its key alone, so it never grows stale.
         self._explained = Memory[tuple[Mismatch, ...]]()
         self._documents = Memory[dict[str, JsonValue]](MAX_DOCUMENTS)
@@ -67,7 +107,15 @@ class Appraiser:
         """
         view = self._book.view(tenant, now)
         _refuse_root(view.environment, verified)
-        claims = self._init_data_claims(verified[0], init_data) if init_data is not None else None
+        first = verified[0]
+        key: tuple[object, ...] | None = None
+        if first.alike is not None and len(verified) == 1:
+            raw = init_data.raw if init_data is not None else None
+            key = (tenant, first.alike, first.root_fingerprint, first.unchecked, policy_set, raw, len(runtime_data))
+            known = self._alike.get(key)
+            if known is not None and known.view is view and known.appraisal.root is first.root:
+                return known.result(first, runtime_data)
+        claims = self._init_data_claims(first, init_data) if init_data is not None else None
         host_data = _host_data(verified[0], init_data)
         counts: dict[str, int] = {}
         appraisals = []
@@ -84,11 +132,26 @@ class Appraiser:
                     view, item, f"{item.tee_class}{number}", document, policy, host_data, policy_set
                 )
             )
+        like = None
+        if key is not None and self._is_of_its_likeness(view, first.tee, policy_set, first.tee_class):
+            like = Likeness(view, appraisals[0])
+            self._alike.put(key, like)
         return AttestationResult(
             appraisals=tuple(appraisals),
             generation=view.generation,
             reference_generation=view.references.generation,
             expires=min(item.expires for item in verified),
+            alike=like,
+        )
+
+    def _is_of_its_likeness(self, view: TenantView, tee: str, policy_set: str, tee_class: str) -> bool:
+        """Whether nothing that appraisal looks at is each piece of evidence's own, so that all that are alike get the same."""
+        policy = self._book.accept(self._book.attestation(view, tee_class, policy_set).text, ATTESTATION_DATA)
+        own = (("report_data",), ("runtime_data_claims",), (tee, "report_data"))
+        return (
+            policy.paths is not None
+            and not any(_overlap(path, one) for path in (*policy.paths, *explain.read_by(tee)) for one in own)
+            and not any(path[: len(one)] == one for path in policy.tests for one in own)
         )
 
     def revoked(self, tenant: str, result: AttestationResult, now: datetime) -> Revoked:

@@ -12,6 +12,8 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Literal, cast
 
+import msgspec
+
 from adyton.errors import AdytonError, ReleaseRefused
 from adyton.protocol.audit_row import AuditRow, Finding, PolicyUsed, shown
 from adyton.protocol.ear import TokenClaims
@@ -34,42 +36,13 @@ class Auditor:
         self._log = store.audit
 
     async def attested(
-        self,
-        tenant: str,
-        result: AttestationResult,
-        now: datetime,
-        *,
-        request_id: str = "",
-        peer: str = "",
-        claims: str = "",
-        platform: tuple[str, dict[str, JsonValue]] = ("", {}),
+        self, tenant: str, row: AuditRow, now: datetime, *, request_id: str = "", peer: str = "", claims: str = ""
     ) -> int:
         """Evidence was verified and appraised and a token is to be given; its status may still be bad.
 
-        ``claims`` is the SHA-256 of the token's payload, in hex; ``platform`` what ``platforms.told`` says.
+        ``row`` is ``attested_row``'s, ``claims`` the SHA-256 of the token's payload, in hex.
         """
-        primary = result.primary
-        row = AuditRow(
-            action="attest",
-            decision="allowed",
-            tee=primary.tee,
-            measurement=primary.measurement,
-            host_data=primary.host_data,
-            root=primary.root.value,
-            root_fingerprint=primary.root_fingerprint,
-            status=result.status.text,
-            reasons=reasons([f"{item.code}: {item.text}" for item in result.mismatches]),
-            findings=findings(result.mismatches),
-            claims=claims,
-            vector=primary.vector.values,
-            policy_digest=primary.policy_digest,
-            reference_generation=result.reference_generation,
-            request_id=request_id,
-            peer=peer,
-            platform=platform[0],
-            tcb=cast("dict[str, object]", platform[1]),
-            policies=appraised(result),
-        )
+        row = msgspec.structs.replace(row, request_id=request_id, peer=peer, claims=claims)
         return await self._log.append_async(tenant, row, now)
 
     async def attest_refused(
@@ -163,6 +136,29 @@ class Auditor:
         await asyncio.gather(
             *[self.administered(tenant, action, name, now, actor=actor, peer=peer) for action, name in changes]
         )
+
+
+def attested_row(result: AttestationResult, platform: tuple[str, dict[str, JsonValue]] = ("", {})) -> AuditRow:
+    """What a row says of an attestation, whoever asked for it. ``platform`` is what ``platforms.told`` says."""
+    primary = result.primary
+    return AuditRow(
+        action="attest",
+        decision="allowed",
+        tee=primary.tee,
+        measurement=primary.measurement,
+        host_data=primary.host_data,
+        root=primary.root.value,
+        root_fingerprint=primary.root_fingerprint,
+        status=result.status.text,
+        reasons=reasons([f"{item.code}: {item.text}" for item in result.mismatches]),
+        findings=findings(result.mismatches),
+        vector=primary.vector.values,
+        policy_digest=primary.policy_digest,
+        reference_generation=result.reference_generation,
+        platform=platform[0],
+        tcb=cast("dict[str, object]", platform[1]),
+        policies=appraised(result),
+    )
 
 
 def appraised(result: AttestationResult) -> tuple[PolicyUsed, ...]:

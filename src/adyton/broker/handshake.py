@@ -14,10 +14,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 
-import msgspec
-
 from adyton import tee
-from adyton.broker import secure_execution, session
+from adyton.broker import secure_execution, session, statement
 from adyton.broker.appraiser import Appraiser
 from adyton.broker.audit import Auditor
 from adyton.broker.door.answer import Answer
@@ -46,7 +44,7 @@ from adyton.errors import (
     SessionInvalid,
     UnsupportedEvidence,
 )
-from adyton.protocol import ear, initdata, rcar
+from adyton.protocol import initdata, rcar
 from adyton.protocol.initdata import InitData
 from adyton.rats import binding
 from adyton.rats.result import AttestationResult
@@ -59,9 +57,7 @@ from adyton.wire import b64
 # What may stand beside the CPU's evidence, and never in its place; and what is verified only by who asked for it.
 _NO_PRIMARY = frozenset({"nvidia", "sampledevice", "se"})
 _SAMPLE = "sample"
-TOKEN_ID = 22  # characters of the challenge, 132 bits
 PRIMARIES = frozenset(rcar.TEES & tee.ROOMS.keys() - _NO_PRIMARY - {_SAMPLE})
-_ENCODER = msgspec.json.Encoder()
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,38 +195,30 @@ class Handshake:
         if revoked := self._appraiser.revoked(tenant, result, at):
             refuse_revoked(revoked, keys.signer.kid, request.key.handle, verified, result)
         ends = int(min(now + self._token_seconds, result.expires.timestamp()))
-        brief = bool(request.additional)  # which the token need not carry once more
-        payload = ear.claims(result, issued=at, expires=datetime.fromtimestamp(ends, UTC), verbose=not brief)
-        payload["adyton"] = {"tenant": tenant, "generation": result.generation}
-        payload["jti"] = opened.nonce[:TOKEN_ID]  # a replay of this very request gets the same id
-        claims = _ENCODER.encode(payload)
+        said = statement.of(tenant, result, verified, request, opened.nonce, int(now), ends)
         expires = min(opened.expires, ends)
         value, digest, shelve = session.attested(
             keys.cookies,
             tenant,
             expires,
             opened.tee,
-            dict(request.key.members),
+            request.key.members,
             result.generation,
-            claims,
+            said.claims,
             opened.version,
+            said.kept,
+            said.own,
         )
         if shelve:
             ends_at = datetime.fromtimestamp(expires, UTC)
             if self._store.shared:  # another machine's disk is not waited for here
-                await asyncio.to_thread(self._store.claims.put, tenant, claims, ends_at, at)
+                await asyncio.to_thread(self._store.claims.put, tenant, said.claims, ends_at, at)
             else:
-                self._store.claims.put(tenant, claims, ends_at, at)
-        body = rcar.token_body(keys.signer.sign(claims))
-        holder = Holder.of(request.key, ear.told(result, payload), result.generation)
+                self._store.claims.put(tenant, said.claims, ends_at, at)
+        body = rcar.token_body(keys.signer.sign(said.claims))
+        holder = Holder.of(request.key, said.told, result.generation)
         number = await self._auditor.attested(
-            tenant,
-            result,
-            at,
-            request_id=holder.handle,
-            peer=peer,
-            claims=digest.hex(),
-            platform=platforms.told(verified[0]),
+            tenant, said.row, at, request_id=holder.handle, peer=peer, claims=digest.hex()
         )
         deadline.check()  # the token would speak of policies that are not in force any more
         self.holders.put(digest, holder)

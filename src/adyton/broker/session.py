@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
+from collections.abc import Mapping
 from email.utils import formatdate
 from functools import lru_cache
 from typing import TypeAlias
@@ -21,6 +22,7 @@ import msgspec
 
 from adyton.crypto.aead import OVERHEAD, KeyRing
 from adyton.errors import SessionInvalid
+from adyton.protocol import ear_form
 from adyton.wire import b64
 
 if sys.version_info >= (3, 14):
@@ -68,8 +70,10 @@ class Challenged(msgspec.Struct, frozen=True, array_like=True, tag="c"):
     version: str = "0.4.0"
 
 
-class Attested(msgspec.Struct, frozen=True, array_like=True, tag="b"):
+class Attested(msgspec.Struct, frozen=True, array_like=True, tag="d"):
     """After ``/attest``. ``claims`` is the token's payload, compressed; empty when the store has it under ``digest``.
+
+    With ``own`` it is the text of a form (``ear_form``), which many sessions share, and ``own`` what fills its gaps.
 
     ``generation`` is the tenant's when the evidence was appraised: a change of policies or reference values since then
     ends the session.
@@ -82,6 +86,7 @@ class Attested(msgspec.Struct, frozen=True, array_like=True, tag="b"):
     digest: bytes
     claims: bytes
     version: str = "0.4.0"
+    own: tuple[bytes, ...] = ()
 
 
 Session: TypeAlias = Challenged | Attested
@@ -117,23 +122,31 @@ def attested(  # noqa: PLR0917 -- one value each
     tenant: str,
     expires: int,
     tee: str,
-    key: dict[str, str],
+    key: Mapping[str, str],
     generation: int,
     claims: bytes,
     version: str = "0.4.0",
+    kept: bytes | None = None,
+    own: tuple[bytes, ...] = (),
 ) -> tuple[bytes, bytes, bool]:
-    """The cookie's value after ``/attest``, the digest of ``claims``, and whether the store must keep them for it."""
-    digest = hashlib.sha256(claims).digest()
-    compressed = _compress(claims)
-    for kept in (compressed, b""):
-        if (len(kept) + OVERHEAD) * 4 // 3 <= MAX_COOKIE:
-            value = seal(ring, tenant, Attested(expires, tee, key, generation, digest, kept, version))
-            if len(value) <= MAX_COOKIE:
-                return value, digest, not kept
-    raise ValueError("a TEE's key alone does not fill a cookie")
+    """The cookie's value after ``/attest``, the digest of ``claims``, and whether the store must keep them for it.
+
+    ``kept``: ``compressed`` of the claims, or of the text of the form that ``own`` fills.
+    """
+    digest, members = hashlib.sha256(claims).digest(), dict(key)
+    kept = compressed(claims) if kept is None else kept
+    if (len(kept) + sum(map(len, own)) + OVERHEAD) * 4 // 3 <= MAX_COOKIE:
+        value = seal(ring, tenant, Attested(expires, tee, members, generation, digest, kept, version, own))
+        if len(value) <= MAX_COOKIE:
+            return value, digest, False
+    value = seal(ring, tenant, Attested(expires, tee, members, generation, digest, b"", version))
+    if len(value) > MAX_COOKIE:
+        raise ValueError("a TEE's key alone does not fill a cookie")
+    return value, digest, True
 
 
-def _compress(claims: bytes) -> bytes:
+def compressed(claims: bytes) -> bytes:
+    """Claims, or the text of their form, as a cookie holds them."""
     return _COMPRESSOR.compress(claims, zstd.ZstdCompressor.FLUSH_FRAME)
 
 
@@ -143,7 +156,8 @@ def claims(session: Attested, shelved: bytes | None) -> bytes:
         if shelved is None:
             raise SessionInvalid("the session's claims are no longer kept", code="session_expired", hint="attest again")
         return shelved
-    return zstd.ZstdDecompressor(_USUAL).decompress(session.claims, MAX_CLAIMS)
+    text = zstd.ZstdDecompressor(_USUAL).decompress(session.claims, MAX_CLAIMS)
+    return ear_form.written(text, session.own) if session.own else text
 
 
 def value_of(header: bytes) -> bytes | None:

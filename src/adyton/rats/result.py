@@ -161,12 +161,16 @@ class Appraisal(msgspec.Struct, frozen=True):
 
 
 class AttestationResult(msgspec.Struct, frozen=True, kw_only=True):
-    """All evidence of one attester, appraised at one generation of its tenant's policies and reference values."""
+    """All evidence of one attester, appraised at one generation of its tenant's policies and reference values.
+
+    ``alike``: two results that have the same one, and not ``None``, differ in nothing but report data and runtime data.
+    """
 
     appraisals: tuple[Appraisal, ...]
     generation: int
     reference_generation: int
     expires: datetime
+    alike: object = None
 
     def __post_init__(self) -> None:
         if not self.appraisals:

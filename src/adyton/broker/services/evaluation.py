@@ -16,7 +16,7 @@ import msgspec
 from adyton import tee
 from adyton.broker import secure_execution
 from adyton.broker.appraiser import Appraiser
-from adyton.broker.audit import Auditor
+from adyton.broker.audit import Auditor, attested_row
 from adyton.broker.handshake import Verifying
 from adyton.broker.keys import BrokerKeys
 from adyton.broker.record import platforms
@@ -133,12 +133,11 @@ class Evaluator:
         token = keys.signer.sign(claims)
         await self._auditor.attested(
             tenant,
-            result,
+            attested_row(result, platforms.told(verified[0])),
             at,
             request_id=handle,
             peer=peer,
             claims=hashlib.sha256(claims).hexdigest(),
-            platform=platforms.told(verified[0]),
         )
         deadline.check()
         return token

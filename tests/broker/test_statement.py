@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from msgspec.structs import replace
+from tests.broker import test_appraiser as desk
+
+from adyton.broker import session, statement
+from adyton.broker.appraiser import Appraiser, Likeness
+from adyton.broker.policy.rego import RegoEngine
+from adyton.crypto import jwk
+from adyton.crypto.aead import KeyRing
+from adyton.errors import BindingMismatch, SessionInvalid
+from adyton.protocol import ear, ear_form, initdata, workload
+from adyton.protocol.rcar import Attestation
+from adyton.rats.result import AttestationResult
+from adyton.rats.types import ReportData, RootKind, VerifiedEvidence
+from adyton.wire import b64
+
+RING = KeyRing({b"ring": bytes(32)}, b"ring")
+NOW = int(desk.NOW.timestamp())
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[RegoEngine]:
+    engine = RegoEngine()
+    yield engine
+    engine.close()
+
+
+@pytest.fixture
+def bench(tmp_path: Path, engine: RegoEngine) -> Iterator[desk.Bench]:
+    bench = desk.Bench(tmp_path, engine)
+    bench.publish({**desk.REFERENCES, **desk.STRICT})
+    yield bench
+    bench.store.close()
+
+
+def like(number: int, alike: object = "one guest", **changes: Any) -> VerifiedEvidence:
+    data = bytes([number]) * 64
+    claims = {**desk.CLAIMS, "report_data": data.hex()}
+    return replace(desk.EVIDENCE, alike=alike, report_data=ReportData(data), coco_claims=claims, **changes)
+
+
+def asked(number: int, additional: str = "") -> Attestation:
+    key = jwk.from_public(ec.derive_private_key(number + 1, ec.SECP256R1()).public_key())
+    return Attestation(b64.encode(bytes([number]) * 32), key, b"{}", additional, desk.DOCUMENT.raw, "toml")
+
+
+def appraised(
+    bench: desk.Bench, item: VerifiedEvidence, request: Attestation, appraiser: Appraiser | None = None
+) -> AttestationResult:
+    appraiser = appraiser or bench.appraiser
+    runtime = request.runtime_data_claims
+    return asyncio.run(appraiser.appraise("default", (item,), runtime, desk.INIT_DATA, desk.NOW))
+
+
+def said(result: AttestationResult, item: VerifiedEvidence, request: Attestation, number: int) -> statement.Statement:
+    return statement.of("default", result, (item,), request, request.nonce, NOW + number, NOW + 300 + number)
+
+
+@pytest.mark.parametrize("root", [RootKind.VENDOR, RootKind.CUSTOM])
+def test_what_is_said_of_the_next_one_is_what_would_be_said_of_it_alone(
+    bench: desk.Bench, engine: RegoEngine, root: RootKind
+) -> None:
+    for number in range(4):
+        item, request = like(number, root=root), asked(number)
+        result = appraised(bench, item, request)
+        alone = appraised(bench, replace(item, alike=None), request, Appraiser(bench.book, engine))
+        assert alone.alike is None
+        assert replace(result, alike=None) == alone
+        mine, fresh = said(result, item, request, number), said(alone, item, request, number)
+        assert bool(mine.own) is bool(number)  # the first is said as a whole
+        assert mine.claims == fresh.claims
+        assert mine.told == fresh.told == ear.parse(mine.claims)
+        assert mine.row == fresh.row
+        value, digest, shelve = session.attested(
+            RING, "a", NOW + 9, "snp", request.key.members, 1, mine.claims, "0.4.0", mine.kept, mine.own
+        )
+        opened = session.open_(RING, "a", value, NOW)
+        assert isinstance(opened, session.Attested)
+        assert session.claims(opened, None) == mine.claims
+        assert (opened.digest, shelve) == (digest, False)
+
+
+def test_it_is_asked_only_once_of_those_that_are_alike(bench: desk.Bench, engine: RegoEngine) -> None:
+    results = [appraised(bench, like(number), asked(number)) for number in range(3)]
+    assert isinstance(results[0].alike, Likeness)
+    assert {id(result.alike) for result in results} == {id(results[0].alike)}
+    for other in (like(0, "another"), like(0, unchecked=("chip_id",)), like(0, root_fingerprint="00" * 32)):
+        assert appraised(bench, other, asked(0)).alike is not results[0].alike
+    several = asyncio.run(
+        bench.appraiser.appraise("default", (like(0), like(1)), asked(0).runtime_data_claims, desk.INIT_DATA, desk.NOW)
+    )
+    assert several.alike is None
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        "input.report_data",
+        "input.runtime_data_claims.nonce",
+        "input.snp.report_data",
+        "input.runtime_data_claims",
+        "input.snp",
+        'input["tdx"]',
+    ],
+)
+def test_a_policy_that_reads_what_is_each_one_s_own_is_asked_each_time(bench: desk.Bench, read: str) -> None:
+    """And one that reads only what is alike is not."""
+    bench.policy(
+        f'default trust_claims := {{"executables": 33}}\ntrust_claims := {{"executables": 3}} if {read} == "x"\n'
+    )
+    found = appraised(bench, like(1), asked(1))
+    assert (found.alike is not None) is ("tdx" in read)
+
+
+def test_by_the_nonce_two_that_are_alike_get_different_answers(bench: desk.Bench) -> None:
+    data = (bytes([2]) * 64).hex()
+    bench.policy(
+        f'default trust_claims := {{"executables": 33}}\ntrust_claims := {{"executables": 3}} if input.report_data == "{data}"\n'
+    )
+    found = [appraised(bench, like(number), asked(number)).primary.vector["executables"] for number in (1, 2, 1)]
+    assert found == [33, 3, 33]
+
+
+def test_nothing_outlives_a_change(bench: desk.Bench) -> None:
+    first = appraised(bench, like(1), asked(1))
+    assert first.primary.vector["executables"] == 3
+    bench.publish({"snp_launch_measurement": ["cd" * 48]}, expires=None)
+    second = appraised(bench, like(2), asked(2))
+    assert second.primary.vector["executables"] != 3
+    assert second.alike is not first.alike
+    bench.publish(desk.REFERENCES, expires=desk.NOW + timedelta(seconds=1))
+    assert appraised(bench, like(3), asked(3)).primary.vector["executables"] == 3
+    late = asyncio.run(
+        bench.appraiser.appraise(
+            "default", (like(4),), asked(4).runtime_data_claims, desk.INIT_DATA, desk.NOW + timedelta(seconds=2)
+        )
+    )
+    assert late.primary.vector["executables"] != 3
+
+
+def test_another_document_is_another_matter(bench: desk.Bench) -> None:
+    appraised(bench, like(1), asked(1))
+    other = workload.write(workload.Workload(image="sha256:" + "b" * 64, command=["/bin/true"]))
+    with pytest.raises(BindingMismatch):
+        asyncio.run(
+            bench.appraiser.appraise(
+                "default", (like(2),), asked(2).runtime_data_claims, initdata.parse(other.raw), desk.NOW
+            )
+        )
+    bare = asyncio.run(bench.appraiser.appraise("default", (like(2),), asked(2).runtime_data_claims, None, desk.NOW))
+    assert "init_data_claims" not in bare.primary.annotated
+
+
+def test_a_form_is_made_only_where_its_gaps_are_plain(bench: desk.Bench, engine: RegoEngine) -> None:
+    payload = msgspec.json.decode(said(appraised(bench, like(1), asked(1)), like(1), asked(1), 1).claims)
+    form = ear_form.of(payload)
+    assert form is not None
+    assert ear_form.of({**payload, "more": "\0d"}) is None
+    assert ear_form.of({**payload, "\0k": 1}) is None
+    inside = ear_form.of({**payload, "more": "a \0d b"})
+    assert inside is not None
+    own = ear_form.own_parts(issued=1, expires=2, data="00", nonce="n", key={"x": '"\0'}, token_id="t")
+    assert b"a \\u0000d b" in inside.filled(own)
+    for text, filling in ((b"{}", own), (form.text, own[:5]), (form.text + b'"\\u0000d"', own)):
+        with pytest.raises(SessionInvalid):
+            ear_form.written(text, filling)

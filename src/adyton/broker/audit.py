@@ -14,6 +14,7 @@ from typing import Literal, cast
 
 import msgspec
 
+from adyton.broker.policy.rego import Memory
 from adyton.errors import AdytonError, ReleaseRefused
 from adyton.protocol.audit_row import AuditRow, Finding, PolicyUsed, shown
 from adyton.protocol.ear import TokenClaims
@@ -34,6 +35,7 @@ class Auditor:
 
     def __init__(self, store: Store) -> None:
         self._log = store.audit
+        self._released = Memory[AuditRow]()
 
     async def attested(
         self, tenant: str, row: AuditRow, now: datetime, *, request_id: str = "", peer: str = "", claims: str = ""
@@ -73,12 +75,19 @@ class Auditor:
         version: int | None = None,
         action: str = "release",
         policies: tuple[PolicyUsed, ...] = (),
+        like: object = None,
     ) -> int:
-        """A resource is about to be sent, in this version, or a key was used; ``by`` is the part of its binding that allowed it."""
-        told = reasons([f"by_{by}"])
-        row = _release_row(
-            "allowed", path, claims, told, request_id, peer, version=version, action=action, policies=policies
-        )
+        """A resource is about to be sent, in this version, or a key was used; ``by`` is the part of its binding that allowed it.
+
+        ``like``: the holder's; rows of those that are alike differ in who asked.
+        """
+        key = (like, path.uri, by, version, action, policies) if like is not None else None
+        row = self._released.get(key)
+        if row is None:
+            told = reasons([f"by_{by}"])
+            row = _release_row("allowed", path, claims, told, "", "", version=version, action=action, policies=policies)
+            self._released.put(key, row)
+        row = msgspec.structs.replace(row, request_id=request_id, peer=peer)
         return await self._log.append_async(tenant, row, now)
 
     async def release_refused(

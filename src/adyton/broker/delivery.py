@@ -152,7 +152,15 @@ class Delivery:
             except (Conflict, NotFound) as error:
                 against.append(f"{error.code}: {error.message}")
         permit = await self._releaser.decide(
-            tenant, holder.claims, path, stored, asked.at, asked.query, generation=generation, against=against
+            tenant,
+            holder.claims,
+            path,
+            stored,
+            asked.at,
+            asked.query,
+            generation=generation,
+            against=against,
+            like=holder.like,
         )
         if stored is None:  # a permit for nothing: the decision and this disagree, so nothing leaves
             raise NotFound("there is no such resource", code="resource_absent")
@@ -186,6 +194,7 @@ class Delivery:
             peer=asked.peer,
             version=number,
             policies=permit.policies,
+            like=holder.like if permit.claims is None else None,
         )
         self._note(tenant, path, permit.claims or holder.claims, asked, row, permit.policies, holder, released=True)
         deadline.check()  # the record says more than was done, never less

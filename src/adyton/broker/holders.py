@@ -22,18 +22,20 @@ FOREIGN = -1
 class Holder(msgspec.Struct, frozen=True):
     """Whoever asks: the key to encrypt to, the claims to decide by, and the generation that they were made under.
 
-    ``handle`` joins the audit rows of one attester's session: a few digits of its public key's digest.
+    ``handle`` joins the audit rows of one attester's session: a few digits of its public key's digest. ``like``, where it is
+    known, is the same for holders whose claims differ in nothing but time, nonce, key and report data.
     """
 
     key: TeeKey
     claims: TokenClaims
     generation: int
     handle: str
+    like: object = None
 
     @classmethod
-    def of(cls, key: TeeKey, claims: TokenClaims, generation: int) -> Holder:
+    def of(cls, key: TeeKey, claims: TokenClaims, generation: int, like: object = None) -> Holder:
         """With its handle."""
-        return cls(key, claims, generation, key.handle)
+        return cls(key, claims, generation, key.handle, like)
 
 
 class Holders:

@@ -31,7 +31,7 @@ from adyton.appraisal.rego_check import RESOURCE_DATA
 from adyton.broker.policy.concluding import Concluder
 from adyton.broker.policy.policies import RESOURCE_RULES, PolicyBook, TenantView
 from adyton.broker.policy.reappraisal import Reappraiser, appraised_by, used
-from adyton.broker.policy.rego import RegoEngine
+from adyton.broker.policy.rego import Memory, RegoEngine
 from adyton.config import Environment
 from adyton.errors import AdytonError, Conflict, NotFound, OperatorError, ReleaseRefused, Unavailable
 from adyton.protocol import key_record, keys, release, rules
@@ -50,6 +50,9 @@ _HARDWARE = ELEMENTS.index("hardware")
 _BUT_HARDWARE = (*ELEMENTS[:_HARDWARE], *ELEMENTS[_HARDWARE + 1 :])
 _UNBOUND = "not_bound: no resource that anybody is bound to"
 _CHANGED = "changed_meanwhile: policies, reference values or the resource changed during this decision; ask again"
+
+
+_BY_LIKENESS = frozenset({"workload", "image", "any_workload_i_accept"})
 
 
 class Permit(msgspec.Struct, frozen=True):
@@ -86,6 +89,9 @@ class Releaser:
         self._engine = engine
         self._reappraiser = Reappraiser(book, Concluder(engine))
         self._roots = development_roots
+        # Permits of holders that are alike, where no policy was asked: functions of the view, the claims that they have in
+        # common, and the resource's version, which names its binding. Refusals are not kept.
+        self._granted = Memory[tuple[TenantView, Permit]]()
 
     async def decide(  # noqa: PLR0917 -- who, what, which, when
         self,
@@ -99,16 +105,29 @@ class Releaser:
         generation: int | None = None,
         operation: str = key_record.RELEASE,
         against: Sequence[str] = (),
+        like: object = None,
     ) -> Permit:
         """The permit, or ``ReleaseRefused`` with every reason. ``resource`` ``None``: there is none at ``path``.
 
         ``generation`` is the tenant's if it was read together with the resource; else it is read here. ``operation`` is
-        what is to be done with it, ``release`` or a key's operation; ``against`` are reasons that the caller has already.
+        what is to be done with it, ``release`` or a key's operation; ``against`` are reasons that the caller has already;
+        ``like`` is the holder's.
 
         That it is absent (``NotFound``) is told to an attester whose status is accepted here and whom the tenant's
         resource policy, if there is one, allows the path. Anybody else is refused as for an unbound resource.
         """
         view = self._book.view(tenant, now, generation)
+        key: tuple[object, ...] | None = None
+        if like is not None and resource is not None and resource.info.key is None and not against:
+            key = (like, path.repository, path.type, path.tag, resource.info.version, operation)
+            known = self._granted.get(key)
+            if (
+                known is not None
+                and known[0] is view
+                and not _outdated(claims, view)
+                and claims.expires > now.timestamp()
+            ):
+                return known[1]
         parts: list[JsonValue] = [path.repository, path.type, path.tag]
         plugin = "resource"
         if operation != key_record.RELEASE:  # as the path under /kbs/v0 has it (kbs-protocol 1.12)
@@ -116,11 +135,14 @@ class Releaser:
         data: dict[str, JsonValue] = {"plugin": plugin, "resource-path": parts, "query": dict(query or {})}
         asking = _Asking(view, claims, data, [])
         try:
-            return await self._decide(asking, tenant, path, resource, now, operation, against)
+            permit = await self._decide(asking, tenant, path, resource, now, operation, against)
         except ReleaseRefused as error:
             error.policies = (*appraised_by(asking.claims), *asking.policies)
             error.claims = asking.claims
             raise
+        if permit.by in _BY_LIKENESS and not asking.policies and asking.claims is claims:
+            self._granted.put(key, (view, Permit(permit.by, permit.policies)))
+        return permit
 
     async def decide_plugin(  # noqa: PLR0917 -- as ``decide``
         self,
@@ -176,8 +198,7 @@ class Releaser:
         against: Sequence[str],
     ) -> Permit:
         view, binding = asking.view, resource.binding if resource is not None else None
-        own = asking.claims.raw.get("adyton")
-        outdated = isinstance(own, dict) and own.get("generation") != view.generation  # changed since the caller looked
+        outdated = _outdated(asking.claims, view)
         reasons = [_CHANGED] if outdated else []
         demand = view.rules.demand(path.repository, *((binding.attestation, binding.devices) if binding else ()))
         if demand.attestation != DEFAULT_ID and not outdated:
@@ -328,6 +349,12 @@ def _not_signed(primary: Submodule) -> str:
     if not who:
         return "signer_absent: the attested document carries no signature"
     return f"signer_not_bound: the resource is not bound to who signed the document: {who}"
+
+
+def _outdated(claims: TokenClaims, view: TenantView) -> bool:
+    """Whether something has changed since the caller looked."""
+    own = claims.raw.get("adyton")
+    return isinstance(own, dict) and own.get("generation") != view.generation
 
 
 def _operation_reasons(resource: StoredResource, operation: str) -> list[str]:

@@ -68,8 +68,8 @@ def parse(jwk: object, algorithms: frozenset[str] = MODERN, *, oldest: bool = Fa
     """
     if not isinstance(jwk, dict):
         raise _malformed("a JSON object", type(jwk).__name__)
-    if private := sorted(_PRIVATE.intersection(jwk)):
-        raise _malformed("public members only", private)
+    if not _PRIVATE.isdisjoint(jwk):
+        raise _malformed("public members only", sorted(_PRIVATE.intersection(jwk)))
     kind = jwk.get("kty")
     names = _MEMBERS.get(kind) if isinstance(kind, str) else None
     if names is None and kind is None and oldest and "k-mod" in jwk:

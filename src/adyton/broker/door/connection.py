@@ -26,10 +26,11 @@ from typing import TYPE_CHECKING, Protocol, cast
 import httptools
 import msgspec
 
+from adyton.broker.door.answer import Answer
+
 if TYPE_CHECKING:
     import socket
 
-    from adyton.broker.door.answer import Answer
     from adyton.broker.door.paths import Route
 
 MAX_HEAD = 128 * 1024
@@ -299,7 +300,7 @@ class Connection(asyncio.Protocol):
             self._worker.busy += 1
             self.deadline = float("inf")
             answer = self._worker.application(request)
-            if isinstance(answer, Awaitable):
+            if not isinstance(answer, Answer):
                 asyncio.ensure_future(answer).add_done_callback(partial(self._done, request))
                 return
             self._answered(request, answer)

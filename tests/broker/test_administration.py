@@ -218,10 +218,11 @@ def test_cocos_reference_values(broker: rig.RunningBroker) -> None:
     assert coco(broker, "GET", "/kbs/v0/reference-value/coco/x") == (200, b'["a"]')
     assert coco(broker, "GET", "/kbs/v0/reference-value/absent")[0] == 404
     bad: list[dict[str, object]] = [
-        message({}), message([1]), message({"good": 1, "bad": None}), message({"good": 1, "bad": 1 << 70}), message({"a": 1}, "swid"), {"version": "0.2.0"}, {"payload": "!"}
+        message({}), message([1]), message({"good": 1, "bad": None}), message({"good": 1, "bad": 1 << 70}), message({"a": 1}, "spdm"), {"version": "0.2.0"}, {"payload": "!"}
     ]  # fmt: skip
     for wrong in bad:
         assert coco(broker, "POST", "/kbs/v0/reference-value", wrong)[0] == 400
+    assert coco(broker, "POST", "/kbs/v0/reference-value", message({"a": 1}, "swid"))[0] == 404  # nobody is a provider
     with broker.admin() as admin:
         assert "good" not in {view.name for view in admin.list_references()}  # all of a message or none of it
         admin.delete_reference("coco/x")

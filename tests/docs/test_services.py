@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from tests.broker import rig
-from tests.broker.services.test_services import rest_body
+from tests.broker.services.service_rig import rest_body
 from tests.docs.playing import play
 
 
@@ -21,6 +21,15 @@ def test_the_tutorial_does_what_it_says(tmp_path: Path) -> None:
         "ENDORSEMENTS": str(root.endorsements),
         "REQUEST": str(tmp_path / "request.json"),
     }
-    said = play("broker/services.md", tmp_path, blocks=4, variables=variables, seconds=100).said
-    for told in ("NO HARDWARE PROTECTION", "mine_cpu", "401", "token_expired"):
+    said = play("broker/services.md", tmp_path, blocks=7, variables=variables, python=True, seconds=110).said
+    for told in (
+        "NO HARDWARE PROTECTION",
+        "mine_cpu",
+        "401",
+        "token_expired",
+        "abababab",
+        "INVALID_ARGUMENT",
+        "provenance_unsigned",
+        '"ready":true',
+    ):
         assert told in said

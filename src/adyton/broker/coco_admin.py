@@ -7,7 +7,7 @@ nobody until ``adyton resource bind`` says to whom. Empty answers on success, as
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import Any, cast
+from typing import Any
 from urllib.parse import unquote
 
 import msgspec
@@ -16,10 +16,13 @@ from adyton.broker.admin import Admin
 from adyton.broker.door import refusals
 from adyton.broker.door.answer import Answer
 from adyton.broker.door.asked import Asked
-from adyton.errors import DocumentInvalid, MalformedRequest, NotFound, PolicyInvalid
+from adyton.broker.reference_api import known_provider
+from adyton.errors import Conflict, MalformedRequest, NotFound, PolicyInvalid
+from adyton.protocol import reference_messages
 from adyton.protocol.policies import PolicyBody
+from adyton.protocol.providers import PublishBody
+from adyton.protocol.reference_messages import SAMPLE, Message
 from adyton.protocol.resource import ResourcePath
-from adyton.rats.types import JsonValue
 from adyton.wire import b64, strict_json
 
 RESOURCE_POLICY_ID = "resource-policy"
@@ -50,7 +53,7 @@ class CocoAdmin:
                 ids = [policy.id for policy in store.policies.list(tenant, "resource")]
                 return Answer(200, msgspec.json.encode(ids))
             case ("POST", "reference-value"):
-                return self._register(tenant, _object(asked.body), now)
+                return self._register(tenant, reference_messages.read(_object(asked.body)), now)
             case ("GET", "reference-value", *rest):
                 name = unquote("/".join(rest))
                 found = store.references.get(tenant, name)
@@ -63,29 +66,38 @@ class CocoAdmin:
                 return _empty(self._admin.handle(asked, ("resources", *rest)))
         return refusals.NO_PLUGIN
 
-    def _register(self, tenant: str, message: dict[str, Any], now: datetime) -> Answer:
-        """An RVPS message (kbs-protocol 3.2). Only the unsigned ``sample`` form, from whoever has the token."""
-        payload = message.get("payload")
-        if message.get("version") != "0.1.0" or not isinstance(payload, str):
-            raise DocumentInvalid(
-                "not a reference-value message 0.1.0", code="reference_message", spec="kbs-protocol 3.2"
-            )
-        if message.get("type") != "sample":
-            raise DocumentInvalid(
-                "this kind of reference-value message is not taken",
-                code="reference_message",
+    def _register(self, tenant: str, message: Message, now: datetime) -> Answer:
+        """Values that are not signed, from whoever has the token; or a provider's document with its proof."""
+        references = self._admin.references
+        if message.kind == SAMPLE:
+            stored = references.set_all(tenant, message.values(), now + _DEFAULT_LIFE, now)
+            return Answer(200, changes=stored.changes)
+        body = PublishBody(self._provider(tenant, message), message.document(), message.state)
+        return Answer(200, changes=references.publish(tenant, body, now, message.kind).changes)
+
+    def _provider(self, tenant: str, message: Message) -> str:
+        """Whose document it is: the one that the message names, else the only one that publishes such."""
+        if message.provider:
+            return message.provider
+        known = [known_provider(one) for one in self._admin.store.providers.list(tenant)]
+        found = [one.name for one in known if message.kind in one.kinds]
+        if len(found) == 1:
+            return found[0]
+        if not found:
+            raise NotFound(
+                "nobody is a provider of such documents here",
+                code="provider_absent",
                 field="type",
-                expected="sample",
-                got=str(message.get("type"))[:40],
+                got=message.kind,
+                hint="name a provider with its keys: adyton reference provider set, or --providers FILE of a service",
             )
-        try:
-            values = strict_json.parse(b64.decode(payload), max_size=_MAX_BODY)
-        except ValueError as error:
-            raise DocumentInvalid("the payload is not base64 of JSON", code="reference_message") from error
-        if not isinstance(values, dict) or not values:
-            raise DocumentInvalid("the payload is not an object of values", code="reference_message", field="payload")
-        stored = self._admin.references.set_all(tenant, cast("dict[str, JsonValue]", values), now + _DEFAULT_LIFE, now)
-        return Answer(200, changes=stored.changes)
+        raise Conflict(
+            "several providers publish such documents",
+            code="provider_ambiguous",
+            field="provider",
+            expected=found,
+            hint='name one in the message: "provider": "NAME"',
+        )
 
 
 def _object(body: bytes) -> dict[str, Any]:

@@ -11,10 +11,8 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from urllib.parse import parse_qsl
-
-import msgspec
 
 from adyton.broker import session
 from adyton.broker.audit import Auditor
@@ -45,12 +43,10 @@ from adyton.broker.running.readiness import Readiness
 from adyton.broker.running.replicas import Deadline
 from adyton.errors import AdytonError, MalformedRequest, SessionInvalid, Unavailable
 from adyton.protocol.kbs_errors import Variant
-from adyton.protocol.loopback import is_loopback
 from adyton.protocol.resource import PluginPath, ResourcePath
 from adyton.stores.sqlite import Store
 
 _LOG = logging.getLogger(__name__)
-_FORWARDED = frozenset({b"x-forwarded-for", b"forwarded", b"x-real-ip"})  # then loopback is a proxy, and not who asks
 _STALE_KEYS = frozenset({"seal_key_unknown", "signing_key_revoked"})
 _METHODS = frozenset({"GET", "POST", "PUT", "DELETE", "HEAD"})
 
@@ -226,17 +222,11 @@ class Front:
 
     async def _ready(self, request: HttpRequest, began: float) -> Answer:
         """Whether the broker can decide; which part cannot, only to who may know."""
-        parts = await self._handlers.readiness.parts()
-        status = 200 if all(part.ready for part in parts) else 503
-        answer = Answer(status, reason="" if status == 200 else "not_ready")
-        if await self._may_know(request):
-            answer.body = msgspec.json.encode({"ready": status == 200, "parts": parts})
+        answer = await self._handlers.readiness.answer(request, partial(self._may_know, request))
         self._journal.request(request, answer, began)
         return answer
 
     async def _may_know(self, request: HttpRequest) -> bool:
-        if is_loopback(request.peer) and not _FORWARDED & request.headers.keys():
-            return True
         authorization = request.headers.get(b"authorization")
         now = datetime.fromtimestamp(self._clock(), UTC)
         known = self._handlers.administration.of_the_broker

@@ -59,7 +59,7 @@ class ReferenceApi:
             case (_, "providers", name):
                 return self._provider(asked, unquote(name))
             case ("POST", "publications"):
-                return self._publish(tenant, api_bodies.read(asked.body, PublishBody), now)
+                return self.publish(tenant, api_bodies.read(asked.body, PublishBody), now)
             case ("POST", "revocations"):
                 return self._revoke(tenant, api_bodies.read(asked.body, RevocationBody), now)
         return refusals.NO_METHOD if parts[0] in AREAS and len(parts) == 1 else refusals.NO_PATH
@@ -112,7 +112,8 @@ class ReferenceApi:
                 return api_bodies.answer(view, ("provider.delete", name), *_revoked(gone))
         return refusals.NO_METHOD
 
-    def _publish(self, tenant: str, body: PublishBody, now: datetime) -> Answer:
+    def publish(self, tenant: str, body: PublishBody, now: datetime, kind: str = "") -> Answer:
+        """Publish what a document states; with ``kind`` it must be of that one."""
         if body.state not in STATES:
             raise MalformedRequest(
                 "no state to publish in", code="state_invalid", field="state", expected=STATES, got=body.state[:40]
@@ -122,7 +123,8 @@ class ReferenceApi:
         who = providers.get(body.provider)
         if who is None:
             raise _absent(body.provider)
-        statement = provenance.read(body.document, who, now=now)
+        read = [one for one in provenance.EXTRACTORS if kind in {"", one.kind}]
+        statement = provenance.read(body.document, who, now=now, extractors=read)
         _comparable({name: stated.value for name, stated in statement.values.items()})
 
         def unchanged(transaction: Transaction) -> None:

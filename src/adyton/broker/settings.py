@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
@@ -135,7 +136,10 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return self.max_connections * (2 if self.admin_listen else 1)
 
 
-def check(settings: Settings) -> Settings:
+_S = TypeVar("_S", bound=Settings)
+
+
+def check(settings: _S) -> _S:
     """``settings`` itself, or ``ConfigError`` naming the one that is wrong. Contracts 3 is enforced here."""
     try:
         environment = Environment(settings.environment)
@@ -236,9 +240,9 @@ LIVE = frozenset(
 """Settings that change while a broker runs; everything else needs another start."""
 
 
-def merged(old: Settings, new: Settings) -> tuple[Settings, list[str]]:
+def merged(old: _S, new: _S) -> tuple[_S, list[str]]:
     """``old`` with what of ``new`` can change live, and the names of what differs and cannot."""
-    differ = [name for name in Settings.__struct_fields__ if getattr(old, name) != getattr(new, name)]
+    differ = [name for name in old.__struct_fields__ if getattr(old, name) != getattr(new, name)]
     stuck = [name for name in differ if name not in LIVE]
     if old.tls != new.tls:
         stuck.append("tls")

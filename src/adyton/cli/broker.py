@@ -24,12 +24,11 @@ from adyton.cli.output import say
 from adyton.cli.places import places
 from adyton.cli.revoke import revoke
 from adyton.cli.root_key import root_key
+from adyton.cli.serving_options import LIMITS, WATCHING, absolute, evidence, evidence_options, serving, serving_options
 from adyton.errors import ConfigError
 
 if TYPE_CHECKING:
     from adyton.broker.settings import Settings
-
-ENVIRONMENTS = ["development", "ci", "test", "pre-production", "production"]
 
 
 @click.group(cls=Noun)
@@ -52,54 +51,15 @@ _SECTIONS = {
         *("root_key_file", "passphrase_file", "passphrase_fd", "tcti", "backends", "attester", "peer", "peer_pin"),
         *("accept_peers", "accepted_peers", "allow_debug_peers"),
     ),
-    "Watching": ("metrics", "metrics_tenants", "otlp", "log_format", "log_level"),
-    "Limits": (
-        *("session_seconds", "token_seconds", "rate_limits", "peer_rate_limits", "max_body", "max_in_flight"),
-        *("max_connections", "head_seconds", "body_seconds", "idle_seconds", "drain_seconds"),
-    ),
+    "Watching": (*WATCHING, "metrics_tenants"),
+    "Limits": ("session_seconds", "token_seconds", *LIMITS),
 }
 
 
 @broker.command(cls=Configured, sections=_SECTIONS)
-@click.option("--data", type=click.Path(file_okay=False, path_type=Path), help="Data directory, made if absent.")
+@serving_options
+@evidence_options
 @click.option("--listen", default="127.0.0.1:8080", show_default=True, metavar="ADDR:PORT", help="Port 0: a free one.")
-@click.option("--tls/--no-tls", default=None, help="TLS [default: on, except on loopback].")
-@click.option(
-    "--certificate", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="PEM certificate chain."
-)
-@click.option(
-    "--private-key", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Its PEM private key."
-)
-@click.option("--name", "names", multiple=True, help="A further name or address in the certificate it makes itself.")
-@click.option("--environment", type=click.Choice(ENVIRONMENTS), default="production", show_default=True)
-@click.option("--trust-dev-root", multiple=True, metavar="FINGERPRINT", help="Trust a development TEE's root.")
-@click.option(
-    "--endorsements",
-    multiple=True,
-    type=click.Path(exists=True, path_type=Path),
-    help="Certificates and CRLs: a file or directory; read again when it changes, or on SIGHUP.",
-)
-@click.option(
-    "--trust-sample-evidence",
-    is_flag=True,
-    help="Believe evidence that ANYBODY can write (CoCo's sample). Only in development, ci and test.",
-)
-@click.option(
-    "--collateral-cache",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Endorsements that were fetched, used where --endorsements do not do; made if absent.",
-)
-@click.option(
-    "--fetch-endorsements",
-    is_flag=True,
-    help="Ask the vendors' services for endorsements that are in neither; slow for who attests first.",
-)
-@click.option(
-    "--fetch-from",
-    multiple=True,
-    metavar="[KIND=]URL",
-    help="Ask this source instead (as --from of adyton collateral). Repeatable.",
-)
 @click.option(
     "--public-url", default="", metavar="URL", help="Where others reach it; certificates say where the CRL is."
 )
@@ -110,18 +70,6 @@ _SECTIONS = {
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Believe tokens of another attestation service: a TOML file that says whose, for which tenant.",
 )
-@click.option(
-    "--se-host-key-document",
-    multiple=True,
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="A machine that IBM Secure Execution guests may run on. Repeatable.",
-)
-@click.option(
-    "--se-image-header",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="The Secure Execution image, or its header, that may attest.",
-)
-@click.option("--se-root", multiple=True, metavar="FINGERPRINT", help="The root of IBM's host key documents.")
 @click.option(
     "--allow-rsa1-5",
     is_flag=True,
@@ -171,54 +119,18 @@ _SECTIONS = {
     help="Start although a stored policy no longer compiles; its tenant gets nothing until it is replaced.",
 )
 @click.option(
-    "--rate-limit",
-    "rate_limits",
-    multiple=True,
-    metavar="CLASS=RATE[:BURST]",
-    help="At most so many requests a second of auth, attest, resource or admin for each tenant, in each worker.",
-)
-@click.option(
-    "--peer-rate-limit",
-    "peer_rate_limits",
-    multiple=True,
-    metavar="CLASS=RATE[:BURST]",
-    help="The same for each address that asks. Neither is limited by default.",
-)
-@click.option(
     "--backends",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="TOML file that names back ends for values (HSM, Vault, AWS, KMIP) and external plug-ins.",
 )
 @click.option("--session-seconds", type=int, default=300, show_default=True, help="How long a session lasts.")
-@click.option("--token-seconds", type=int, default=300, show_default=True, help="How long a token is valid.")
 @click.option("--admin-listen", default="", metavar="ADDR:PORT", help="A port of its own for the API and the page.")
 @click.option(
     "--client-ca",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="PEM authorities: who administers (without --admin-listen: whoever connects) shows a certificate under them.",
 )
-@click.option("--metrics", default="", metavar="ADDR:PORT", help="Prometheus metrics, on a port of their own.")
 @click.option("--metrics-tenants", type=int, default=0, metavar="N", help="Count by tenant too, at most N by name.")
-@click.option("--otlp", default="", metavar="URL", help="Send traces there (OTLP over HTTP); needs adyton[otel].")
-@click.option("--log-format", type=click.Choice(["json", "text"]), default="json", show_default=True)
-@click.option(
-    "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", show_default=True
-)
-@click.option(
-    "--drain-seconds", type=float, default=0.0, show_default=True, help="Say not ready so long before ending."
-)
-@click.option("--max-body", type=int, default=2_000_000, show_default=True, help="Bytes of one request.")
-@click.option("--max-in-flight", type=int, default=256, show_default=True, help="Requests at once, per worker.")
-@click.option(
-    "--max-connections",
-    type=int,
-    default=1024,
-    show_default=True,
-    help="Connections per worker and port, unfinished TLS included.",
-)
-@click.option("--head-seconds", type=float, default=10.0, show_default=True, help="For a request's head to come.")
-@click.option("--body-seconds", type=float, default=30.0, show_default=True, help="For its body to come.")
-@click.option("--idle-seconds", type=float, default=75.0, show_default=True, help="For a connection to do nothing.")
 @click.pass_context
 def serve(ctx: click.Context, /, **options: Any) -> None:
     """Serve until interrupted. On an empty directory it makes what it needs and says where that is.
@@ -258,22 +170,14 @@ def _settings(data: Path | None, listen: str, tls: bool | None, **options: Any) 
         data=str((data or places().broker).absolute()),
         host=host,
         port=port,
-        certificate=_absolute(certificate),
-        private_key=_absolute(options["private_key"]),
-        names=list(options["names"]),
-        environment=options["environment"],
-        development_roots=[root.lower().removeprefix("sha256:") for root in options["trust_dev_root"]],
-        endorsements=[_absolute(path) for path in options["endorsements"]],
-        trust_sample_evidence=options["trust_sample_evidence"],
-        collateral_cache=_absolute(options["collateral_cache"]),
-        fetch_endorsements=options["fetch_endorsements"],
-        fetch_from=list(options["fetch_from"]),
+        **serving(options),
+        **evidence(options),
         tenant_hosts={name.lower(): tenant for name, _, tenant in hosts},
         public_url=options["public_url"],
         page=options["page"],
         database=options["database"] or "",
-        database_password_file=_absolute(options["database_password_file"]),
-        root_key_file=_absolute(options["root_key_file"]),
+        database_password_file=absolute(options["database_password_file"]),
+        root_key_file=absolute(options["root_key_file"]),
         attester=options["attester"],
         peer=options["peer"],
         peer_pin=options["peer_pin"],
@@ -281,40 +185,18 @@ def _settings(data: Path | None, listen: str, tls: bool | None, **options: Any) 
         accepted_peers=list(options["accepted_peers"]),
         allow_debug_peers=options["allow_debug_peers"],
         keep_broken_policies=options["keep_broken_policies"],
-        backends_file=_absolute(options["backends"]),
+        backends_file=absolute(options["backends"]),
         allow_rsa1_5=options["allow_rsa1_5"],
         fips=options["fips"],
         unvalidated_module=options["unvalidated_module_i_accept"],
-        trusted_token_issuers=[_absolute(path) for path in options["trusted_token_issuer"]],
-        se_host_key_documents=[_absolute(path) for path in options["se_host_key_document"]],
-        se_image_header=_absolute(options["se_image_header"]),
-        se_roots=[root.lower().removeprefix("sha256:") for root in options["se_root"]],
+        trusted_token_issuers=[absolute(path) for path in options["trusted_token_issuer"]],
         workers=options["workers"],
         session_seconds=options["session_seconds"],
-        token_seconds=options["token_seconds"],
-        rate_limits=list(options["rate_limits"]),
-        peer_rate_limits=list(options["peer_rate_limits"]),
         admin_listen=options["admin_listen"],
-        client_ca=_absolute(options["client_ca"]),
-        metrics_listen=options["metrics"],
         metrics_tenants=options["metrics_tenants"],
-        drain_seconds=options["drain_seconds"],
-        log_format=options["log_format"],
-        log_level=options["log_level"],
-        otlp=options["otlp"],
-        max_body=options["max_body"],
-        max_in_flight=options["max_in_flight"],
-        max_connections=options["max_connections"],
-        head_seconds=options["head_seconds"],
-        body_seconds=options["body_seconds"],
-        idle_seconds=options["idle_seconds"],
     )
     with_tls = bool(certificate) or (tls if tls is not None else not is_loopback(host))
     return server.prepare(settings, tls=with_tls)
-
-
-def _absolute(path: Path | None) -> str:
-    return str(path.absolute()) if path else ""
 
 
 def _announce(listening: object) -> None:

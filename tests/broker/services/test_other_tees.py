@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.broker.services.test_services import RUNTIME, Client, Service, b64url
+from tests.broker.services.service_rig import RUNTIME, Client, Service, b64url
 from tests.broker.test_secure_execution import World
 
 from adyton.crypto.x509 import Certificate, spki_fingerprint
@@ -117,7 +117,7 @@ def test_without_the_extra_it_is_named() -> None:
     program = (
         "import sys; sys.modules['grpc'] = None\n"
         "from adyton.errors import ConfigError\n"
-        "try:\n    import adyton.broker.services.grpc_front\n"
+        "try:\n    import adyton.broker.services.grpc_port\n"
         "except ConfigError as error:\n    print(error.code, error.hint)\n"
     )
     said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout

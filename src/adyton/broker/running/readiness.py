@@ -8,21 +8,25 @@ is not ready is told on loopback and to administrators.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 
 import msgspec
 
 from adyton.appraisal import policies as defaults
+from adyton.broker.door.answer import Answer
+from adyton.broker.door.connection import HttpRequest
 from adyton.broker.outside.endorsements import Endorsements
 from adyton.broker.policy.policies import PolicyBook
 from adyton.broker.policy.rego import RegoEngine
 from adyton.crypto.x509 import EndorsementSet
 from adyton.errors import AdytonError
+from adyton.protocol.loopback import is_loopback
 from adyton.stores.sqlite import Store
 
 KEEP_SECONDS = 1.0
 ENGINE_SECONDS = 30.0
+_FORWARDED = frozenset({b"x-forwarded-for", b"forwarded", b"x-real-ip"})  # then loopback is a proxy, and not who asks
 
 
 class Part(msgspec.Struct, frozen=True):
@@ -68,6 +72,16 @@ class Readiness:
             self._looking, self._known = None, (loop.time(), found)
         serving = Part("serving", not self.leaving, "leaving: the broker is about to end" if self.leaving else "")
         return [serving, *self._known[1]]
+
+    async def answer(self, request: HttpRequest, may_know: Callable[[], Awaitable[bool]]) -> Answer:
+        """Yes or no to everybody; which part cannot, only to who is on this machine, or ``may_know``."""
+        parts = await self.parts()
+        status = 200 if all(part.ready for part in parts) else 503
+        answer = Answer(status, reason="" if status == 200 else "not_ready")
+        near = is_loopback(request.peer) and not _FORWARDED & request.headers.keys()
+        if near or await may_know():
+            answer.body = msgspec.json.encode({"ready": status == 200, "parts": parts})
+        return answer
 
     def _look(self, moment: float) -> list[Part]:
         if moment - self._engine[0] >= ENGINE_SECONDS or not self._engine[1].ready:

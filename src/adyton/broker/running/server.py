@@ -21,6 +21,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from types import FrameType
+from typing import Protocol, TypeVar
 
 import msgspec
 
@@ -47,6 +48,17 @@ from adyton.wire import b64
 DESCRIPTION = "broker.json"
 _EVERYWHERE = ("0.0.0.0", "::", "")  # noqa: S104 -- what an operator may write
 _LOG = logging.getLogger(__name__)
+_S = TypeVar("_S", bound=Settings)
+
+
+class Live(Protocol[_S]):
+    """What goes on with other settings while it serves."""
+
+    settings: _S
+
+    def apply(self, settings: _S) -> None:
+        """Go on with these."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +75,9 @@ class Listening:
     peers_url: str = ""
 
 
-def prepare(settings: Settings, *, tls: bool) -> Settings:
+def prepare(settings: _S, *, tls: bool) -> _S:
     """The directory, the admin token and, if ``tls`` asks for one and none is given, a certificate, made if absent."""
-    check(settings)
+    check(settings if not tls else msgspec.structs.replace(settings, client_ca=""))  # its TLS is made below
     fips.check_start(fips=settings.fips, accept_unvalidated=settings.unvalidated_module)
     if settings.backends_file:
         options.read(Path(settings.backends_file))  # said here, not by a worker that does not start
@@ -124,7 +136,7 @@ def serve(
     ``again`` gives the settings as they are written now, or raises ``ConfigError``: for SIGHUP.
     """
     harden(settings.connections)
-    _until_it_serves()
+    until_it_serves()
     finder = find_root_key or RootKeyFinder(settings)
     if settings.attester:
         attesting.attester_of(settings.attester)  # what cannot be used stops the start
@@ -133,13 +145,13 @@ def serve(
     try:
         finder.note(store)
         _check_policies(settings, store)
-        listeners[PUBLIC] = _listen(settings.host, settings.port)
+        listeners[PUBLIC] = listen(settings.host, settings.port)
         for name, field, text in (
             (ADMIN, "admin-listen", settings.admin_listen),
             (METRICS, "metrics", settings.metrics_listen),
         ):
             if text:
-                listeners[name] = _listen(*address(field, text))
+                listeners[name] = listen(*address(field, text))
         with _peers(settings, store, finder.root_key) as peers_url:
             listening = _describe(settings, listeners, finder.by, peers_url)
 
@@ -147,22 +159,27 @@ def serve(
                 announce(listening)
                 notify.ready(f"serving {listening.url}")
 
-            reread = partial(_reread, again)
+            read_again = partial(reread, again)
             if settings.workers == 1:
                 program = Program(settings, store)
-                run(program, listeners, lambda ending: _alone(program, ending, reread, ready))
+                run(program, listeners, lambda ending: alone(program, ending, read_again, ready))
             else:
-                Supervisor(settings, store, listeners, finder.root_key, reread).run(ready)
+                Supervisor(settings, store, listeners, finder.root_key, read_again).run(ready)
     finally:
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2):
-            signal.signal(number, signal.SIG_IGN)  # what is left takes a moment, and must be done
+        after_it_served()
         (settings.directory / DESCRIPTION).unlink(missing_ok=True)
         for listener in listeners.values():
             listener.close()
         store.close()
 
 
-def _until_it_serves() -> None:
+def after_it_served() -> None:
+    """Signals mean nothing any more: what is left takes a moment, and must be done."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def until_it_serves() -> None:
     """What signals mean before there is anything to reload or to drain."""
 
     def leave(number: int, _frame: FrameType | None) -> None:
@@ -173,15 +190,13 @@ def _until_it_serves() -> None:
         signal.signal(number, signal.SIG_IGN)  # the settings were read just now
 
 
-def _alone(
-    program: Program, ending: Ending, reread: Callable[[Settings], Settings | None], ready: Callable[[], None]
-) -> None:
+def alone(program: Live[_S], ending: Ending, read_again: Callable[[_S], _S | None], ready: Callable[[], None]) -> None:
     """One worker, in this very process: it hears signals itself."""
     loop = asyncio.get_running_loop()
 
     def hang_up() -> None:
         notify.reloading()
-        settings = reread(program.settings)
+        settings = read_again(program.settings)
         if settings is not None:
             program.apply(settings)
         notify.ready()
@@ -197,7 +212,7 @@ def _alone(
     ready()
 
 
-def _reread(again: Callable[[], Settings] | None, old: Settings) -> Settings | None:
+def reread(again: Callable[[], _S] | None, old: _S) -> _S | None:
     """The settings to go on with, or ``None`` if they cannot be read: then the old ones stay. Says what cannot change."""
     if again is None:
         return old
@@ -227,7 +242,8 @@ def _check_policies(settings: Settings, store: Store) -> None:
         engine.close()
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket; ``PlatformError`` ``listen_failed``."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, kind, protocol, _, where = found[0]
@@ -249,12 +265,14 @@ def _listen(host: str, port: int) -> socket.socket:
 def _describe(settings: Settings, listeners: Listeners, root_key_by: str, peers_url: str) -> Listening:
     """Write ``broker.json``: how administrators on this machine reach the broker. No secret in it."""
     scheme = "https" if settings.tls else "http"
-    url = _url(scheme, settings.host, listeners[PUBLIC])
+    url = url_of(scheme, settings.host, listeners[PUBLIC])
     admin = (
-        _url(scheme, address("admin-listen", settings.admin_listen)[0], listeners[ADMIN]) if ADMIN in listeners else url
+        url_of(scheme, address("admin-listen", settings.admin_listen)[0], listeners[ADMIN])
+        if ADMIN in listeners
+        else url
     )
     metrics = (
-        _url("http", address("metrics", settings.metrics_listen)[0], listeners[METRICS])
+        url_of("http", address("metrics", settings.metrics_listen)[0], listeners[METRICS])
         if METRICS in listeners
         else None
     )
@@ -294,15 +312,20 @@ def _peers(settings: Settings, store: Store, root_key: bytes) -> Iterator[str]:
     context = tls.context(identity, settings, clients=False) if identity is not None else None
     ciphers = profile.of(fips=settings.fips).ciphers
     giver = Giver(Instance.of(settings, _now()), store, root_key)
-    with _listen(host, port) as listener, peer_door.opened(giver, listener, context, ciphers):
-        yield _url("https" if settings.tls else "http", host, listener)
+    with listen(host, port) as listener, peer_door.opened(giver, listener, context, ciphers):
+        yield url_of("https" if settings.tls else "http", host, listener)
 
 
-def _url(scheme: str, host: str, listener: socket.socket) -> str:
+def url_of(scheme: str, host: str, listener: socket.socket) -> str:
+    """How the listener is reached from this machine."""
+    return f"{scheme}://{reached(host, listener.getsockname()[1])}"
+
+
+def reached(host: str, port: int) -> str:
+    """``ADDR:PORT`` of a listener, for who is on this machine."""
     if host in _EVERYWHERE:  # that includes loopback, which is how to reach it from here
         host = "127.0.0.1" if host != "::" else "::1"
-    shown = f"[{host}]" if ":" in host else host
-    return f"{scheme}://{shown}:{listener.getsockname()[1]}"
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _now() -> datetime:

@@ -28,7 +28,7 @@ FLUSH_MILLISECONDS = 5000
 class Tracing:
     """The tracer of one worker. ``ConfigError`` ``extra_missing`` without ``adyton[otel]``."""
 
-    def __init__(self, url: str, environment: str) -> None:
+    def __init__(self, url: str, environment: str, service: str = "adyton-broker") -> None:
         parts = urlsplit(url)
         if parts.scheme not in {"http", "https"} or not parts.hostname:
             raise ConfigError(
@@ -51,7 +51,7 @@ class Tracing:
                 field="otlp",
                 hint="pip install 'adyton[otel]', or leave --otlp out",
             ) from error
-        known = {"service.name": "adyton-broker", "service.version": __version__}
+        known = {"service.name": service, "service.version": __version__}
         resource = Resource({**known, "deployment.environment.name": environment})
         self._provider: TracerProvider = TracerProvider(resource=resource, shutdown_on_exit=False)
         endpoint = url if parts.path.strip("/") else url.rstrip("/") + "/v1/traces"

@@ -60,9 +60,10 @@ from adyton.broker.running import exposition, fips, replicas
 from adyton.broker.running.journal import Journal
 from adyton.broker.running.logs import Format
 from adyton.broker.running.metrics import Metrics, Snapshot, together
+from adyton.broker.running.numbers import counted
 from adyton.broker.running.opening import read_token
 from adyton.broker.running.process import harden
-from adyton.broker.running.readiness import Readiness, expiries
+from adyton.broker.running.readiness import Readiness
 from adyton.broker.running.reports import Report, read
 from adyton.broker.running.serving import METRICS, Doors, Ending, Listeners
 from adyton.broker.running.tracing import Tracing
@@ -353,18 +354,19 @@ class Program:
 
     def _snapshot(self) -> Snapshot:
         self._journal.flush()
-        engine, identity = self._engine, self._watched.current
-        moments = {f"endorsement|{kind}": at for kind, at in expiries(self._endorsements.current).items()}
+        moments = {"started": self._started}
         for name, date in list(self._handshake.tcb_dates.items()):
             with suppress(ValueError):
                 moments[f"tcb|{name}"] = datetime.fromisoformat(date).timestamp()
-        if identity is not None:
-            moments["tls_certificate_expires"] = identity.expires
-        counted = {"policy_evaluations": engine.asked, "policy_remembered": engine.known}
-        return self._metrics.snapshot(
-            {**counted, **self._doors.counters(), **self._store.keys.uses.counters},
-            {"connections_open": self._doors.standing, "requests_in_flight": self._front.in_flight, "workers": 1},
-            {"started": self._started, **moments},
+        return counted(
+            self._metrics,
+            engine=self._engine,
+            doors=self._doors,
+            endorsements=self._endorsements.current,
+            identity=self._watched.current,
+            in_flight=self._front.in_flight,
+            counters=self._store.keys.uses.counters,
+            moments=moments,
         )
 
     async def render(self) -> bytes:

@@ -14,7 +14,7 @@ import socket
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import msgspec
 import uvloop
@@ -44,6 +44,14 @@ class Failed(msgspec.Struct, frozen=True):
     hint: str | None = None
 
 
+class Serves(Protocol):
+    """What a process serves with."""
+
+    async def serve(self, listeners: Listeners, ending: Ending, ready: Callable[[], None]) -> None:
+        """Until ``ending`` is wished for; ``ready`` is called once it answers."""
+        ...
+
+
 class Start(msgspec.Struct, frozen=True):
     """What a parent tells a worker, over a pipe that nobody else has. ``number`` 0 is the one that turns keys."""
 
@@ -54,7 +62,7 @@ class Start(msgspec.Struct, frozen=True):
     root_key: bytes
 
 
-def run(program: Program, listeners: Listeners, ready: Callable[[Ending], None]) -> None:
+def run(program: Serves, listeners: Listeners, ready: Callable[[Ending], None]) -> None:
     """Serve on this thread until SIGTERM or SIGINT, or until the ending given to ``ready`` is wished for."""
 
     async def main() -> None:

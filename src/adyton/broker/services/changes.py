@@ -7,6 +7,7 @@ value, or which policies there are, needs nothing, as there; a policy's text is 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -91,10 +92,21 @@ class Changes:
             return None
         return msgspec.json.encode(found.value).decode()
 
-    async def record(self, change: Change, caller: Caller, now: datetime) -> None:
-        """Write down what was changed, before anybody is told that it was."""
-        for action, name in change.answer.changes:
-            await self._auditor.administered(self._tenant, action, name, now, actor=change.who, peer=caller.peer)
+    def known(self, caller: Caller, now: datetime) -> bool:
+        """Whether the caller is one of the service's people, or a certified peer that counts as one."""
+        try:
+            self._who("api", "GET", ("about",), caller, now)
+        except NotPermitted:
+            return False
+        return True
+
+    async def made(self, change: Callable[[], Change], caller: Caller, now: datetime) -> None:
+        """Make a change and write it down, before anybody is told of it; what was begun is ended, whoever still waits."""
+        await asyncio.shield(self._made(change, caller, now))
+
+    async def _made(self, change: Callable[[], Change], caller: Caller, now: datetime) -> None:
+        done = await asyncio.to_thread(change)
+        await self._auditor.changed(self._tenant, done.answer.changes, now, actor=done.who, peer=caller.peer)
 
     def _changed(self, method: str, parts: tuple[str, ...], body: bytes, caller: Caller, now: datetime) -> Change:
         who = self._who("kbs", method, parts, caller, now)

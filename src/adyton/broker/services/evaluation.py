@@ -41,7 +41,7 @@ _ENCODER = msgspec.json.Encoder()
 
 
 class Evaluator:
-    """For one tenant. ``keys`` gives those of the moment. Times are Unix seconds."""
+    """For one tenant. ``keys`` gives those of the moment; ``token_seconds`` may be replaced. Times are Unix seconds."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class Evaluator:
         self._keys = keys
         self._tenant = tenant
         self._issuer = Issuer(issuer)
-        self._token_seconds = token_seconds
+        self.token_seconds = token_seconds
         self._accept_unbound = accept_unbound
         self._deadline = deadline
 
@@ -124,7 +124,7 @@ class Evaluator:
         handle = _handle(asked)
         if revoked := self._appraiser.revoked(tenant, result, at):
             refuse_revoked(revoked, keys.signer.kid, handle, verified, result)
-        ends = int(min(now + self._token_seconds, result.expires.timestamp()))
+        ends = int(min(now + self.token_seconds, result.expires.timestamp()))
         payload = ear.claims(
             result, issued=at, expires=datetime.fromtimestamp(ends, UTC), issuer=self._issuer, verbose=True
         )

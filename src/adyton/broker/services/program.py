@@ -1,148 +1,174 @@
 """A service put together and run: store, policies, verifier, and the ports that were asked for; until it is told to stop.
 
-One process. TLS outside loopback by default, with a certificate of its own if none is given; with ``client_ca`` only clients
-that it certifies are talked to.
+One process, run as a broker's only worker is: the same doors, numbers, log lines, traces and signals. TLS outside loopback
+by default, with a certificate of its own if none is given; with ``client_ca`` only clients that it certifies are talked to.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import signal
 import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Any
-
-import msgspec
-import uvloop
+from typing import TYPE_CHECKING, cast
 
 from adyton import tee
 from adyton.broker import keys, secure_execution
 from adyton.broker.admin import Admin
 from adyton.broker.appraiser import Appraiser
 from adyton.broker.audit import Auditor
-from adyton.broker.door import certificate, refusals, tls
-from adyton.broker.door.connection import Limits, Worker
-from adyton.broker.door.entrance import Entrance
+from adyton.broker.door import certificate
+from adyton.broker.door.connection import Application
+from adyton.broker.door.rates import Rates
+from adyton.broker.door.tls import Watched
 from adyton.broker.handshake import Verifying
+from adyton.broker.outside import fetching
 from adyton.broker.outside.endorsements import Endorsements
-from adyton.broker.outside.fetching import Fetching, sources
 from adyton.broker.people.gate import Gate
 from adyton.broker.people.identity import Identities
 from adyton.broker.policy.policies import PolicyBook
 from adyton.broker.policy.rego import RegoEngine
 from adyton.broker.record.checkpoints import Checkpoints
-from adyton.broker.running import server
+from adyton.broker.running import exposition, notify, server
 from adyton.broker.running.journal import Journal
+from adyton.broker.running.logs import Format
+from adyton.broker.running.metrics import Metrics, Snapshot
+from adyton.broker.running.numbers import counted
 from adyton.broker.running.opening import open_store, read_token
+from adyton.broker.running.process import harden
+from adyton.broker.running.readiness import Readiness
 from adyton.broker.running.replicas import Deadline
+from adyton.broker.running.serving import DRAIN_SECONDS, METRICS, PUBLIC, Doors, Ending, Listeners
+from adyton.broker.running.tracing import Tracing
+from adyton.broker.running.worker_process import run
+from adyton.broker.services import providers
 from adyton.broker.services.changes import Changes
 from adyton.broker.services.evaluation import Evaluator
-from adyton.broker.services.rest import OVERLOADED, RestFront
-from adyton.broker.settings import Settings
-from adyton.errors import AdytonError, ConfigError, PlatformError
+from adyton.broker.services.passage import Passage, Routes
+from adyton.broker.services.rest import RestFront
+from adyton.broker.services.settings import ServiceSettings, fitting
+from adyton.broker.settings import address
+from adyton.errors import AdytonError
+from adyton.protocol.providers import ProviderSettings
 from adyton.rats.types import TrustAnchors
 from adyton.stores.sqlite import Store
 
-DRAIN_SECONDS = 10.0
+if TYPE_CHECKING:
+    from adyton.broker.services.grpc_port import GrpcPort
+
 MAINTENANCE_SECONDS = 5.0
 CHECKPOINT_EVERY = 12  # times of maintenance
 _LOG = logging.getLogger(__name__)
-
-
-class ServiceSettings(msgspec.Struct, frozen=True):
-    """``rest`` and ``grpc`` are ``(host, port)`` or ``None``; ``evaluates`` is false for the reference values alone.
-
-    ``client_ca``: PEM file of the CA that clients must be certified by; ``peers_may_change``: such a client needs no token.
-    """
-
-    settings: Settings
-    rest: tuple[str, int] | None
-    grpc: tuple[str, int] | None
-    evaluates: bool = True
-    tenant: str = "default"
-    issuer: str = "Adyton"
-    client_ca: str = ""
-    peers_may_change: bool = False
-    accept_unbound: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Serving:
     """What a service says when it answers. Addresses are empty where a port was not asked for."""
 
-    settings: Settings
+    settings: ServiceSettings
     rest: str
     grpc: str
+    metrics: str
     pin: str | None
 
 
 class ServiceProgram:
     """The parts of one service over an opened store."""
 
-    def __init__(self, asked: ServiceSettings, store: Store) -> None:
-        settings = asked.settings
-        if asked.peers_may_change and not asked.client_ca:
-            raise ConfigError(
-                "only certified peers can be told from others", code="setting_invalid", field="changes-by"
-            )
-        self._asked = asked
+    def __init__(self, settings: ServiceSettings, store: Store) -> None:
+        self.settings = settings
+        self.grpc_port = 0
         self._store = store
         self._endorsements = Endorsements(settings.endorsements)
         self._keys = keys.load(store.secrets, time.time())
         self._engine = RegoEngine()
         book = PolicyBook(store, self._engine)
-        auditor = Auditor(store)
+        self._auditor = auditor = Auditor(store)
         self._checkpoints = Checkpoints(store)
         anchors = TrustAnchors(custom=frozenset(bytes.fromhex(root) for root in settings.trusted_fingerprints))
         remembered = tee.Remembered()
-        self._fetching = _fetching(settings)
+        self._fetching = fetching.asked(settings, _now)
         secure = secure_execution.load(
             settings.se_host_key_documents, settings.se_image_header, settings.se_roots, anchors.custom, remembered
         )
-        self.evaluator = Evaluator(
-            Appraiser(book, self._engine),
+        appraiser = Appraiser(book, self._engine)
+        self._evaluator = Evaluator(
+            appraiser,
             auditor,
             Verifying(anchors, self._endorsements, remembered, self._fetching, secure),
             lambda: self._keys,
-            tenant=asked.tenant,
-            issuer=asked.issuer,
+            tenant=settings.tenant,
+            issuer=settings.issuer,
             token_seconds=settings.token_seconds,
-            accept_unbound=asked.accept_unbound,
+            accept_unbound=settings.accept_unbound,
             deadline=lambda: Deadline(store),
         )
-        admin = Admin(store, book, settings.environment, settings.development_roots, self._checkpoints)
-        self.changes = Changes(
-            admin,
+        self._admin = Admin(store, book, settings.environment, settings.development_roots, self._checkpoints)
+        self._providers = self._read_providers()
+        self._changes = Changes(
+            self._admin,
             auditor,
             Gate(read_token(settings), store, Identities()).check,
-            tenant=asked.tenant,
-            peers=asked.peers_may_change,
+            tenant=settings.tenant,
+            peers=settings.peers_may_change,
         )
-        self._journal = Journal()
+        self._watched = Watched(settings)
+        self._identity = self._watched.current
+        fetches = self._fetching is not None and (settings.fetch_endorsements or bool(settings.fetch_from))
+        self._readiness = Readiness(store, book, self._engine, self._endorsements, _now, fetches=fetches)
+        self._metrics = Metrics()
+        store.audit.observe = partial(self._metrics.time, "audit_append")
+        self._journal = Journal(form=cast("Format", settings.log_format), metrics=self._metrics)
+        self._own_rates = book.rates
+        self._passage = Passage(self._journal, self._rates(), settings.max_in_flight)
+        self._routes = Routes(settings.tenant)
+        self._started = time.time()
+        service = "adyton-attestation-service" if settings.evaluates else "adyton-reference-service"
+        self._tracing = Tracing(settings.otlp, settings.environment, service) if settings.otlp else None
+        if self._tracing is not None:
+            self._tracing.around(self._evaluator, "_verified", "verify")
+            self._tracing.around(appraiser, "appraise", "appraise")
+            for method in ("attested", "attest_refused", "changed"):
+                self._tracing.around(auditor, method, "audit")
 
-    async def serve(self, stop: asyncio.Event, ready: Callable[[Serving], None]) -> None:
-        """Serve until ``stop`` is set, then answer what is under way."""
+    async def serve(self, listeners: Listeners, ending: Ending, ready: Callable[[], None]) -> None:
+        """Serve until ``ending`` is wished for, then answer what is under way."""
         loop = asyncio.get_running_loop()
-        worker = Worker(self._rest(), self._limits(), OVERLOADED, refusals.UNREADABLE)
-        entrance = self._listen_rest(worker)
-        grpc_server, grpc_port = self._listen_grpc(loop)
-        loop.add_signal_handler(signal.SIGHUP, lambda: self._endorsements.refresh(force=True))
-        chores = [asyncio.ensure_future(worker.sweep()), asyncio.ensure_future(self._maintain())]
-        ready(self._serving(entrance, grpc_port))
+        await self._follow_providers()
+        rest = RestFront(
+            self._evaluator if self.settings.evaluates else None,
+            self._changes,
+            self._readiness,
+            self._passage,
+            self._routes,
+            clock=time.time,
+            certified=bool(self.settings.client_ca),
+        )
+        self._doors = Doors(self.settings, self._traced(rest), self._render, frozenset(listeners))
+        self._doors.open(listeners, self._watched.current)
+        port = self._open_grpc(loop)
+        chores = [asyncio.ensure_future(worker.sweep()) for worker in self._doors.workers.values()]
+        chores.append(asyncio.ensure_future(self._maintain()))
+        if port is not None:
+            chores.append(asyncio.ensure_future(port.waiting.sweep()))
+        if METRICS in listeners:
+            exposition.render(Snapshot(), environment="")  # so that nobody waits for the library's import later
+        ready()
         try:
-            await stop.wait()
+            await ending.event.wait()
+            self._readiness.leaving = True
+            self._doors.leave()
+            await ending.grace(self.settings.drain_seconds)
         finally:
-            if grpc_server is not None:
-                await asyncio.to_thread(lambda: grpc_server.stop(DRAIN_SECONDS).wait())
-            if entrance is not None:
-                entrance.close()
-                await worker.drain(DRAIN_SECONDS)
+            if port is not None:
+                await asyncio.to_thread(port.close, DRAIN_SECONDS)
+            await self._doors.close(last=ending.last)
             for chore in chores:
                 chore.cancel()
             with suppress(asyncio.CancelledError):
@@ -150,125 +176,169 @@ class ServiceProgram:
             self._engine.close()
             if self._fetching is not None:
                 await asyncio.to_thread(self._fetching.close)
+            if self._tracing is not None:
+                await asyncio.to_thread(self._tracing.close)
             self._journal.flush()
 
-    def _rest(self) -> RestFront:
-        return RestFront(
-            self.evaluator,
-            self.changes,
-            clock=time.time,
-            journal=self._journal,
-            certified=bool(self._asked.client_ca),
-            max_in_flight=self._asked.settings.max_in_flight,
-        )
+    def apply(self, settings: ServiceSettings) -> None:
+        """Go on with ``settings``, which differ only in what can change live; of what cannot be used the old stays."""
+        logging.getLogger().setLevel(settings.log_level.upper())
+        harden(settings.connections)
+        self._endorsements.replace(settings.endorsements)
+        self._endorsements.refresh(force=True)
+        limited = (self.settings.rate_limits, self.settings.peer_rate_limits)
+        self.settings = settings
+        if limited != (settings.rate_limits, settings.peer_rate_limits):
+            self._passage.rates = self._rates()  # else what was counted goes on
+        self._passage.max_in_flight = settings.max_in_flight
+        self._evaluator.token_seconds = settings.token_seconds
+        self._doors.limit(settings)
+        self._watched.refresh(settings, force=True)
+        try:
+            self._providers = self._read_providers()
+        except AdytonError as error:
+            _LOG.error("providers are not read again, the old ones stay: %s [%s]", error.message, error.code)
+        self._applying = asyncio.ensure_future(self._applied())
 
-    def _limits(self) -> Limits:
-        settings = self._asked.settings
-        return Limits(
-            max_body=settings.max_body,
-            head_seconds=settings.head_seconds,
-            body_seconds=settings.body_seconds,
-            idle_seconds=settings.idle_seconds,
+    async def _applied(self) -> None:
+        self._renew()
+        try:
+            await self._follow_providers()
+        except AdytonError as error:
+            _LOG.error("not all providers are as their file says: %s [%s]", error.message, error.code)
+
+    def _rates(self) -> Rates | None:
+        return Rates.of(self.settings.rate_limits, self.settings.peer_rate_limits, self._own_rates)
+
+    def _traced(self, application: Application) -> Application:
+        return self._tracing.application(application) if self._tracing is not None else application
+
+    def _open_grpc(self, loop: asyncio.AbstractEventLoop) -> GrpcPort | None:
+        settings = self.settings
+        if not settings.grpc:
+            return None
+        from adyton.broker.services.grpc_front import GrpcFront
+        from adyton.broker.services.grpc_port import GrpcPort
+
+        front = GrpcFront(
+            self._evaluator if settings.evaluates else None,
+            self._changes,
+            self._readiness,
+            self._passage,
+            self._routes,
+            clock=time.time,
+        )
+        port = GrpcPort(
+            front,
+            self._traced(front),
+            loop,
+            lambda: self._watched.current,
+            max_message=settings.max_body,
             max_connections=settings.max_connections,
         )
+        self.grpc_port = port.open(*address("grpc", settings.grpc))
+        return port
 
-    def _listen_rest(self, worker: Worker) -> Entrance | None:
-        if self._asked.rest is None:
-            return None
-        host, port = self._asked.rest
-        identity = tls.read(self._asked.settings)
-        context = None
-        if identity is not None:
-            context = tls.context(identity, self._asked.settings, clients=bool(identity.client_ca))
-        try:
-            family = socket.AF_INET6 if ":" in host else socket.AF_INET
-            listener = socket.create_server((host, port), family=family, backlog=1024)
-        except OSError as error:
-            raise PlatformError(
-                f"cannot listen there: {error.strerror}", code="listen_failed", field="rest", got=f"{host}:{port}"
-            ) from error
-        return Entrance(worker, listener, context)
+    def _read_providers(self) -> dict[str, ProviderSettings] | None:
+        settings = self.settings
+        return providers.read(Path(settings.providers), settings.tenant) if settings.providers else None
 
-    def _listen_grpc(self, loop: asyncio.AbstractEventLoop) -> tuple[Any, int]:
-        if self._asked.grpc is None:
-            return None, 0
-        from adyton.broker.services import grpc_front
+    async def _follow_providers(self) -> None:
+        if self._providers is None:
+            return
+        tenant, now = self.settings.tenant, _now()
+        changes = await asyncio.to_thread(providers.follow, self._admin, tenant, self._providers, now)
+        await self._auditor.changed(tenant, changes, now, actor=providers.OPERATOR.name)
 
-        asked, settings = self._asked, self._asked.settings
-        host, port = asked.grpc or ("", 0)
-        shown = f"[{host}]" if ":" in host else host
-        secret = None
-        identity = tls.read(settings)
-        if identity is not None:
-            secret = grpc_front.credentials(identity.certificate, identity.private_key, identity.client_ca or None)
-        front = grpc_front.GrpcFront(loop, self.evaluator if asked.evaluates else None, self.changes, clock=time.time)
-        made, taken = grpc_front.server(front, f"{shown}:{port}", secret, settings.max_body)
-        made.start()
-        return made, taken
-
-    def _serving(self, entrance: Entrance | None, grpc_port: int) -> Serving:
-        settings, asked = self._asked.settings, self._asked
-        rest = grpc = ""
-        if entrance is not None and asked.rest is not None:
-            port = entrance.port
-            rest = f"{'https' if settings.tls else 'http'}://{_shown(asked.rest[0])}:{port}"
-        if asked.grpc is not None:
-            grpc = f"{_shown(asked.grpc[0])}:{grpc_port}"
-        return Serving(settings, rest, grpc, certificate.pin(Path(settings.certificate)) if settings.tls else None)
+    def _renew(self) -> None:
+        """Open the doors anew with the identity that is current, if it is another one; gRPC asks for it by itself."""
+        if self._watched.current is not self._identity:
+            self._identity = self._watched.current
+            self._doors.reopen(self.settings, self._identity)
 
     async def _maintain(self) -> None:
-        count = 0
+        rounds = 0
         while True:
             await asyncio.sleep(MAINTENANCE_SECONDS)
-            count += 1
+            rounds += 1
             try:
                 self._endorsements.refresh()
-                keys.rotate(self._store.secrets, time.time())
+                self._watched.refresh(self.settings)
+                self._renew()
+                await asyncio.to_thread(keys.rotate, self._store.secrets, time.time())
                 self._keys = keys.load(self._store.secrets, time.time(), self._keys)
-                if count % CHECKPOINT_EVERY == 0:
-                    await asyncio.to_thread(self._checkpoints.sign_due, datetime.fromtimestamp(time.time(), UTC))
+                self._readiness.keys_loaded = True
+                if not rounds % CHECKPOINT_EVERY:
+                    await asyncio.to_thread(self._checkpoints.sign_due, _now())
             except AdytonError as error:
+                self._metrics.count("maintenance_failures")
+                if error.code.startswith(("keys_", "sealed_")):
+                    self._readiness.keys_loaded = False
                 _LOG.error("maintenance failed: %s [%s]", error.message, error.code)
             except Exception:  # noqa: BLE001 -- a chore that ended would never turn a key or read a CRL again
+                self._metrics.count("maintenance_failures")
                 _LOG.exception("maintenance failed")
 
+    async def _render(self) -> bytes:
+        """The text of ``/metrics``."""
+        self._journal.flush()
+        whole = counted(
+            self._metrics,
+            engine=self._engine,
+            doors=self._doors,
+            endorsements=self._endorsements.current,
+            identity=self._watched.current,
+            in_flight=self._passage.in_flight,
+            counters={},
+            moments={"started": self._started},
+        )
+        return await asyncio.to_thread(exposition.render, whole, environment=self.settings.environment)
 
-def _fetching(settings: Settings) -> Fetching | None:
-    if not settings.collateral_cache:
-        return None
-    asked = sources(settings.fetch_from, _now, vendors=settings.fetch_endorsements)
-    return Fetching(Path(settings.collateral_cache), asked, _now)
+
+def serve(
+    settings: ServiceSettings,
+    announce: Callable[[Serving], None],
+    *,
+    again: Callable[[], ServiceSettings] | None = None,
+) -> None:
+    """Run until SIGTERM or SIGINT. ``announce`` is called once calls are answered; ``again`` as for a broker."""
+    server.until_it_serves()
+    store = open_store(settings)
+    listeners: dict[str, socket.socket] = {}
+    try:
+        for name, field, text in ((PUBLIC, "rest", settings.rest), (METRICS, "metrics", settings.metrics_listen)):
+            if text:
+                listeners[name] = server.listen(*address(field, text))
+        program = ServiceProgram(settings, store)
+
+        def ready() -> None:
+            announce(_serving(program, listeners))
+            notify.ready("serving")
+
+        def reread(old: ServiceSettings) -> ServiceSettings | None:
+            return server.reread((lambda: fitting(old, again())) if again is not None else None, old)
+
+        run(program, listeners, lambda ending: server.alone(program, ending, reread, ready))
+    finally:
+        server.after_it_served()
+        for listener in listeners.values():
+            listener.close()
+        store.close()
+
+
+def _serving(program: ServiceProgram, listeners: Listeners) -> Serving:
+    settings = program.settings
+    scheme = "https" if settings.tls else "http"
+    rest = metrics = grpc = ""
+    if PUBLIC in listeners:
+        rest = server.url_of(scheme, address("rest", settings.rest)[0], listeners[PUBLIC])
+    if METRICS in listeners:
+        metrics = server.url_of("http", address("metrics", settings.metrics_listen)[0], listeners[METRICS])
+    if settings.grpc:
+        grpc = server.reached(address("grpc", settings.grpc)[0], program.grpc_port)
+    pin = certificate.pin(Path(settings.certificate)) if settings.tls else None
+    return Serving(settings, rest, grpc, metrics, pin)
 
 
 def _now() -> datetime:
     return datetime.fromtimestamp(time.time(), UTC)
-
-
-def serve(asked: ServiceSettings, *, with_tls: bool, ready: Callable[[Serving], None]) -> None:
-    """Run until SIGTERM or SIGINT. ``ready`` is called once calls are answered."""
-    if asked.rest is None and asked.grpc is None:
-        raise ConfigError("no port to serve on", code="setting_invalid", field="grpc", hint="--grpc ADDR:PORT")
-    if asked.client_ca and not with_tls:
-        raise ConfigError("client certificates need TLS", code="setting_invalid", field="client-ca", hint="--tls")
-    settings = server.prepare(asked.settings, tls=with_tls)
-    settings = msgspec.structs.replace(settings, client_ca=asked.client_ca)
-    asked = msgspec.structs.replace(asked, settings=settings)
-    store = open_store(settings)
-
-    async def main() -> None:
-        stop = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop.set)
-        await ServiceProgram(asked, store).serve(stop, ready)
-
-    try:
-        uvloop.run(main())
-    finally:
-        store.close()
-
-
-def _shown(host: str) -> str:
-    if host in {"0.0.0.0", "::", ""}:  # noqa: S104 -- that includes loopback, which is how to reach it from here
-        host = "127.0.0.1" if host != "::" else "::1"
-    return f"[{host}]" if ":" in host else host

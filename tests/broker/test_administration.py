@@ -12,7 +12,16 @@ from tests.broker import rig
 from adyton.client.admin import Admin
 from adyton.client.handshake import Session
 from adyton.devtee.root import DevelopmentRoot
-from adyton.errors import AdytonError, MalformedRequest, NotFound, NotPermitted, PolicyInvalid, ReleaseRefused, TooLarge
+from adyton.errors import (
+    AdytonError,
+    MalformedRequest,
+    NotFound,
+    NotPermitted,
+    PolicyInvalid,
+    ReleaseRefused,
+    TooLarge,
+    Unavailable,
+)
 from adyton.protocol.release import Binding
 from adyton.protocol.resource import ResourcePath
 from adyton.rats.types import JsonValue
@@ -119,7 +128,8 @@ def test_reference_values(broker: rig.RunningBroker) -> None:
     published: dict[str, JsonValue] = {"a b/c%": [1, "x", None], "ü": True, "n": 0}
     refused: list[tuple[str, JsonValue, str | None]] = [
         ("x", None, None), ("x", 1, "yesterday"), ("x", 1, "2001-01-01T00:00:00Z"), ("", 1, None), ("x", 1 << 70, None),
-        ("x", 0.123456789, None), ("x", _nested(70), None),
+        ("x", 0.123456789, None), ("x", _nested(70), None), ("x", 1, "9999-12-31T23:59:59-23:59"),
+        ("x", 1, "0001-01-01T00:00:00+23:59"),
     ]  # fmt: skip
     with broker.admin("references") as admin:
         for name, value in published.items():
@@ -127,8 +137,9 @@ def test_reference_values(broker: rig.RunningBroker) -> None:
             assert admin.show_reference(name).value == value
         assert [view.name for view in admin.list_references()] == sorted(["a b/c%", "ü", "n"])
         for name, value, expires in refused:
-            with pytest.raises(AdytonError):
+            with pytest.raises(AdytonError) as caught:
                 admin.set_reference(name, value, expires)
+            assert not isinstance(caught.value, Unavailable)
         admin.delete_reference("n")
         with pytest.raises(NotFound):
             admin.show_reference("n")

@@ -44,10 +44,18 @@ def served() -> Iterator[Served]:
         await asyncio.sleep(0.2)
         return Answer(200, b"slow")
 
+    async def broken(request: HttpRequest) -> Answer:
+        await asyncio.sleep(0)
+        raise OverflowError("a defect")
+
     def application(request: HttpRequest) -> object:
         seen.append(request)
         if request.target == b"/slow":
             return slow(request)
+        if request.target == b"/broken":
+            raise OverflowError("a defect")
+        if request.target == b"/broken-later":
+            return broken(request)
         if request.target == b"/large":
             return Answer(200, bytes(30_000_000))
         return Answer(200, request.target + b" " + request.body)
@@ -319,3 +327,16 @@ def test_who_came_and_asks_nothing_does_not_hold_up_the_end(served: Served) -> N
         began = time.monotonic()
         asyncio.run_coroutine_threadsafe(served.worker.drain(5.0), served.loop).result(10)
         assert time.monotonic() - began < 2 and read_all(client) == b""
+
+
+@pytest.mark.parametrize("target", ["/broken", "/broken-later"])
+def test_a_defect_is_the_brokers_and_the_connection_goes_on(
+    served: Served, target: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with connect(served) as client:
+        client.sendall(f"GET {target} HTTP/1.1\r\n\r\n".encode())
+        assert client.recv(65536).startswith(b"HTTP/1.1 500 ")
+        client.sendall(b"GET /next HTTP/1.1\r\nConnection: close\r\n\r\n")
+        assert b"/next" in read_all(client)
+    until(lambda: served.worker.busy == 0)
+    assert "OverflowError: a defect" in caplog.text

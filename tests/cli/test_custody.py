@@ -134,6 +134,16 @@ def test_a_passphrase_over_a_descriptor(data: Path) -> None:
     refused("passphrase_unreadable", "root-key", "rotate", "--data", data, "--passphrase-fd", 77)
 
 
+def test_shares_that_cannot_all_be_written_are_no_way_back(data: Path, words: Path, tmp_path: Path) -> None:
+    pems = [owner(tmp_path, name)[1] for name in ("ada", "b" * 240)]  # too long for the second share's first name
+    shares = tmp_path / "shares"
+    split = ("root-key", "split", "--data", data, "--passphrase-file", words, "-o", shares, "--threshold", 2)
+    refused("secret_file_unwritable", *split, "--owner", pems[0], "--owner", pems[1])
+    assert not list(shares.iterdir())
+    status, (shown,), _ = run("root-key", "show", "--data", data)
+    assert status == 0 and "shares" not in [slot["kind"] for slot in shown["slots"]]
+
+
 def test_owners_shares(data: Path, words: Path, tmp_path: Path) -> None:
     owners = [
         owner(tmp_path, "ada"),

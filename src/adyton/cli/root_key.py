@@ -173,8 +173,17 @@ def split(
         raise ConfigError("cannot make the directory", code="secret_file_unwritable", field=str(output)) from error
     with _custody(options, openers(options), alone=False) as custody:
         sealed = custody.split(keys, threshold, slot)
+        written: list[Path] = []
+        try:
+            for path, content in zip(files, sealed, strict=True):
+                private_file.write(path, content)
+                written.append(path)
+        except BaseException:  # shares of which some never came to be must not pass for a way back
+            for path in written:
+                path.unlink(missing_ok=True)
+            custody.remove(slot)
+            raise
     for path, content in zip(files, sealed, strict=True):
-        private_file.write(path, content)
         if as_json:
             print_json({"file": str(path), **shares.described(content)})
         else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Protocol
 
 from adyton.broker.door.answer import Answer
@@ -38,13 +38,16 @@ class Room(Protocol):
 
 
 def parse_time(text: str | None) -> datetime | None:
-    """An RFC 3339 time with its zone; ``DocumentInvalid`` ``time_malformed``."""
+    """An RFC 3339 time with its zone, in UTC; ``DocumentInvalid`` ``time_malformed``.
+
+    9999-12-31T23:59:59-01:00 is none: what comes after the last date can be kept, and never be read again.
+    """
     if text is None:
         return None
     try:
         time = datetime.fromisoformat(text)
-    except ValueError as error:
+        if time.tzinfo is not None:
+            return time.astimezone(UTC)
+    except (ValueError, OverflowError) as error:
         raise DocumentInvalid("not a time", code="time_malformed", expected="RFC 3339", got=text[:40]) from error
-    if time.tzinfo is None:
-        raise DocumentInvalid("a time without its zone", code="time_malformed", expected="RFC 3339", got=text[:40])
-    return time
+    raise DocumentInvalid("a time without its zone", code="time_malformed", expected="RFC 3339", got=text[:40])

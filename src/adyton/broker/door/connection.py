@@ -17,6 +17,7 @@ How connections come, and who goes where all places are taken: ``entrance.py``.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Awaitable
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
     from adyton.broker.door.paths import Route
 
+_LOG = logging.getLogger(__name__)
 MAX_HEAD = 128 * 1024
 MAX_QUEUE = 8
 STOPPING_SECONDS = 1.0
@@ -299,15 +301,26 @@ class Connection(asyncio.Protocol):
             self._handling = True
             self._worker.busy += 1
             self.deadline = float("inf")
-            answer = self._worker.application(request)
+            try:
+                answer = self._worker.application(request)
+            except Exception:  # noqa: BLE001 -- in the parser's call it would pass for a request that cannot be read
+                answer = self._failed()
             if not isinstance(answer, Answer):
                 asyncio.ensure_future(answer).add_done_callback(partial(self._done, request))
                 return
             self._answered(request, answer)
 
     def _done(self, request: HttpRequest, answered: asyncio.Future[Answer]) -> None:
-        self._answered(request, answered.result())
+        try:
+            answer = answered.result()
+        except Exception:  # noqa: BLE001 -- as above: the peer would wait for ever, and so would the end of the broker
+            answer = self._failed()
+        self._answered(request, answer)
         self._next()
+
+    def _failed(self) -> Answer:
+        _LOG.exception("a request failed")
+        return self._worker.refusals["failed"]
 
     def _answered(self, request: HttpRequest, answer: Answer) -> None:
         self._handling = False

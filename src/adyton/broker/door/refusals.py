@@ -145,6 +145,7 @@ UNREADABLE = {
     "unreadable": plain(400, Variant.HTTP_FAILED, "this is not HTTP/1.1", "unreadable"),
     "head": plain(413, Variant.HTTP_FAILED, "the request's head is too large", "head_too_large"),
     "body": plain(413, Variant.HTTP_FAILED, "the request's body is too large", "body_too_large"),
+    "failed": plain(500, Variant.PLUGIN_INTERNAL_ERROR, "the broker failed; its log has the cause", "failed"),
 }
 OVERLOADED = plain(429, Variant.HTTP_FAILED, "too many requests; try again", "overloaded", retry_after=1)
 NO_METHOD = plain(405, Variant.INVALID_REQUEST_PATH, "this method is not served", "no_method")

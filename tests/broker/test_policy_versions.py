@@ -226,3 +226,12 @@ def test_devices_that_are_demanded_must_be_there(
     assert refused(broker, root, admin) == ["device_missing"]
     admin.set_policy("requirements", "release", '{"devices": {"switch": 1}}')
     assert refused(broker, root, admin) == ["device_missing"]
+
+
+@pytest.mark.parametrize("version", [-1, 2**31, 2**63, 10**30])
+def test_a_version_that_no_store_can_count_to(admin: Admin, version: int) -> None:
+    admin.set_policy(*POLICY, ALLOW)
+    for ask in (admin.activate_policy, admin.dry_run_policy):
+        with pytest.raises(MalformedRequest) as caught:
+            ask(*POLICY, version)
+        assert caught.value.code == "body_malformed"

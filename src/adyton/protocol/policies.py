@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
 
 from adyton.protocol.audit_row import PolicyUsed
 
+MAX_VERSION = 2**31 - 1
 KINDS = ("attestation", "resource", "requirements")
 """``requirements`` are no Rego but JSON: id ``snp`` of ``appraisal.requirements``, ``release`` of ``release_rules``,
 ``record`` of ``recording``."""
@@ -80,7 +83,7 @@ class DryRunView(msgspec.Struct, frozen=True):
 class VersionBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Which version is meant."""
 
-    version: int
+    version: Annotated[int, msgspec.Meta(ge=1, le=MAX_VERSION)]
 
 
 class TestBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -91,7 +94,7 @@ class TestBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     kind: str
     id: str
     text: str = ""
-    version: int = 0
+    version: Annotated[int, msgspec.Meta(ge=0, le=MAX_VERSION)] = 0
     limit: int = 1000
 
 

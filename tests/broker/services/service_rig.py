@@ -126,7 +126,7 @@ class Service:
     ) -> tuple[int, str]:
         request = urllib.request.Request(self.said["REST"] + path, body, headers or {}, method=method)
         try:
-            with urllib.request.urlopen(request, timeout=20, **more) as answer:
+            with urllib.request.urlopen(request, timeout=40, **more) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             with error:

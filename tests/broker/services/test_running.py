@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import signal
+import sqlite3
 import ssl
 import threading
 import time
@@ -354,3 +355,25 @@ def test_a_call_is_one_trace(tmp_path: Path, root: DevelopmentRoot, collector: C
     assert sorted(str(span["name"]) for span in spans) == sorted(2 * ["attest", "verify", "appraise", "audit"])
     assert {span["trace"] for span in collector.spans()} == {trace}
     assert any(line.get("trace") == trace for line in lines(running))
+
+
+@pytest.mark.slow
+def test_nothing_is_signed_or_set_while_the_store_takes_no_writes(tmp_path: Path, root: DevelopmentRoot) -> None:
+    running = Service(tmp_path / "data", (*EVERYWHERE, *trust(root))).start()
+    client = Client(tmp_path / "protos", running.said["gRPC"])
+    held = sqlite3.connect(tmp_path / "data" / "broker.sqlite", isolation_level=None)
+    try:
+        held.execute("BEGIN IMMEDIATE")  # as a disk that hangs
+        answer = client.call("RegisterReferenceValue", {"message": sample(x=1)}, running.token, timeout=40)
+        assert (answer["status"], answer["code"]) in {("UNAVAILABLE", "store_busy"), ("DEADLINE_EXCEEDED", "deadline")}
+        status, said = running.rest("POST", "/attestation", rest_body(root))
+        assert status == 503 and "." not in said  # no token
+        assert client.call("Check", {}, timeout=40)["message"] == {"status": 2}
+        held.execute("ROLLBACK")
+        until(lambda: client.call("Check", {})["message"] == {"status": 1})
+        assert client.call("RegisterReferenceValue", {"message": sample(x=1)}, running.token) == {"message": {}}
+        assert running.rest("POST", "/attestation", rest_body(root))[0] == 200
+    finally:
+        held.close()
+        client.close()
+        assert running.stop() == 0

@@ -161,11 +161,15 @@ def test_a_token_that_cannot_be_kept_is_not_made(home: Path, tmp_path: Path) -> 
         (("resource", "list", "--admin-token-file", "/dev/zero"), "admin_token_missing"),
         (("apply", "-f", "/dev/zero"), "declared_invalid"),
         (("token", "verify", "/dev/zero", "--jwks", "/dev/null"), "jwks_malformed"),
+        (("broker", "revoke", "check", "/dev/zero"), "token_invalid"),
+        (("resource", "bind", "kbs:///a/b/c", "--rules", "/dev/zero"), "file_unreadable"),
+        (("person", "key", "ada", "/dev/zero"), "file_unreadable"),
+        (("policy", "set", "resource", "/dev/zero"), "file_unreadable"),
     ],
 )
 def test_files_without_end(home: Path, arguments: tuple[str, ...], code: str) -> None:
     done = adyton(home, *arguments)
-    assert done.returncode == 1 and f"[{code}]".encode() in done.stderr
+    assert done.returncode == (3 if code == "file_unreadable" else 1) and f"[{code}]".encode() in done.stderr
 
 
 def test_a_logs_key_that_cannot_be_read_is_not_forgotten(home: Path) -> None:

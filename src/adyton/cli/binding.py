@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
+MAX_TEXT = 4 * 1024 * 1024
 _BINDING = (
     click.option(
         "--workload",
@@ -108,9 +109,12 @@ def _rules(path: Path) -> list[Rule]:
 
 
 def read_text(path: Path) -> str:
-    """A file's text; ``ConfigError``."""
+    """A file's text, at most ``MAX_TEXT`` bytes of it; ``ConfigError``."""
     try:
-        return path.read_text("utf-8")
+        content = read_bytes(str(path), MAX_TEXT)
+        if len(content) > MAX_TEXT:
+            raise OSError("too large")
+        return content.decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise unreadable(str(path), error) from error
 

@@ -11,9 +11,9 @@ import msgspec
 
 from adyton.cli import files
 from adyton.cli.administering import Noun, broker_options, open_admin
+from adyton.cli.binding import read_text
 from adyton.cli.output import json_option, print_json, print_table, say
 from adyton.client.people import People
-from adyton.errors import ConfigError
 from adyton.protocol.people import ROLES, Mapped, PersonBody, PersonView, ProviderBody
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -58,7 +58,7 @@ def set_(  # noqa: PLR0917 -- click's options
     **options: Any,
 ) -> None:
     """Register NAME, or change what they may do."""
-    pem = _text(key) if key is not None else ""
+    pem = read_text(key) if key is not None else ""
     with open_admin(**options) as admin:
         people = People(admin)
         view = people.set_person(name, PersonBody(role, tenants or None, subjects))
@@ -110,7 +110,7 @@ def delete(name: str, as_json: bool, **options: Any) -> None:
 def key(name: str, file: Path, as_json: bool, **options: Any) -> None:
     """Register the Ed25519 public key in FILE (PEM) as one of NAME's."""
     with open_admin(**options) as admin:
-        view = People(admin).add_key(name, _text(file))
+        view = People(admin).add_key(name, read_text(file))
     _done(as_json, f"key {view.id} is {name}'s", **msgspec.to_builtins(view))
 
 
@@ -196,7 +196,7 @@ def set_identity(name: str, maps: tuple[str, ...], ca: Path | None, as_json: boo
     given = {key: options.pop(key) for key in ("issuer", "audience", "organisation", "role_claim")}
     algorithms = options.pop("algorithms")
     roles = dict(_mapped(pair) for pair in maps)
-    body = ProviderBody(**given, roles=roles, ca=_text(ca) if ca else "")
+    body = ProviderBody(**given, roles=roles, ca=read_text(ca) if ca else "")
     if algorithms:
         body = msgspec.structs.replace(body, algorithms=algorithms)
     with open_admin(**options) as admin:
@@ -266,10 +266,3 @@ def _done(as_json: bool, told: str, **value: object) -> None:
         print_json(value)
     else:
         say(told)
-
-
-def _text(file: Path) -> str:
-    try:
-        return file.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read {file}", code="file_unreadable", field=str(file)) from error

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from adyton.errors import ConfigError
+from adyton.cli.binding import read_text
 
 if TYPE_CHECKING:
     from adyton.client.admin import Admin
@@ -45,9 +44,5 @@ def found(admin: Admin, name: str) -> tuple[str, str]:
     return kinds[0], name
 
 
-def read(file: Path) -> str:
-    """A policy's text; ``ConfigError`` ``file_unreadable``."""
-    try:
-        return file.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read {file}", code="file_unreadable", field=str(file)) from error
+read = read_text
+"""A policy's text; ``ConfigError`` ``file_unreadable``."""

@@ -110,9 +110,10 @@ def check(token_file: TextIO, as_json: bool, **options: Any) -> None:
     from adyton.cli.administering import address
     from adyton.client.relying import check_token
     from adyton.client.transport import Transport
+    from adyton.crypto.jwt import MAX_TOKEN
 
     try:
-        token = token_file.read().strip()
+        token = token_file.read(MAX_TOKEN + 1).strip()
     except UnicodeDecodeError as error:
         raise ConfigError("this file holds no token", code="file_unreadable", field=token_file.name) from error
     tenant = options["tenant"]

@@ -26,6 +26,7 @@ from adyton.broker.door.connection import HttpRequest
 from adyton.broker.door.paths import Route, route
 from adyton.broker.door.rates import Rates
 from adyton.broker.door.refusals import Stage
+from adyton.broker.door.turns import Turns
 from adyton.broker.handshake import Handshake
 from adyton.broker.holders import Holder
 from adyton.broker.key_service import key_delivery, key_use
@@ -106,6 +107,7 @@ class Front:
         self._desk = desk
         self._lists = PublishedLists(handlers.store)
         self._rates = rates
+        self._turns = Turns()
         self._in_flight = 0
 
     @property
@@ -366,10 +368,11 @@ class Front:
     async def _administer(self, where: Route, request: HttpRequest) -> Answer:
         now = datetime.fromtimestamp(self._clock(), UTC)
         asked = Asked(request.method, where.tenant, request.body, now, where.query, NOBODY, request.peer)
+        authorization, answer = request.headers.get(b"authorization"), self._handlers.administration.answer
         # In a thread: checking a long audit log or compiling a policy must not hold up everybody else.
-        done = await asyncio.to_thread(
-            self._handlers.administration.answer, where.area, where.parts, asked, request.headers.get(b"authorization")
-        )
+        done = await self._turns.take(where.tenant, lambda: answer(where.area, where.parts, asked, authorization))
+        if done is None:
+            return refusals.OVERLOADED
         auditor = self._handlers.auditor
         if done.refused is not None:
             action, name, error = done.refused

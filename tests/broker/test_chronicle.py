@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal
 
+import msgspec
 import pytest
 from tests.broker import rig
 
 from adyton.broker.record import chronicle
 from adyton.broker.record.checkpoints import Checkpoints
 from adyton.broker.record.chronicle import Chronicle
+from adyton.client import transport
 from adyton.client.handshake import Session
 from adyton.devtee.root import DevelopmentRoot
 from adyton.errors import ReleaseRefused
-from adyton.protocol.audit_row import AuditRow
+from adyton.protocol.audit_row import AuditRow, Finding
 from adyton.protocol.resource import ResourcePath
 from adyton.stores.sqlite import Store
 
@@ -90,6 +94,38 @@ def test_only_the_end_of_a_long_record_counts(store: Store, monkeypatch: pytest.
     told = Chronicle(store, Checkpoints(store)).platforms("default")
     assert told.after == 7
     assert [one.platform for one in told.platforms] == ["0b", "0a", "09"]
+
+
+def test_long_rows_make_nothing_large(store: Store) -> None:
+    """A workload that asks for much that it may not have, with evidence that much is wrong with, writes rows like this."""
+    wrong = tuple([Finding(f"code{n}", text="t" * 400, expected=["e" * 400] * 16, got="g" * 400) for n in range(40)])
+    reasons = tuple([f"code{n}: " + "r" * 390 for n in range(40)])
+    told = Chronicle(store, Checkpoints(store))
+    for number in range(60):
+        row = AuditRow(
+            "release", "refused", resource=f"kbs:///r/t/{number}", tee="snp", reasons=reasons, findings=wrong
+        )
+        store.audit.append("default", row, NOW)
+    tracemalloc.start()
+    try:
+        seen = told.receivers("default")
+        assert tracemalloc.get_traced_memory()[0] < 60 * 4000
+    finally:
+        tracemalloc.stop()
+    assert len(seen.receivers) == 60 and seen.receivers[0].reasons[0].startswith("code0: r")
+    whole = len(msgspec.json.encode(seen)) / 60 * chronicle.MAX_KEPT
+    assert whole < transport.MAX_ANSWER, "or nobody could read the answer"
+
+
+def test_a_store_that_was_put_back_is_read_anew(store: Store, tmp_path: Path) -> None:
+    told = Chronicle(store, Checkpoints(store))
+    for number in range(5):
+        store.audit.append("default", released(f"kbs:///a/b/{number}"), NOW)
+    assert len(told.receivers("default").receivers) == 5
+    with closing(Store.open(tmp_path / "older", root_key=bytes(32), now=NOW)) as older:
+        older.audit.append("default", released("kbs:///a/b/other"), NOW)
+        told._log = older.audit
+        assert [one.resource for one in told.receivers("default").receivers] == ["kbs:///a/b/other"]
 
 
 def test_over_http_and_the_command_line(broker: rig.RunningBroker, root: DevelopmentRoot) -> None:

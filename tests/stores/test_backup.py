@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -17,6 +18,8 @@ from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from adyton.crypto import merkle
 from adyton.errors import AdytonError
@@ -25,7 +28,7 @@ from adyton.protocol.audit_row import AuditRow
 from adyton.protocol.checkpoint import Checkpoint
 from adyton.protocol.release import Binding
 from adyton.protocol.resource import ResourcePath
-from adyton.stores import backup
+from adyton.stores import backup, schema
 from adyton.stores.custody import keyring, slots
 from adyton.stores.custody.keyring import Openers
 from adyton.stores.custody.passphrase import Cost, PassphraseCustodian
@@ -108,12 +111,115 @@ def test_a_row_that_was_changed_with_its_digests_is_found(data: Path) -> None:
     connection.execute(
         "UPDATE audit SET body=CAST(replace(CAST(body AS TEXT), 'allowed', 'refused') AS BLOB) WHERE sequence=3"
     )
+    for statement in schema.APPEND_ONLY:
+        if "audit_no_update" in statement:
+            connection.execute(statement)
     connection.commit()
     connection.close()
     rewritten(source, sha256=backup.digest(source / FILE, Silent()), size=(source / FILE).stat().st_size)
     with pytest.raises(AdytonError) as caught:
         restored(source)
     assert "row 3" in str(caught.value.field)
+    nothing_left(data.parent)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "CREATE TRIGGER mine AFTER INSERT ON audit BEGIN DELETE FROM root_key_slots; END",
+        "DROP TRIGGER audit_no_update",
+        "CREATE VIEW v AS WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x+1 FROM n) SELECT x FROM n",
+        "DROP TABLE checkpoints; CREATE VIEW checkpoints AS SELECT 1 AS tenant, 2 AS size, 3 AS time, 4 AS note",
+        "CREATE VIRTUAL TABLE words USING fts5(x)",
+        "DROP TABLE checkpoints; CREATE TABLE checkpoints (tenant, size, time, note)",
+        "ALTER TABLE resources ADD COLUMN mine TEXT",
+        "DROP TABLE removals",
+    ],
+)
+def test_a_file_that_does_something_of_its_own_is_refused(data: Path, statement: str) -> None:
+    source = made(data)
+    connection = sqlite3.connect(source / FILE)
+    connection.executescript(statement)
+    connection.close()
+    rewritten(source, sha256=backup.digest(source / FILE, Silent()), size=(source / FILE).stat().st_size, mac="")
+    refused("backup_damaged", lambda: restored(source))
+    nothing_left(data.parent)
+
+
+def test_a_mac_that_was_taken_away_is_noticed(data: Path) -> None:
+    """Else whoever changes a backup need only leave it out."""
+    source = made(data)
+    rewritten(source, mac="", created="2030-01-01T00:00:00+00:00")
+    refused("backup_unauthenticated", lambda: restored(source, root_key=lambda _: ROOT_KEY))
+    nothing_left(data.parent)
+    assert restored(source, root_key=lambda _: ROOT_KEY, unauthenticated=True)[1] is False
+
+
+@pytest.mark.parametrize("name", [backup.MANIFEST, FILE])
+@pytest.mark.parametrize("kind", ["link", "pipe", "directory", "device"])
+def test_members_that_are_no_files(data: Path, name: str, kind: str) -> None:
+    source = made(data)
+    (source / name).rename(data.parent / "elsewhere")
+    if kind == "link":
+        (source / name).symlink_to(data.parent / "elsewhere")
+    elif kind == "device":
+        (source / name).symlink_to("/dev/zero")
+    elif kind == "pipe":
+        os.mkfifo(source / name)
+    else:
+        (source / name).mkdir()
+    refused("backup_malformed", lambda: restored(source))
+    nothing_left(data.parent)
+
+
+def test_a_manifest_without_end_is_not_read(data: Path) -> None:
+    source = made(data)
+    with (source / backup.MANIFEST).open("r+b") as file:
+        file.truncate(1 << 40)  # a hole: nothing on the disk
+    refused("backup_malformed", lambda: restored(source))
+
+
+def test_names_that_mean_something_in_a_uri(data: Path) -> None:
+    place = data.parent / "a?b=c#d%20e"
+    place.mkdir()
+    moved = data.rename(place / "data")
+    source = made(moved, "backup?mode=rw")
+    restored(source)
+    assert (place / "new" / FILE).exists()
+
+
+@given(st.binary(max_size=3000), st.integers(0, 6000), st.binary(max_size=40))
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+def test_any_archive_is_refused_in_our_words(data: Path, noise: bytes, place: int, change: bytes) -> None:
+    source = data.parent / "whole.tar"
+    if not source.exists():
+        made(data, source.name)
+    raw = bytearray(source.read_bytes())
+    raw[place : place + len(change)] = change
+    for content in (noise, bytes(raw), bytes(raw[: place * 3])):
+        (data.parent / "other.tar").write_bytes(content)
+        try:
+            restored(data.parent / "other.tar")
+        except AdytonError:
+            pass
+        else:
+            assert backup.digest(data.parent / "new" / FILE, Silent()).encode() in source.read_bytes()
+            shutil.rmtree(data.parent / "new")
+        nothing_left(data.parent)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_command_that_is_ended_leaves_no_half_copy(data: Path, number: int) -> None:
+    slow = (  # the copy takes its time
+        "import sys, time; from adyton.stores import backup; real = backup._strip\n"
+        "def strip(*a, **k): print('half', flush=True); time.sleep(30)\n"
+        "backup._strip = strip; from adyton.cli import main; main(sys.argv[1:])"
+    )
+    command = [sys.executable, "-c", slow, "broker", "backup", str(data.parent / "new"), "--data", str(data), "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None and running.stdout.readline() == "half\n"
+        running.send_signal(number)
+        assert running.wait(20) == 128 + number
     nothing_left(data.parent)
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from datetime import UTC, datetime
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -51,6 +53,7 @@ def backup(
     from adyton.stores.backup import make
 
     harden(0)
+    _put_away_when_ended()
     directory = (data or places().broker).absolute()
     opening = openers(options, ask=False)
     _here(directory)
@@ -87,6 +90,12 @@ def backup(
 @_PLAIN
 @click.option("--checkpoint", "checkpoints", multiple=True, type=_FILE, help="A checkpoint that you hold. Repeatable.")
 @click.option("--log-key", "log_keys", multiple=True, help="The log's key, to verify --checkpoint with. Repeatable.")
+@click.option(
+    "--unauthenticated-backup-i-accept",
+    "unauthenticated",
+    is_flag=True,
+    help="Also one that bears no MAC, though the root key is at hand to verify it with.",
+)
 @all_opening_options
 @json_option
 def restore(  # noqa: PLR0917 -- click gives each option by name
@@ -95,6 +104,7 @@ def restore(  # noqa: PLR0917 -- click gives each option by name
     root_key_file: Path | None,
     checkpoints: tuple[Path, ...],
     log_keys: tuple[str, ...],
+    unauthenticated: bool,
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -103,6 +113,7 @@ def restore(  # noqa: PLR0917 -- click gives each option by name
     from adyton.stores.restore import restore as restored
 
     harden(0)
+    _put_away_when_ended()
     opening = openers(options, ask=False)
     plain = root_key_file.absolute() if root_key_file else None
 
@@ -112,19 +123,27 @@ def restore(  # noqa: PLR0917 -- click gives each option by name
         try:
             found = keyring.unlock(database, plain or data / "root.key", opening)
         except AdytonError:
-            if plain is not None:
+            if plain is not None or opening.passphrase is not None:
                 raise
             return None
         return found.root_key if found is not None else None
 
     held = [_checkpoint(path, log_keys) for path in checkpoints]
     with Bars(quiet=as_json) as bars:
-        manifest, authentic = restored(source, data.absolute(), bars, checkpoints=held, root_key=root_key)
+        manifest, authentic = restored(
+            source,
+            data.absolute(),
+            bars,
+            checkpoints=held,
+            root_key=root_key,
+            unauthenticated=unauthenticated,
+        )
     if as_json:
         print_json({"data": str(data), "authentic": authentic, **_told(manifest)})
         return
     say(f"restored   {data}  (the store as it was at {manifest.created})")
-    say("authentic  " + ("yes, by its root key" if authentic else "not known: the root key is not at hand"))
+    unknown = "the root key is not at hand" if manifest.mac else "it bears no MAC of the root key"
+    say("authentic  " + ("yes, by its root key" if authentic else f"not known: {unknown}"))
     if not held:
         say(
             click.style("warning    ", fg="yellow")
@@ -133,6 +152,17 @@ def restore(  # noqa: PLR0917 -- click gives each option by name
     say(
         "next       adyton broker serve, with the root key that it had then; what was revoked since is not revoked here"
     )
+
+
+def _put_away_when_ended() -> None:
+    """What ends a timer's or a terminal's command leaves half a copy behind no more than Ctrl-C does."""
+
+    def leave(number: int, _frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:  # else nohup, or whoever runs this within another program
+            signal.signal(number, leave)
 
 
 def _told(manifest: Manifest) -> dict[str, Any]:

@@ -42,7 +42,9 @@ class CopiedFile:
         self.where = str(path)
         self._path = path
         try:
-            self._connection = sqlite3.connect(f"file:{path}?mode=ro&immutable=1", uri=True)
+            self._connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)
+            self._connection.execute("PRAGMA trusted_schema=OFF")
+            self._connection.execute("PRAGMA cell_size_check=ON")
         except sqlite3.Error as error:
             raise translate(error, path) from error
 
@@ -194,6 +196,7 @@ def _described(copy: Path, now: datetime, left_out: list[str], progress: Progres
 
 def check_file(database: CopiedFile, progress: Progress) -> list[LogState]:
     """Whether the file is sound and every log in it whole, and met by the checkpoints in it; ``Unavailable``, ``LogBroken``."""
+    _check_tables(database)
     found = [row[0] for row in database.read("PRAGMA integrity_check(5)")]
     application = database.read("PRAGMA application_id")[0][0]
     if found != ["ok"] or application != schema.APPLICATION_ID:
@@ -210,6 +213,41 @@ def check_file(database: CopiedFile, progress: Progress) -> list[LogState]:
         states.append(LogState(tenant, head.sequence, head.root, latest.note if latest else ""))
     progress.advance("checking the record of decisions", len(tenants), len(tenants))
     return states
+
+
+def _check_tables(database: CopiedFile) -> None:
+    """Its tables are a store's, and there is nothing in it that would do something of its own: triggers, views, modules."""
+    own = sqlite3.connect(":memory:")
+    try:
+        for statement in schema.STATEMENTS:
+            own.execute(statement)
+        wanted = _shape(lambda text: own.execute(text).fetchall())
+    finally:
+        own.close()
+    got = _shape(database.read)
+    differs = sorted(name for name in wanted.keys() | got.keys() if wanted.get(name) != got.get(name))
+    if differs:
+        raise Unavailable(
+            "the tables of the backup are not those of a store",
+            code="backup_damaged",
+            field=database.where,
+            got=", ".join(differs)[:200],
+            hint="use another copy; keep this one as evidence",
+        )
+
+
+def _shape(read: Callable[[str], list[Row]]) -> dict[str, object]:
+    """What stands in the file: columns of tables by name, texts of triggers and views."""
+    found: dict[str, object] = {}
+    for _, name, kind, _, _, strict in read("PRAGMA main.table_list"):
+        if str(name).startswith("sqlite_"):
+            continue
+        quoted = str(name).replace("'", "''")
+        columns = read(f"SELECT name, type, \"notnull\", pk FROM pragma_table_info('{quoted}')")  # noqa: S608 -- quoted
+        found[f"{kind} {name}"] = (strict, sorted(map(tuple, columns)))
+    for kind, name, text in read("SELECT type, name, sql FROM main.sqlite_schema WHERE type NOT IN ('table', 'index')"):
+        found[f"{kind} {name}"] = text
+    return found
 
 
 def _checkpoints(log: AuditReading, tenant: str) -> Iterator[StoredCheckpoint]:

@@ -6,14 +6,17 @@ broker that is started on it needs the one that the store had then.
 
 from __future__ import annotations
 
+import errno
 import hmac
 import os
 import shutil
 import sqlite3
+import stat
 import tarfile
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import BinaryIO
 
 from adyton.crypto.merkle import HASH_SIZE
 from adyton.errors import AdytonError, ConfigError, DocumentInvalid, LogBroken, PlatformError
@@ -38,12 +41,14 @@ def restore(
     *,
     checkpoints: Sequence[Checkpoint] = (),
     root_key: Callable[[Database], bytes | None] = lambda _: None,
+    unauthenticated: bool = False,
 ) -> tuple[Manifest, bool]:
     """Restore ``source`` into ``directory``, which is absent or empty; the manifest, and whether its MAC was verified.
 
     ``checkpoints``: what the operator holds of the logs; a backup that is older or another than they say is refused.
-    ``root_key`` finds the root key for the restored store, if it is at hand. Errors: ``ConfigError``
-    (``restore_not_empty``, ``backup_version``), ``DocumentInvalid`` (``backup_malformed``, ``backup_tampered``),
+    ``root_key`` finds the root key for the restored store, if it is at hand; then the backup must bear its MAC, unless
+    ``unauthenticated``. Errors: ``ConfigError`` (``restore_not_empty``, ``backup_version``), ``DocumentInvalid``
+    (``backup_malformed``, ``backup_tampered``, ``backup_unauthenticated``),
     ``LogBroken`` (``backup_too_old``, ``backup_forked``), and what a damaged file raises.
     """
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
@@ -67,8 +72,16 @@ def restore(
             found = root_key(database)
         finally:
             database.close()
-        if found is not None and not manifest.is_authentic(found) and manifest.mac:
+        if found is not None and manifest.mac and not manifest.is_authentic(found):
             raise _tampered("mac", "one made with the root key", "another")
+        if found is not None and not manifest.mac and not unauthenticated:
+            raise DocumentInvalid(
+                "the backup bears no MAC of the root key: it was made without that at hand, or somebody took it away",
+                code="backup_unauthenticated",
+                field="mac",
+                expected="one made with the root key",
+                hint="use another copy; or compare it with a --checkpoint, and --unauthenticated-backup-i-accept",
+            )
         _forget_intents(partial / FILE)
         private_file.sync(partial)
         partial.rename(directory)  # onto an empty directory, or onto nothing
@@ -78,7 +91,8 @@ def restore(
             f"the backup cannot be restored: {error.strerror}",
             code="restore_failed",
             field=str(error.filename or directory),
-            hint="nothing was left behind",
+            hint="nothing was left behind"
+            + ("; a mount point cannot be replaced: give a directory in it" if error.errno == errno.EBUSY else ""),
         ) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -96,9 +110,9 @@ def _unpacked(source: Path, partial: Path, progress: Progress) -> Manifest:
     """Copy the store's file; the manifest, parsed."""
     target = partial / FILE
     if source.is_dir():
-        raw = _limited((source / MANIFEST).read_bytes()) if (source / MANIFEST).exists() else b""
-        manifest = backup.parse(raw)
-        with (source / FILE).open("rb") as file:
+        with _member(source / MANIFEST) as described:
+            manifest = backup.parse(_limited(described.read(backup.MAX_SIZE + 1)))
+        with _member(source / FILE) as file:
             _store(file.read, target, manifest.size, progress)
         return manifest
     try:
@@ -114,8 +128,22 @@ def _unpacked(source: Path, partial: Path, progress: Progress) -> Manifest:
             manifest = backup.parse(_limited(said.read(backup.MAX_SIZE + 1)))
             _store(file_.read, target, manifest.size, progress)
             return manifest
-    except tarfile.TarError as error:
+    except (tarfile.TarError, ValueError, OverflowError, EOFError) as error:  # of members that are no archive's
         raise backup_malformed("a directory or a .tar of adyton broker backup", "neither") from error
+
+
+def _member(path: Path) -> BinaryIO:
+    """A regular file of a backup that is a directory, and no link out of it."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno in {errno.ENOENT, errno.ELOOP}:
+            raise backup_malformed(f"{MANIFEST} and {FILE}", f"no such file: {path.name}") from error
+        raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise backup_malformed("regular files", path.name)
+    return os.fdopen(descriptor, "rb")
 
 
 def _limited(raw: bytes) -> bytes:

@@ -2,7 +2,8 @@
 
 One thread of its own with an engine of its own, fed by a bounded queue: a trial costs a decision nothing but a look at a
 table, changes no answer, and its failure refuses nobody. What does not fit into the queue is counted and passed over; so
-is a trial that has just failed, for a second. Only one thread touches what is below, but for ``note``.
+is a trial that has just failed, for a second, and any while many decisions wait: recording comes first, and one tenant's
+slow trials cost no other's. Only one thread touches what is below, but for ``note``.
 """
 
 from __future__ import annotations
@@ -12,10 +13,13 @@ import logging
 import queue
 import threading
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import msgspec
 
@@ -36,9 +40,12 @@ from adyton.stores.policy_trials import DryRun
 from adyton.stores.sqlite import Store
 
 MAX_WAITING = 1000
+MAX_OF_TENANT = 250
+BUSY = 100
 KNOWN_SECONDS = 1.0
 FLUSH_SECONDS = 0.5
 FAILED_SECONDS = 1.0
+SILENT_SECONDS = 1.0
 MAX_ROWS_PER_SECOND = 10
 MAX_BATCH = 64
 _LOG = logging.getLogger(__name__)
@@ -81,18 +88,21 @@ class Afterwards:
         self._book = book
         self._engine = RegoEngine()
         self._waiting: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
-        self._known: dict[str, _Known] = {}
+        self._lock = threading.Lock()  # of the next two, for as long as a sum takes
+        self._of_tenant: Counter[str] = Counter()
         self._counts: Counter[tuple[str, str, str, int, str]] = Counter()
+        self._known: dict[str, _Known] = {}
         self._bodies: dict[str, list[bytes]] = {}
         self._rest_until: dict[tuple[str, str, str], float] = {}
         self._rows: Counter[tuple[int, str, str, str]] = Counter()
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._flushed = 0.0
+        self._flushed = self._silent_until = 0.0
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Begin; rows of the record are written by ``loop``."""
         self._loop = loop
+        self._flushed = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="afterwards", daemon=True)
         self._thread.start()
 
@@ -127,27 +137,39 @@ class Afterwards:
         """A decision was made and its row is written. Never waits, never raises."""
         if self._thread is None:
             return
-        if self._waiting.qsize() < MAX_WAITING:
+        with self._lock:
+            fits = self._waiting.qsize() < MAX_WAITING and self._of_tenant[event.tenant] < MAX_OF_TENANT
+            if fits:
+                self._of_tenant[event.tenant] += 1
+        if fits:
             self._waiting.put(event)
-        else:
-            known = self._known.get(event.tenant)
-            for run in known.runs if known is not None else ():
-                self._counts[event.tenant, run.kind, run.id, run.version, "skipped"] += 1
+            return
+        known = self._known.get(event.tenant)
+        for run in known.runs if known is not None else ():
+            self._count(event.tenant, run, "skipped")
+
+    def _count(self, tenant: str, run: DryRun, outcome: str) -> None:
+        with self._lock:
+            self._counts[tenant, run.kind, run.id, run.version, outcome] += 1
 
     def _run(self) -> None:
         while True:
-            try:
+            event = None
+            with suppress(queue.Empty):
                 event = self._waiting.get(timeout=FLUSH_SECONDS)
                 if event is None:
-                    self._flush()
-                    return
-                self._handle(event)
-            except queue.Empty:
-                pass
-            except Exception:  # noqa: BLE001 -- nothing that happens here may end it, or reach a decision
-                _LOG.exception("what follows a decision failed")
+                    break
+                self._taken(event.tenant)
+                self._guarded(partial(self._handle, event))
             if time.monotonic() - self._flushed > FLUSH_SECONDS:
-                self._guarded(self._flush)
+                self._flush()
+        self._flush()
+
+    def _taken(self, tenant: str) -> None:
+        with self._lock:
+            self._of_tenant[tenant] -= 1
+            if not self._of_tenant[tenant]:
+                del self._of_tenant[tenant]
 
     def _handle(self, event: Event) -> None:
         view = self._book.view(event.tenant, event.at)
@@ -161,7 +183,7 @@ class Afterwards:
             bodies = self._bodies.setdefault(event.tenant, [])
             bodies.append(recording.encode(recorded(event)))
             if len(bodies) >= MAX_BATCH:
-                self._guarded(self._flush)
+                self._flush()
         for run in known.runs:
             self._try(run, event, view)
 
@@ -170,8 +192,8 @@ class Afterwards:
         compared = _Compared(self._book, self._engine, view, run)
         if not compared.concerns(event):
             return
-        if self._rest_until.get(name, 0.0) > time.monotonic():
-            self._counts[(*name, run.version, "skipped")] += 1
+        if self._rest_until.get(name, 0.0) > time.monotonic() or self._waiting.qsize() > BUSY:
+            self._count(event.tenant, run, "skipped")
             return
         said, would, code = "", "", ""
         try:
@@ -180,7 +202,7 @@ class Afterwards:
             code = error.code
             self._rest_until[name] = time.monotonic() + FAILED_SECONDS
         outcome = "failed" if code else "same" if said == would else "differ"
-        self._counts[(*name, run.version, outcome)] += 1
+        self._count(event.tenant, run, outcome)
         if outcome != "same":
             self._write_down(run, event, compared.digest, said, would, code)
 
@@ -205,26 +227,44 @@ class Afterwards:
             writing.close()
 
     def _guarded(self, what: Callable[[], None]) -> None:
+        """Nothing that happens here may end it, or reach a decision. Said at most once a second: each decision comes by."""
         try:
             what()
         except AdytonError as error:
-            _LOG.warning("what follows a decision could not be kept: %s [%s]", error.message, error.code)
-        except Exception:  # noqa: BLE001 -- as in _run
-            _LOG.exception("what follows a decision failed")
+            self._say("what follows a decision could not be kept: %s [%s]", error.message, error.code)
+        except Exception:  # noqa: BLE001 -- see above
+            self._say("what follows a decision failed:\n%s", traceback.format_exc())
+
+    def _say(self, text: str, *facts: str) -> None:
+        if time.monotonic() >= self._silent_until:
+            self._silent_until = time.monotonic() + SILENT_SECONDS
+            _LOG.warning(text, *facts)
 
     def _flush(self) -> None:
-        self._flushed = time.monotonic()
+        """Write what was counted and recorded; of one tenant that cannot be written to, all others' is."""
+        self._flushed = now = time.monotonic()
         self._rows.clear()
-        counts, self._counts = self._counts, Counter()
+        with self._lock:
+            counts, self._counts = self._counts, Counter()
         bodies, self._bodies = self._bodies, {}
         for tenant in {key[0] for key in counts}:
             found = {(kind, name, version) for whose, kind, name, version, _ in counts if whose == tenant}
-            self._store.dry_runs.count(tenant, [self._counted(counts, tenant, *one) for one in sorted(found)])
+            counted = [self._counted(counts, tenant, *one) for one in sorted(found)]
+            self._guarded(partial(self._store.dry_runs.count, tenant, counted))
         for tenant, lines in bodies.items():
-            known = self._known[tenant]
-            now = datetime.fromtimestamp(time.time(), UTC)
-            since = now - timedelta(days=known.days)
-            self._store.recordings.add(tenant, lines, now, keep=known.keep, since=since)
+            self._guarded(partial(self._record, tenant, lines))
+        if max(len(self._rest_until), len(self._known)) > MAX_WAITING:
+            self._forget(now)
+
+    def _record(self, tenant: str, lines: list[bytes]) -> None:
+        known = self._known[tenant]
+        now = datetime.fromtimestamp(time.time(), UTC)
+        self._store.recordings.add(tenant, lines, now, keep=known.keep, since=now - timedelta(days=known.days))
+
+    def _forget(self, now: float) -> None:
+        """What was known a moment ago, of tenants that nobody asks for any more."""
+        self._known = {tenant: known for tenant, known in self._known.items() if known.until > now}
+        self._rest_until = {name: until for name, until in self._rest_until.items() if until > now}
 
     @staticmethod
     def _counted(

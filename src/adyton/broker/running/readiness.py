@@ -8,6 +8,7 @@ is not ready is told on loopback and to administrators.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 
@@ -27,6 +28,7 @@ from adyton.stores.sqlite import Store
 KEEP_SECONDS = 1.0
 ENGINE_SECONDS = 30.0
 _FORWARDED = frozenset({b"x-forwarded-for", b"forwarded", b"x-real-ip"})  # then loopback is a proxy, and not who asks
+_LOG = logging.getLogger(__name__)
 
 
 class Part(msgspec.Struct, frozen=True):
@@ -68,8 +70,13 @@ class Readiness:
         if loop.time() - self._known[0] >= KEEP_SECONDS:
             if self._looking is None:
                 self._looking = asyncio.ensure_future(asyncio.to_thread(self._look, loop.time()))
-            found = await asyncio.shield(self._looking)
-            self._looking, self._known = None, (loop.time(), found)
+            looking = self._looking
+            try:
+                found = await asyncio.shield(looking)
+            finally:
+                if looking.done() and self._looking is looking:  # else the next one waits for it, or for what it raised
+                    self._looking = None
+            self._known = loop.time(), found
         serving = Part("serving", not self.leaving, "leaving: the broker is about to end" if self.leaving else "")
         return [serving, *self._known[1]]
 
@@ -120,4 +127,7 @@ def _tried(name: str, check: Callable[[], None]) -> Part:
         check()
     except AdytonError as error:
         return Part(name, ready=False, why=f"{error.code}: {error.message}")
+    except Exception:  # noqa: BLE001 -- what cannot even be asked is not ready, and that is the answer
+        _LOG.exception("whether %s is ready cannot be found out", name)
+        return Part(name, ready=False, why="failed: the broker's log has the cause")
     return Part(name, ready=True)

@@ -196,10 +196,12 @@ def alone(program: Live[_S], ending: Ending, read_again: Callable[[_S], _S | Non
 
     def hang_up() -> None:
         notify.reloading()
-        settings = read_again(program.settings)
-        if settings is not None:
-            program.apply(settings)
-        notify.ready()
+        try:
+            settings = read_again(program.settings)
+            if settings is not None:
+                program.apply(settings)
+        finally:
+            notify.ready()
 
     def end() -> None:
         notify.stopping()

@@ -8,6 +8,7 @@ parent lives. When it ends, the worker answers what it was asked and goes.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import socket
@@ -29,6 +30,7 @@ from adyton.broker.running.worker import Program
 from adyton.broker.settings import Settings
 from adyton.errors import AdytonError
 
+_LOG = logging.getLogger(__name__)
 READY = b"ready\n"
 
 
@@ -97,10 +99,13 @@ class _Parent:
         *lines, self._read = (self._read + more).split(b"\n")
         for line in lines:
             told = msgspec.json.decode(line, type=Tell)
-            if told.settings is not None:
-                self._program.apply(told.settings)
             if told.leave:
                 self._ending.quick = True
+            if told.settings is not None:
+                try:
+                    self._program.apply(told.settings)
+                except Exception:  # noqa: BLE001 -- the next line may be the one that ends this worker
+                    _LOG.exception("settings cannot be used")
 
 
 def main() -> None:

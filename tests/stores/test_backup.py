@@ -223,6 +223,31 @@ def test_a_command_that_is_ended_leaves_no_half_copy(data: Path, number: int) ->
     nothing_left(data.parent)
 
 
+def test_an_older_store_is_left_as_it_is(data: Path) -> None:
+    """A broker of that version may serve it: a newer command that backs it up first must not change it under its hands."""
+    connection = sqlite3.connect(data / FILE)
+    with connection:
+        for made_ in schema.FOURTH:
+            if made_.split()[1] == "TABLE":
+                connection.execute(f"DROP TABLE {made_.split()[2]}")
+        connection.execute("PRAGMA user_version=3")
+        before = connection.execute("SELECT name, sql FROM sqlite_schema ORDER BY name").fetchall()
+    connection.close()
+    (data / "broker.json").write_text(
+        '{"url": "http://127.0.0.1:1", "admin_token_file": "%s"}' % (data / "admin.token")
+    )
+    found = subprocess.run(
+        [sys.executable, "-m", "adyton", "broker", "backup", str(data.parent / "new"), "--data", str(data)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert found.returncode == 1 and "store_version" in found.stderr, found.stderr
+    connection = sqlite3.connect(data / FILE)
+    assert connection.execute("PRAGMA user_version").fetchone() == (3,)
+    assert connection.execute("SELECT name, sql FROM sqlite_schema ORDER BY name").fetchall() == before
+    connection.close()
+    nothing_left(data.parent)
+
+
 def test_a_manifest_that_was_changed_is_found(data: Path) -> None:
     source = made(data)
     rewritten(source, created="2030-01-01T00:00:00+00:00")

@@ -174,14 +174,14 @@ def _told(manifest: Manifest) -> dict[str, Any]:
 
 def _at_hand(directory: Path, root_key_file: Path | None, opening: Openers) -> bytes | None:
     """The root key if a custodian opens it without asking anybody."""
+    from adyton.stores.backup import CopiedFile
     from adyton.stores.custody import keyring
-    from adyton.stores.database import SqliteDatabase
     from adyton.stores.sqlite import FILE
 
     plain = root_key_file.absolute() if root_key_file else directory / "root.key"
     if not (directory / FILE).exists():
         return None
-    database = SqliteDatabase(directory / FILE)
+    database = CopiedFile(directory / FILE, served=True)
     try:
         found = keyring.unlock(database, plain, opening)
         return found.root_key if found is not None else None
@@ -222,7 +222,7 @@ def _sign_checkpoints(directory: Path) -> None:
 
     from adyton.client.address import BrokerAddress
     from adyton.client.admin import Admin
-    from adyton.stores.database import SqliteDatabase
+    from adyton.stores.backup import CopiedFile
     from adyton.stores.sqlite import FILE
 
     try:
@@ -230,7 +230,7 @@ def _sign_checkpoints(directory: Path) -> None:
         token = Path(described["admin_token_file"]).read_text("ascii")
     except (OSError, ValueError, KeyError, TypeError):
         return
-    database = SqliteDatabase(directory / FILE)
+    database = CopiedFile(directory / FILE, served=True)
     try:
         tenants = [row[0] for row in database.read("SELECT DISTINCT tenant FROM audit")]
     finally:

@@ -36,13 +36,18 @@ _CHUNK = 1 << 20
 
 
 class CopiedFile:
-    """A ``Database`` over a file that nobody else uses; it is never written through this."""
+    """A ``Database`` over a file that nobody else uses, or that is ``served``; it is never written through this.
 
-    def __init__(self, path: Path) -> None:
+    Nor is a file of an older schema brought up to date: the broker that serves it may be that old.
+    """
+
+    def __init__(self, path: Path, *, served: bool = False) -> None:
         self.where = str(path)
         self._path = path
         try:
-            self._connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)
+            how = "mode=rw" if served else "mode=ro&immutable=1"  # a reader of a write-ahead log shares its memory
+            self._connection = sqlite3.connect(f"{path.absolute().as_uri()}?{how}", uri=True, timeout=30)
+            self._connection.execute("PRAGMA query_only=ON")
             self._connection.execute("PRAGMA trusted_schema=OFF")
             self._connection.execute("PRAGMA cell_size_check=ON")
         except sqlite3.Error as error:
@@ -105,6 +110,7 @@ def make(
         copy = partial / FILE
         os.close(os.open(copy, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         _copy(source, copy, progress)
+        _check_version(copy)
         left_out = _strip(copy, keep_passphrase_slots=keep_passphrase_slots)
         manifest = _described(copy, now, left_out, progress)
         if root_key is not None:
@@ -141,6 +147,20 @@ def _copy(source: Path, copy: Path, progress: Progress) -> None:
             writing.execute("PRAGMA journal_mode=DELETE").fetchone()
     except sqlite3.Error as error:
         raise translate(error, source) from error
+
+
+def _check_version(copy: Path) -> None:
+    with _connected(copy) as connection:
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version != schema.VERSION:
+        raise ConfigError(
+            "the store was written by another version of Adyton",
+            code="store_version",
+            field=str(copy.name),
+            expected=schema.VERSION,
+            got=version,
+            hint="back it up with the version that serves it",
+        )
 
 
 @contextmanager

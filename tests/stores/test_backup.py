@@ -241,6 +241,12 @@ def test_an_older_store_is_left_as_it_is(data: Path) -> None:
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert found.returncode == 1 and "store_version" in found.stderr, found.stderr
+    for asked in (["doctor"], ["root-key", "show"]):
+        found = subprocess.run(
+            [sys.executable, "-m", "adyton", "broker", *asked, "--data", str(data)],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert "store_version" in found.stdout + found.stderr, asked
     connection = sqlite3.connect(data / FILE)
     assert connection.execute("PRAGMA user_version").fetchone() == (3,)
     assert connection.execute("SELECT name, sql FROM sqlite_schema ORDER BY name").fetchall() == before

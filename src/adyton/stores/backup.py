@@ -53,6 +53,26 @@ class CopiedFile:
         except sqlite3.Error as error:
             raise translate(error, path) from error
 
+    def check(self) -> None:
+        """``ConfigError`` ``store_foreign`` or ``store_version`` unless it is a store of this version; ``Unavailable``."""
+        (application,), (version,) = self.read("PRAGMA application_id")[0], self.read("PRAGMA user_version")[0]
+        if application != schema.APPLICATION_ID:
+            raise ConfigError(
+                "this SQLite file is not a broker's store",
+                code="store_foreign",
+                field=self.where,
+                hint="give the data directory of a broker",
+            )
+        if version != schema.VERSION:
+            raise ConfigError(
+                "the store was written by another version of Adyton",
+                code="store_version",
+                field=self.where,
+                expected=schema.VERSION,
+                got=version,
+                hint="ask with the version that serves it; a newer one brings it up to date when it serves",
+            )
+
     def read(self, statement: str, parameters: Sequence[object] = ()) -> list[Row]:
         """All rows of one ``SELECT``."""
         try:
@@ -110,7 +130,11 @@ def make(
         copy = partial / FILE
         os.close(os.open(copy, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         _copy(source, copy, progress)
-        _check_version(copy)
+        copied = CopiedFile(copy)
+        try:
+            copied.check()
+        finally:
+            copied.close()
         left_out = _strip(copy, keep_passphrase_slots=keep_passphrase_slots)
         manifest = _described(copy, now, left_out, progress)
         if root_key is not None:
@@ -147,20 +171,6 @@ def _copy(source: Path, copy: Path, progress: Progress) -> None:
             writing.execute("PRAGMA journal_mode=DELETE").fetchone()
     except sqlite3.Error as error:
         raise translate(error, source) from error
-
-
-def _check_version(copy: Path) -> None:
-    with _connected(copy) as connection:
-        (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if version != schema.VERSION:
-        raise ConfigError(
-            "the store was written by another version of Adyton",
-            code="store_version",
-            field=str(copy.name),
-            expected=schema.VERSION,
-            got=version,
-            hint="back it up with the version that serves it",
-        )
 
 
 @contextmanager

@@ -21,8 +21,8 @@ from adyton.collateral import directory as endorsements_directory
 from adyton.errors import AdytonError
 from adyton.protocol.loopback import is_loopback
 from adyton.stores import rootkey
+from adyton.stores.backup import CopiedFile
 from adyton.stores.custody import keyring, passphrase, shared, slots
-from adyton.stores.database import SqliteDatabase
 from adyton.stores.sqlite import FILE
 
 Level = Literal["ok", "weak", "bad"]
@@ -77,7 +77,8 @@ def _root_key(directory: Path, plain: Path) -> Iterator[Finding]:
             yield _plain_finding(plain)
         return
     try:
-        database = SqliteDatabase(directory / FILE)
+        database = CopiedFile(directory / FILE, served=True)  # which brings no older store up to date
+        database.check()
     except AdytonError as error:
         yield Finding("store", "bad", f"the store cannot be opened: {error.message} [{error.code}]", _cure(error))
         return

@@ -7,7 +7,7 @@ itself: a broker that runs would go on with what it has in memory. Every change 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -20,6 +20,7 @@ from adyton.errors import ConfigError, DocumentInvalid
 from adyton.protocol.audit_row import AuditRow
 from adyton.stores import rootkey
 from adyton.stores.audit import AuditLog
+from adyton.stores.backup import CopiedFile
 from adyton.stores.custody import keyring, private_file, shared, slots
 from adyton.stores.custody.keyring import Opened, Openers
 from adyton.stores.custody.port import Custodian
@@ -186,6 +187,9 @@ def of(settings: Settings, openers: Openers, now: datetime, *, alone: bool, new:
         )
     lock = BrokerLock.take(directory) if alone else None
     try:
+        if lock is None and shared_database is None and (directory / FILE).exists():
+            with closing(CopiedFile(directory / FILE, served=True)) as served:
+                served.check()  # an older broker may serve it: its store is not to be brought up to date under its hands
         database = SqliteDatabase(directory / FILE) if shared_database is None else shared_database()
         try:
             yield Custody(database, settings.root_key, openers, now)

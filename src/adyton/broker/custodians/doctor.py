@@ -129,7 +129,7 @@ def _left_over(directory: Path) -> Iterator[Finding]:
     if not (directory / FILE).exists():
         return
     try:
-        database = SqliteDatabase(directory / FILE)
+        database = CopiedFile(directory / FILE, served=True)
         try:
             counts = [database.read(f"SELECT count(*) FROM {table}")[0][0] for table in ("removals", "intents")]  # noqa: S608 -- two constants
         finally:

@@ -489,3 +489,19 @@ def test_an_aes_key_tells_how_often_it_encrypted(keys: Keys, session: Session) -
     assert used is not None and 4 <= used <= 4 * 1024
     assert keys.list()[0].versions[0].uses is not None or keys.list()[0].kind != "aes-256"
     assert keys.show(made(keys, "p-256")).versions[0].uses is None
+
+
+def test_a_listing_comes_in_pages(broker: RunningBroker, monkeypatch: pytest.MonkeyPatch) -> None:
+    with broker.admin("keys-paged") as admin:
+        keys = Keys(admin)
+        for number in range(5):
+            keys.create(ResourcePath("p", "k", str(number)), NewKey("aes-256"))
+            admin.set_resource(ResourcePath("p", "v", str(number)), b"x", Binding())
+        whole, everything = keys.list(), admin.list_resources()
+        assert (len(whole), len(everything)) == (5, 10)
+        for size in (1, 2, 5, 10):
+            monkeypatch.setattr("adyton.client.admin.PAGE", size)
+            assert keys.list() == whole and admin.list_resources() == everything
+        for query in ("limit=0", "limit=10001", "limit=x", "limit=-1", "after=x", "after=../../x"):
+            assert code_of(admin.ask, "GET", f"/keys?{query}", list) in {"page_malformed", "resource_path_invalid"}
+        assert len(admin.ask("GET", "/keys?after=kbs:///p/k/2", list)) == 2

@@ -122,7 +122,7 @@ def test_what_comes_too_late_is_no_row(tmp_path: Path) -> None:
     version, sealed, intent = store.resources.seal_elsewhere("default", PATH, b"v", "value elsewhere", "vault", NOW)
     assert intent.removal == Removal("put", str(PATH), hashlib.sha256(sealed).hexdigest())
     assert store.intents.give_up(intent) is not None and store.intents.give_up(intent) is None
-    from adyton.stores.resources import Elsewhere
+    from adyton.stores.resource_rows import Elsewhere
 
     with pytest.raises(Unavailable) as caught:
         store.resources.exchange("default", PATH, Elsewhere("vault", "1", version, 1), Binding(), NOW, intent)

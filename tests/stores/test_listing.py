@@ -15,7 +15,7 @@ from adyton.protocol.key_record import KeyVersion, State
 from adyton.protocol.release import Binding
 from adyton.protocol.resource import ResourcePath
 from adyton.stores.keys import Material
-from adyton.stores.resources import Elsewhere
+from adyton.stores.resource_rows import Elsewhere
 from adyton.stores.sqlite import FILE, Store
 
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
@@ -86,6 +86,10 @@ def test_an_older_head_of_the_same_resource_does_not_count(directory: Path) -> N
 def test_it_says_what_each_one_says_of_itself(directory: Path) -> None:
     store = opened(directory)
     listed = store.resources.list("default")
+    assert [info for path in ("", *(str(one.path) for one in listed)) for info in
+            store.resources.list("default", after=path, limit=1)] == listed  # fmt: skip
+    assert store.resources.list("default", limit=2) == listed[:2] and not store.resources.list("nobody", limit=9)
+    assert store.keys.list("default", after=str(KEY)) == [] and len(store.keys.list("default", limit=1)) == 1
     each = [store.resources.get("default", path) for path in (KEY, VALUE, FAR)]
     assert listed == [one.info for one in each if one is not None]
     assert [info.size for info in listed] == [0, 5000, 12]

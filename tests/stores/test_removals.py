@@ -15,7 +15,7 @@ from adyton.protocol.resource import ResourcePath
 from adyton.stores.backends.configured import Backend, Backends
 from adyton.stores.backends.options import VaultOptions
 from adyton.stores.removals import Removal
-from adyton.stores.resources import Elsewhere
+from adyton.stores.resource_rows import Elsewhere
 from adyton.stores.sqlite import Store
 
 NOW = datetime(2026, 11, 21, tzinfo=UTC)

@@ -16,6 +16,7 @@ from adyton import __version__
 from adyton.broker.door import openapi, refusals
 from adyton.broker.door.answer import Answer
 from adyton.broker.door.api_bodies import answer as _json
+from adyton.broker.door.api_bodies import page
 from adyton.broker.door.api_bodies import read as _read
 from adyton.broker.door.api_bodies import stamp as _stamp
 from adyton.broker.door.asked import Asked, Room
@@ -36,7 +37,8 @@ from adyton.protocol.admin import (
 from adyton.protocol.release import Binding
 from adyton.protocol.resource import ResourcePath
 from adyton.stores.backends.configured import Backends
-from adyton.stores.resources import ResourceInfo
+from adyton.stores.resource_rows import ResourceInfo
+from adyton.stores.resources import ALL
 from adyton.stores.sqlite import Store
 
 
@@ -80,7 +82,8 @@ class Admin:
             case ("GET", "openapi.json"):
                 return Answer(200, openapi.document())
             case ("GET", "resources"):
-                return _json([_resource(info) for info in self.store.resources.list(tenant)])
+                after, limit = page(asked.query, ALL)
+                return _json([_resource(info) for info in self.store.resources.list(tenant, after=after, limit=limit)])
             case (_, "resources", *path) if len(path) in {3, 4}:
                 return self._one_resource(asked, ResourcePath(*path[:3]), path[3:])
             case (_, "policies", *_):

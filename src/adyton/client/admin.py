@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from contextlib import closing
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 from urllib.parse import quote, urlencode
 
 import msgspec
@@ -58,6 +58,19 @@ from adyton.wire import strict_json
 LOG_SECONDS = 3600.0
 _CODE = re.compile(r" \[([a-z0-9_]{1,60})\]\Z")
 _T = TypeVar("_T")
+PAGE = 1000
+
+
+class Listed(Protocol):
+    """What a listing consists of."""
+
+    @property
+    def uri(self) -> str:
+        """By which it is ordered."""
+        ...
+
+
+_P = TypeVar("_P", bound=Listed)
 
 
 class Admin(PolicyRequests):
@@ -89,7 +102,7 @@ class Admin(PolicyRequests):
 
     def list_resources(self) -> list[ResourceView]:
         """All of the tenant's, by URI."""
-        return self._ask("GET", "/resources", list[ResourceView])
+        return self.pages("/resources", list[ResourceView])
 
     def show_resource(self, path: ResourcePath) -> ResourceView:
         """One of them; ``NotFound``."""
@@ -202,6 +215,18 @@ class Admin(PolicyRequests):
     def ask(self, method: str, path: str, kind: type[_T], body: msgspec.Struct | None = None) -> _T:
         """One request of our API below ``BASE``, its answer read as ``kind``: for the nouns that have a module of their own."""
         return self._ask(method, path, kind, body)
+
+    def pages(self, path: str, kind: type[list[_P]]) -> list[_P]:
+        """A whole listing, page by page; each thing has a ``uri``, and comes after the one before."""
+        found: list[_P] = []
+        while True:
+            after = f"&after={found[-1].uri.removeprefix('kbs:///')}" if found else ""
+            page = self._ask("GET", f"{path}?limit={PAGE}{after}", kind)
+            if found and page and page[-1].uri == found[-1].uri:  # it knows no pages: that was all
+                return found
+            found += page
+            if len(page) != PAGE:
+                return found
 
     def send(self, method: str, path: str, body: msgspec.Struct | None = None) -> Reply:
         """The same, its answer as it came."""

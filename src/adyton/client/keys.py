@@ -33,7 +33,7 @@ class Keys:
 
     def list(self) -> list[KeyView]:
         """All of the tenant's, by URI."""
-        return self._admin.ask("GET", "/keys", list[KeyView])
+        return self._admin.pages("/keys", list[KeyView])
 
     def show(self, path: ResourcePath) -> KeyView:
         """One of them; ``NotFound``."""

@@ -26,7 +26,8 @@ from adyton.stores import authorities, key_uses, quotas, tenants
 from adyton.stores.authorities import Issued
 from adyton.stores.intents import Intent, Intents
 from adyton.stores.key_uses import KeyUses
-from adyton.stores.resources import ResourceInfo, Resources, absent
+from adyton.stores.resource_rows import ResourceInfo
+from adyton.stores.resources import ALL, Resources, absent
 from adyton.stores.seal import Sealer
 from adyton.stores.sql import Database, Transaction
 
@@ -156,9 +157,17 @@ class Keys:
         found = self._resources.get(tenant, path)
         return StoredKey(found.info, found.key) if found is not None and found.key is not None else None
 
-    def list(self, tenant: str) -> list[StoredKey]:
-        """All of a tenant's keys by path."""
-        return [StoredKey(info, info.key) for info in self._resources.list(tenant) if info.key is not None]
+    def list(self, tenant: str, *, after: str = "", limit: int = ALL) -> list[StoredKey]:
+        """A tenant's keys by path: those after the path ``after``, at most ``limit``."""
+        found: list[StoredKey] = []
+        while len(found) < limit:
+            wanted = limit - len(found)
+            page = self._resources.list(tenant, after=after, limit=wanted, keys=True)
+            found += [StoredKey(info, info.key) for info in page if info.key is not None]
+            if len(page) < wanted:
+                break
+            after = str(page[-1].path)  # of an older store some of them were no keys
+        return found
 
     def material(self, tenant: str, path: ResourcePath, version: KeyVersion) -> Material:
         """What a version consists of. ``Conflict`` ``key_version_destroyed`` if it was erased meanwhile."""

@@ -10,69 +10,35 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TypeAlias
 
 import msgspec
 
-from adyton.errors import Conflict, NotFound, TooLarge, Unavailable
+from adyton.errors import Conflict, NotFound, TooLarge
 from adyton.protocol.key_record import KeyRecord, State
 from adyton.protocol.release import Binding
 from adyton.protocol.resource import ResourcePath
-from adyton.stores import key_uses, quotas, tenants
+from adyton.stores import key_uses, quotas, resource_rows, tenants
 from adyton.stores.intents import Intent, Intents
 from adyton.stores.removals import Removal, Removals, Waiting
+from adyton.stores.resource_rows import Elsewhere, Kept, ResourceInfo
 from adyton.stores.seal import Sealer
 from adyton.stores.sql import Database, Transaction
 
 MAX_VALUE = 2 * 1024 * 1024
+ALL = 1 << 31
 KIND, HEAD = "resource", "resource head"
 STATEMENTS = (
     # What is told of a resource, sealed once more without its value, so that listing opens no value. It counts only for
-    # the version that it is of; what was set before there were any is opened whole.
+    # the version that it is of; what was set before there were any is opened whole. kind is "key", or nothing.
     """CREATE TABLE resource_heads (
     tenant TEXT NOT NULL,
     path TEXT NOT NULL,
     version INTEGER NOT NULL,
+    kind TEXT NOT NULL,
     sealed BLOB NOT NULL,
     PRIMARY KEY (tenant, path)
 ) STRICT""",
 )
-_KEY = 1 << 31
-_ELSEWHERE = 1 << 30
-
-
-class Elsewhere(msgspec.Struct, frozen=True):
-    """Where a value lies that is not in the store. ``size`` in bytes, of the value itself.
-
-    What is there was sealed here, for this tenant and path, with ``sealed_version``; or, if that is 0, somebody else
-    wrote it in plain, and nothing vouches for it but the back end.
-    """
-
-    backend: str
-    pointer: str
-    sealed_version: int
-    size: int
-
-    @property
-    def foreign(self) -> bool:
-        """Whether somebody else wrote it."""
-        return self.sealed_version == 0
-
-
-Kept: TypeAlias = bytes | KeyRecord | Elsewhere
-"""What a row holds."""
-
-
-class ResourceInfo(msgspec.Struct, frozen=True):
-    """What may be shown of a resource: everything but its value. ``size`` in bytes."""
-
-    path: ResourcePath
-    binding: Binding
-    version: int
-    updated: datetime
-    size: int
-    key: KeyRecord | None = None
-    elsewhere: Elsewhere | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +75,14 @@ class StoredResource:
     def key(self) -> KeyRecord | None:
         """What it is if it is a key."""
         return self.info.key
+
+
+_LISTED = (
+    "SELECT r.path, r.version, r.updated, h.sealed FROM resources r LEFT JOIN resource_heads h"
+    " ON h.tenant = r.tenant AND h.path = r.path AND h.version = r.version"
+    " WHERE r.tenant=? AND r.path>?{only} ORDER BY r.path LIMIT ?"
+)
+_ONLY_KEYS = " AND (h.kind='key' OR h.kind IS NULL)"
 
 
 class Resources:
@@ -169,7 +143,7 @@ class Resources:
         self.write(transaction, tenant, str(path), version, now, binding, value)
         quotas.check(transaction, self._sealer, tenant, "resources", "bytes")
         left = self._leave(transaction, tenant, kept)
-        return _info(path, binding, version, now, value), left
+        return resource_rows.info(path, binding, version, now, value), left
 
     def seal_elsewhere(  # noqa: PLR0917 -- one value each
         self, tenant: str, path: ResourcePath, value: bytes, kind: str, backend: str, now: datetime
@@ -204,18 +178,26 @@ class Resources:
             taken = "SELECT coalesce(sum(length(sealed)), 0) FROM key_versions WHERE tenant=? AND path=?"
             size = int(transaction.execute(taken, (tenant, name)).fetchone()[0])
         else:
-            size = _size(value)
-        sealed = self._sealer.seal_for(transaction, _pack(binding, value), tenant, KIND, name, version)
+            size = resource_rows.size(value)
+        sealed = self._sealer.seal_for(transaction, resource_rows.pack(binding, value), tenant, KIND, name, version)
         transaction.execute(
             "INSERT INTO resources VALUES (?,?,?,?,?,?) ON CONFLICT (tenant, path) DO UPDATE SET version=excluded.version,"
             " updated=excluded.updated, size=excluded.size, sealed=excluded.sealed",
             (tenant, name, version, now.timestamp(), size, sealed),
         )
-        head = _size(value).to_bytes(8, "big") + _pack(binding, b"" if isinstance(value, bytes) else value)
+        head = resource_rows.size(value).to_bytes(8, "big") + resource_rows.pack(
+            binding, b"" if isinstance(value, bytes) else value
+        )
         transaction.execute(
-            "INSERT INTO resource_heads VALUES (?,?,?,?) ON CONFLICT (tenant, path) DO UPDATE SET version=excluded.version,"
-            " sealed=excluded.sealed",
-            (tenant, name, version, self._sealer.seal_for(transaction, head, tenant, HEAD, name, version)),
+            "INSERT INTO resource_heads VALUES (?,?,?,?,?) ON CONFLICT (tenant, path) DO UPDATE SET"
+            " version=excluded.version, kind=excluded.kind, sealed=excluded.sealed",
+            (
+                tenant,
+                name,
+                version,
+                "key" if isinstance(value, KeyRecord) else "",
+                self._sealer.seal_for(transaction, head, tenant, HEAD, name, version),
+            ),
         )
 
     def bind(self, tenant: str, path: ResourcePath, binding: Binding, now: datetime) -> ResourceInfo:
@@ -227,7 +209,7 @@ class Resources:
             if kept is None:
                 raise absent(path)
             self.write(transaction, tenant, name, version, now, binding, kept.kept)
-        return _info(path, binding, version, now, kept.kept)
+        return resource_rows.info(path, binding, version, now, kept.kept)
 
     def get(self, tenant: str, path: ResourcePath) -> StoredResource | None:
         """The resource as it was last acknowledged, or ``None``."""
@@ -249,28 +231,29 @@ class Resources:
         return int(generation), None if version is None else self._open(tenant, path, version, updated, sealed)
 
     def _open(self, tenant: str, path: ResourcePath, version: int, updated: float, sealed: bytes) -> StoredResource:
-        binding, kept = _unpack(self._sealer.open(sealed, tenant, KIND, str(path), version))
-        return StoredResource(_info(path, binding, version, datetime.fromtimestamp(updated, UTC), kept), kept)
+        binding, kept = resource_rows.unpack(self._sealer.open(sealed, tenant, KIND, str(path), version))
+        return StoredResource(
+            resource_rows.info(path, binding, version, datetime.fromtimestamp(updated, UTC), kept), kept
+        )
 
     def version(self, tenant: str, path: ResourcePath) -> int | None:
         """The version that was last acknowledged, or ``None`` if there is no such resource. Never used twice."""
         rows = self._database.read("SELECT version FROM resources WHERE tenant=? AND path=?", (tenant, str(path)))
         return int(rows[0][0]) if rows else None
 
-    def list(self, tenant: str) -> list[ResourceInfo]:
-        """All of a tenant's resources by path, without their values; of an older store one value at a time is opened."""
-        rows = self._database.read(
-            "SELECT r.path, r.version, r.updated, h.sealed FROM resources r LEFT JOIN resource_heads h"
-            " ON h.tenant = r.tenant AND h.path = r.path AND h.version = r.version WHERE r.tenant=? ORDER BY r.path",
-            (tenant,),
-        )
+    def list(self, tenant: str, *, after: str = "", limit: int = ALL, keys: bool = False) -> list[ResourceInfo]:
+        """A tenant's resources by path, without their values: those after the path ``after``, at most ``limit``.
+
+        ``keys``: those that are keys. Of an older store one value at a time is opened.
+        """
+        rows = self._database.read(_LISTED.format(only=_ONLY_KEYS if keys else ""), (tenant, after, limit))
         found: list[ResourceInfo] = []
         for name, version, updated, sealed in rows:
             path = ResourcePath.parse(name)
             if sealed is not None:
                 head = self._sealer.open(sealed, tenant, HEAD, name, version)
-                binding, kept = _unpack(head[8:])
-                info = _info(path, binding, version, datetime.fromtimestamp(updated, UTC), kept)
+                binding, kept = resource_rows.unpack(head[8:])
+                info = resource_rows.info(path, binding, version, datetime.fromtimestamp(updated, UTC), kept)
                 found.append(
                     info if kept != b"" else msgspec.structs.replace(info, size=int.from_bytes(head[:8], "big"))
                 )
@@ -336,53 +319,6 @@ def _held(path: ResourcePath, backend: str) -> Conflict:
         got=backend,
         hint=f"adyton key delete {path.uri}",
     )
-
-
-def _info(path: ResourcePath, binding: Binding, version: int, updated: datetime, kept: Kept) -> ResourceInfo:
-    return ResourceInfo(
-        path=path,
-        binding=binding,
-        version=version,
-        updated=updated,
-        size=_size(kept),
-        key=kept if isinstance(kept, KeyRecord) else None,
-        elsewhere=kept if isinstance(kept, Elsewhere) else None,
-    )
-
-
-def _size(kept: Kept) -> int:
-    if isinstance(kept, bytes):
-        return len(kept)
-    return kept.size if isinstance(kept, Elsewhere) else 0
-
-
-def _pack(binding: Binding, kept: Kept) -> bytes:
-    encoded = msgspec.json.encode(binding)
-    if isinstance(kept, bytes):
-        return len(encoded).to_bytes(4, "big") + encoded + kept
-    mark = _KEY if isinstance(kept, KeyRecord) else _ELSEWHERE
-    return (len(encoded) | mark).to_bytes(4, "big") + encoded + msgspec.json.encode(kept)
-
-
-_BINDING = msgspec.json.Decoder(Binding)
-_RECORD = msgspec.json.Decoder(KeyRecord)
-_POINTER = msgspec.json.Decoder(Elsewhere)
-
-
-def _unpack(opened: bytes) -> tuple[Binding, Kept]:
-    head = int.from_bytes(opened[:4], "big")
-    end = 4 + (head & ~(_KEY | _ELSEWHERE))
-    try:
-        binding, rest = _BINDING.decode(opened[4:end]), opened[end:]
-        if head & _KEY:
-            return binding, _RECORD.decode(rest)
-        return binding, _POINTER.decode(rest) if head & _ELSEWHERE else rest
-    except msgspec.DecodeError as error:
-        raise Unavailable(
-            "a stored binding was written by another version of Adyton",
-            code="stored_value_foreign",
-            hint="run the version that wrote it, or set the resource again",
-        ) from error
 
 
 def absent(path: ResourcePath) -> NotFound:

@@ -3,32 +3,18 @@
 from __future__ import annotations
 
 import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import padding
-from tests.stores.backends import laws
+from tests.stores.backends import kmip_server, laws
 from tests.stores.backends.certificates import Authority
 
 from adyton.errors import AdytonError
 from adyton.stores.backends.kmip import Kmip
 from adyton.stores.backends.options import KmipOptions as Options
 from adyton.stores.backends.port import KeyKind, Signing
-
-SERVER = """
-import sys
-from kmip.services.server import KmipServer
-place, port, certificate, key, ca = sys.argv[1:]
-server = KmipServer(hostname="127.0.0.1", port=int(port), certificate_path=certificate, key_path=key, ca_path=ca,
-    auth_suite="TLS1.2", config_path=None, log_path=place + "/kmip.log", policy_path=place, enable_tls_client_auth=True,
-    logging_level="ERROR", database_path=place + "/kmip.db")
-with server:
-    server.serve()
-"""
 
 
 @pytest.fixture(scope="module")
@@ -43,26 +29,8 @@ def authority(place: Path) -> Authority:
 
 @pytest.fixture(scope="module")
 def options(place: Path, authority: Authority) -> Iterator[Options]:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    certificate, key = authority.issue("kmip")
-    mine, my_key = authority.issue("broker", client=True)
-    arguments = [str(place), str(port), certificate, key, authority.ca]
-    with (place / "out").open("wb") as out:
-        server = subprocess.Popen([sys.executable, "-c", SERVER, *arguments], stdout=out, stderr=out)
-    given = Options(
-        host="127.0.0.1", port=port, certificate=mine, private_key=my_key, ca_file=authority.ca, seconds=5.0
-    )
-    for _ in range(200):
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-            break
-        except OSError:
-            assert server.poll() is None, (place / "out").read_text()
-            time.sleep(0.05)
-    yield given
-    server.kill()
-    server.wait()
+    with kmip_server.serving(place, authority) as given:
+        yield given
 
 
 @pytest.fixture

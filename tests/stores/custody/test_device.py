@@ -6,21 +6,32 @@ import json
 import logging
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from moto.server import ThreadedMotoServer
+from tests.stores.backends import kmip_server
+from tests.stores.backends.certificates import Authority
 from tests.stores.backends.vault_server import VaultServer
 
 from adyton.errors import AdytonError, ConfigError
+from adyton.stores import rootkey
 from adyton.stores.backends.aws import Aws
+from adyton.stores.backends.configured import Backends
 from adyton.stores.backends.options import AwsOptions, VaultOptions
 from adyton.stores.backends.port import KeyHolder, KeyKind
 from adyton.stores.backends.vault import Vault
+from adyton.stores.custody import keyring, slots
 from adyton.stores.custody.device import DeviceCustodian
+from adyton.stores.custody.keyring import Openers
 from adyton.stores.custody.port import Kept
+from adyton.stores.database import SqliteDatabase
+from adyton.stores.sqlite import FILE, Store
 
+NOW = datetime(2026, 11, 21, tzinfo=UTC)
 MODULE = Path("/usr/lib/softhsm/libsofthsm2.so")
 # In a process of its own: the module reads its configuration once a process.
 STORY = """
@@ -153,3 +164,55 @@ def test_the_slot_of_aws_kms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         holder.close()
     finally:
         server.stop()
+
+
+def code_of(call: Callable[[], object]) -> str:
+    with pytest.raises(AdytonError) as caught:
+        call()
+    return caught.value.code
+
+
+def test_the_slot_of_a_kmip_server(tmp_path: Path) -> None:
+    """A store whose root key only the server opens: through its restart, and not without it or by a stranger."""
+    authority = Authority(tmp_path, "ours")
+    (tmp_path / "kmip").mkdir()
+    with kmip_server.serving(tmp_path / "kmip", authority) as options:
+        (tmp_path / "backends.toml").write_text(
+            f'[backends.kms]\nkind = "kmip"\nhost = "127.0.0.1"\nport = {options.port}\nseconds = 2.0\n'
+            f'certificate = "{options.certificate}"\nprivate_key = "{options.private_key}"\nca_file = "{options.ca_file}"\n'
+        )
+        backends = Backends.read(str(tmp_path / "backends.toml"))
+        holder = backends.key_holder("kms")
+        kept_and_opened(holder)
+        rsa = holder.generate(KeyKind.RSA_2048, "root")
+        assert code_of(lambda: DeviceCustodian(holder, rsa, "kms").seal(bytes(32), b"slot")) != ""
+        custodian = DeviceCustodian(holder, holder.generate(KeyKind.AES_256, "root"), "kms")
+        directory, plain = tmp_path / "data", tmp_path / "root.key"
+        root_key, _ = rootkey.load_or_create(plain)
+        Store.open(directory, root_key=root_key, now=NOW).close()
+        database = SqliteDatabase(directory / FILE)
+        opened = keyring.unlock(database, plain, Openers())
+        assert opened is not None
+        keyring.add(database, opened, lambda root, store: slots.make("kms", custodian, root, store, NOW))
+        done = keyring.rotate(database, opened, plain, NOW, keep_plain=False)
+        assert not plain.exists() and done.root_key != root_key
+        openers = Openers(holders=backends.key_holder)
+        found = keyring.unlock(database, plain, openers)
+        assert found is not None and (found.by, found.root_key) == ("kms", done.root_key)
+        backends.close()
+    assert code_of(lambda: keyring.unlock(database, plain, openers)) in {"backend_unreachable", "backend_slow"}
+    with kmip_server.serving(tmp_path / "kmip", authority, options.port):
+        again = Backends.read(str(tmp_path / "backends.toml"))
+        found = keyring.unlock(database, plain, Openers(holders=again.key_holder))
+        assert found is not None and found.root_key == done.root_key
+        Store.open(directory, root_key=found.root_key, now=NOW).close()
+        again.close()
+    assert code_of(lambda: keyring.unlock(database, plain, Openers())) == "root_key_locked"
+    strangers, other = Authority(tmp_path, "strangers"), tmp_path / "other"
+    other.mkdir()
+    with kmip_server.serving(other, strangers, options.port):  # it listens where ours did
+        third = Backends.read(str(tmp_path / "backends.toml"))
+        refused = code_of(lambda: keyring.unlock(database, plain, Openers(holders=third.key_holder)))
+        assert refused in {"root_key_locked", "backend_certificate_refused"}
+        third.close()
+    database.close()

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from typing import TypeVar
+from urllib.parse import parse_qsl
 
 import msgspec
 
 from adyton.broker.door.answer import Answer
 from adyton.errors import MalformedRequest
+from adyton.protocol.resource import ResourcePath
 from adyton.wire import strict_json
 
+MAX_PAGE = 10_000
 MAX_BODY = 8 * 1024 * 1024
 _T = TypeVar("_T")
 _ENCODER = msgspec.json.Encoder()
@@ -28,6 +31,17 @@ def read(body: bytes, kind: type[_T]) -> _T:
 def answer(value: object, *changes: tuple[str, str]) -> Answer:
     """200 with ``value``, and what was changed for the audit log."""
     return Answer(200, _ENCODER.encode(value), changes=changes)
+
+
+def page(query: str, default: int) -> tuple[str, int]:
+    """``after`` (a path ``repository/type/tag``, or nothing) and ``limit`` of a listing; ``MalformedRequest``."""
+    given = dict(parse_qsl(query))
+    after, limit = given.get("after", ""), given.get("limit", "")
+    if limit and not (limit.isdigit() and 1 <= int(limit[:9]) <= MAX_PAGE):
+        raise MalformedRequest(
+            "not such a page", code="page_malformed", field="limit", expected=f"1 to {MAX_PAGE}", got=limit[:20]
+        )
+    return str(ResourcePath.parse(after)) if after else "", int(limit) if limit else default
 
 
 def stamp(moment: datetime) -> str:

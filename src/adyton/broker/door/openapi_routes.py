@@ -83,6 +83,10 @@ from adyton.protocol.revoked import Entry, LiftBody, RevokeBody
 from adyton.protocol.seen import Platforms, Receivers
 
 _NUMBER = {"type": "integer", "minimum": 0, "maximum": 2**53 - 1}
+_PAGE: Mapping[str, Mapping[str, Any]] = {
+    "after": {"type": "string"},
+    "limit": {"type": "integer", "minimum": 1, "maximum": 10000},
+}
 _TIME = {"type": "string", "format": "date-time"}
 _POLICY = ("kind", "id")
 _URI = ("repository", "type", "tag")
@@ -103,7 +107,7 @@ class Given:
 
 _VERSION = (*_URI, "version")
 _KEYS = {
-    "GET keys": Given("All keys, without their values", answer=list[KeyView]),
+    "GET keys": Given("All keys, without their values, or a page of them", answer=list[KeyView], query=_PAGE),
     "GET keys/*/*/*": Given("One key, without its value", _URI, answer=KeyView),
     "PUT keys/*/*/*": Given("Make a key inside, or bring one in", _URI, NewKey, KeyView),
     "DELETE keys/*/*/*": Given("Erase all versions of a key, and forget it", _URI),
@@ -142,7 +146,9 @@ _KEYS = {
 
 ROUTES: Mapping[str, Given] = {
     "GET about": Given("What this broker is", answer=About),
-    "GET resources": Given("All resources, without their values", answer=list[ResourceView]),
+    "GET resources": Given(
+        "All resources, without their values, or a page of them", answer=list[ResourceView], query=_PAGE
+    ),
     "GET resources/*/*/*": Given("One resource, without its value", _URI, answer=ResourceView),
     "PUT resources/*/*/*": Given("Register or replace a resource", _URI, ResourceBody, ResourceView),
     "PUT resources/*/*/*/binding": Given("Who may have it, without its value", _URI, Binding, ResourceView),

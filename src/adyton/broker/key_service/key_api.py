@@ -15,7 +15,7 @@ import msgspec
 from adyton.broker.delivery import asked_version
 from adyton.broker.door import refusals
 from adyton.broker.door.answer import Answer
-from adyton.broker.door.api_bodies import answer, read, stamp
+from adyton.broker.door.api_bodies import answer, page, read, stamp
 from adyton.broker.door.asked import Asked
 from adyton.broker.key_service import key_use
 from adyton.broker.key_service.authority import Authority
@@ -33,6 +33,7 @@ from adyton.protocol.keys import ConfigurationView, KeyVersionView, KeyView, New
 from adyton.protocol.release import Binding
 from adyton.protocol.resource import ResourcePath
 from adyton.stores.keys import StoredKey
+from adyton.stores.resources import ALL
 from adyton.stores.sqlite import Store
 
 
@@ -59,7 +60,7 @@ class KeyApi:
         """The answer to ``/api/v0/keys/…``."""
         match (asked.method, *parts):
             case ("GET", "keys"):
-                return answer(self._listed(asked.tenant))
+                return answer(self._listed(asked.tenant, *page(asked.query, ALL)))
             case (_, "keys", repository, kind, tag, *rest):
                 return self._one(asked, ResourcePath(repository, kind, tag), tuple(rest))
         return refusals.NO_PATH
@@ -161,9 +162,9 @@ class KeyApi:
         value = msgspec.json.decode(self._keys.material(asked.tenant, path, version).secret)
         return answer(ConfigurationView(path.uri, version.number, value))
 
-    def _listed(self, tenant: str) -> list[KeyView]:
+    def _listed(self, tenant: str, after: str, limit: int) -> list[KeyView]:
         uses = self._keys.uses.of(tenant)
-        return [view(stored, uses) for stored in self._keys.list(tenant)]
+        return [view(stored, uses) for stored in self._keys.list(tenant, after=after, limit=limit)]
 
     def _view(self, tenant: str, stored: StoredKey) -> KeyView:
         return view(stored, self._keys.uses.of(tenant, stored.info.path))

@@ -26,7 +26,8 @@ from adyton.stores.backends.configured import Backends
 from adyton.stores.backends.port import MAX_VALUE
 from adyton.stores.intents import Intent
 from adyton.stores.removals import Removal, Waiting
-from adyton.stores.resources import Elsewhere, ResourceInfo, elsewhere_name
+from adyton.stores.resource_rows import Elsewhere, ResourceInfo
+from adyton.stores.resources import elsewhere_name
 from adyton.stores.sqlite import Store
 from adyton.stores.tenant_settings import BROKER
 

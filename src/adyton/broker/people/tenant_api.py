@@ -93,7 +93,7 @@ class TenantApi:
         wanted = _environment(api_bodies.read(asked.body, EnvironmentBody).environment)
         name = asked.tenant
         before = Environment(self._found(name).settings.environment or self._environment)
-        if wanted.may_trust_development_roots and before in _LOOSER and self._store.resources.list(name):
+        if wanted.may_trust_development_roots and before in _LOOSER and self._store.resources.list(name, limit=1):
             raise Conflict(
                 f"the secrets of {before.value} are not for {wanted.value}",
                 code="environment_holds_secrets",

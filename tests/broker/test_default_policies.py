@@ -149,7 +149,7 @@ def changed(item: VerifiedEvidence, rule: Rule, value: JsonValue) -> VerifiedEvi
     if rule.path == ("adyton", "debug"):
         place = claims
     place[rule.path[-1]] = value
-    return replace(item, coco_claims=coco, claims=claims, tcb=tcb)
+    return replace(item, coco_claims=coco, claims=claims, tcb=tcb, alike=None)
 
 
 @pytest.mark.parametrize("name", [*CPUS, *DEVICES])

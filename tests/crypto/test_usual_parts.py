@@ -200,3 +200,43 @@ def test_the_vectors_crls_and_certificates(vectors: Path) -> None:
         for item in found.crls:
             check_crl(item.der)
     assert usual_ones > 50
+
+
+CN, ORGANISATION = bytes.fromhex("0603550403"), bytes.fromhex("060355040a")
+
+
+def part(*pairs: tuple[bytes, int, bytes]) -> bytes:
+    """One part of a name: a SET of pairs of identifier and value, whose tag is in the middle."""
+
+    def element(tag: int, content: bytes) -> bytes:
+        return (
+            bytes((tag, len(content))) + content if len(content) < 0x80 else bytes((tag, 0x81, len(content))) + content
+        )
+
+    return element(0x31, b"".join(element(0x30, oid + element(tag, value)) for oid, tag, value in pairs))
+
+
+NAMES = {
+    "first": (part((CN, 12, b"a")) + part((ORGANISATION, 12, b"b")), [b"a"]),
+    "later": (part((ORGANISATION, 12, b"b")) + part((CN, 12, b"a")), [b"a"]),
+    "twice": (part((CN, 12, b"a")) + part((CN, 12, b"b")), [b"a", b"b"]),
+    "printable": (part((CN, 19, b"a")), [b"a"]),
+    "no text": (part((CN, 4, b"a")), []),
+    "beside another": (part((CN, 12, b"a"), (ORGANISATION, 12, b"b")), [b"a"]),
+    "second in its part": (part((ORGANISATION, 12, b"b"), (CN, 19, b"a")), [b"a"]),
+    "long": (part((CN, 12, b"a" * 200)), [b"a" * 200]),
+    "empty": (part((CN, 12, b"")), [b""]),
+    "its identifier in a value": (part((CN, 12, b"a")) + part((ORGANISATION, 12, CN)), [b"a"]),
+    "none": (part((ORGANISATION, 12, b"b")), []),
+}
+
+
+@pytest.mark.parametrize("what", NAMES)
+def test_common_names(what: str) -> None:
+    name, wanted = NAMES[what]
+    assert usual.common_names(name) == wanted
+    for cut in range(1, len(name)):  # never more than there is, whatever is missing
+        try:
+            assert set(usual.common_names(name[:-cut])) <= set(wanted)
+        except ValueError:
+            continue

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,14 @@ import pytest
 
 from adyton import tee
 from adyton.crypto.x509 import Certificate, EndorsementSet
+from adyton.devtee.dcap import DcapForge, sgx_body, td_body
 from adyton.errors import AdytonError
 from adyton.rats.types import Revocation, TrustAnchors, VerifiedEvidence
 from adyton.tee.dcap import roots
 from adyton.tee.dcap.quote import Quote
 
 pytestmark = pytest.mark.vectors
+NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
 CASE = "sgx-v3-00606a-icelake-automata-2025-08-15-ev17"
 (INTEL,) = [root for root in roots.BY_DER.values() if root.not_after.year == 2049]
 
@@ -118,3 +120,32 @@ def test_the_same_certificate_in_other_clothes_is_the_same(given: Given) -> None
     one_line = b"-----BEGIN CERTIFICATE-----\n" + text + b"\n-----END CERTIFICATE-----\n"
     for blob in (INTEL.der, one_line, pem(INTEL.der).replace(b"\n", b"\r\n")):
         assert given.verify(given.quote, given.collateral, blob) == first
+
+
+@pytest.mark.parametrize("name", ["sgx", "tdx"])
+def test_no_signature_is_verified_twice(
+    monkeypatch: pytest.MonkeyPatch, vectors: Path, manifest: Any, name: str
+) -> None:
+    """Nine of a real quote and its collateral; ten under a root that is nobody's, whose own signature is the tenth."""
+    from adyton.crypto import algorithms, ecdsa
+
+    verified: list[tuple[bytes, bytes]] = []
+    really = ecdsa.is_signed_p256
+
+    def counted(key: Any, signature: bytes, data: bytes) -> bool:
+        verified.append((signature, data))
+        return really(key, signature, data)
+
+    for module in (algorithms, ecdsa):
+        monkeypatch.setattr(module, "is_signed_p256", counted)
+    case = next(case for case in manifest["cases"] if case["tee"] == name and case["kind"] == "quote-with-collateral")
+    options: dict[str, Any] = {"now": datetime.fromisoformat(case["reference_time"]), "anchors": TrustAnchors()}
+    collateral = EndorsementSet.parse([(vectors / case["files"]["collateral"]).read_bytes()])
+    tee.verify(name, (vectors / case["files"]["quote"]).read_bytes(), endorsements=collateral, **options)
+    assert len(verified) == len(set(verified)) == 9
+    verified.clear()
+    forge = DcapForge.new(NOW)
+    quote = forge.quote(sgx_body() if name == "sgx" else td_body()).encode()
+    own = TrustAnchors(vendor=False, custom=frozenset({forge.fingerprint}))
+    tee.verify(name, quote, endorsements=EndorsementSet.parse(forge.collateral(name).blobs()), now=NOW, anchors=own)
+    assert len(verified) == len(set(verified)) == 10

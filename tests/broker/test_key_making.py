@@ -55,6 +55,9 @@ class Leftovers:
         self.begun.append(Intent(tenant, 1, backend, removal))
         return self.begun[-1]
 
+    def kept(self, intent: Intent, known: Removal) -> None:
+        raise AssertionError("nothing is kept here")
+
     def unused(self, intent: Intent, known: Removal | None, _: AdytonError) -> None:
         assert intent in self.begun and intent.removal.kind == "made"
         assert known is None  # of what was made and destroyed again on the way nobody knows the handle

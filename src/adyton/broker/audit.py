@@ -6,7 +6,6 @@ values, and why. Reasons, digests and public measurements; never a secret, a tok
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from functools import lru_cache
@@ -125,26 +124,25 @@ class Auditor:
         request_id: str = "",
         peer: str = "",
     ) -> int:
-        """An administrator did something (``resource.set``, ``policy.delete``…) or was refused."""
-        row = AuditRow(
-            action=action,
-            decision="refused" if error else "allowed",
-            resource=name[:300],
-            reasons=_error_reasons(error) if error else (),
-            findings=_error_findings(error) if error else (),
-            request_id=request_id,
-            peer=peer,
-            actor=actor,
-        )
+        """An administrator was refused something. What they did is recorded with it (``record.recorded``)."""
+        row = administered(action, name, actor=actor, error=error, request_id=request_id, peer=peer)
         return await self._log.append_async(tenant, row, now)
 
-    async def changed(
-        self, tenant: str, changes: Iterable[tuple[str, str]], now: datetime, *, actor: str = "", peer: str = ""
-    ) -> None:
-        """An administrator did all of this with one request: its rows are committed together."""
-        await asyncio.gather(
-            *[self.administered(tenant, action, name, now, actor=actor, peer=peer) for action, name in changes]
-        )
+
+def administered(
+    action: str, name: str, *, actor: str = "", error: AdytonError | None = None, request_id: str = "", peer: str = ""
+) -> AuditRow:
+    """The row of an administrator's change or use, or of what was refused to them."""
+    return AuditRow(
+        action=action,
+        decision="refused" if error else "allowed",
+        resource=name[:300],
+        reasons=_error_reasons(error) if error else (),
+        findings=_error_findings(error) if error else (),
+        request_id=request_id,
+        peer=peer,
+        actor=actor,
+    )
 
 
 def attested_row(result: AttestationResult, platform: tuple[str, dict[str, JsonValue]] = ("", {})) -> AuditRow:

@@ -377,7 +377,6 @@ class Front:
         if done.refused is not None:
             action, name, error = done.refused
             await auditor.administered(done.log, action, name, now, actor=done.who, error=error, peer=request.peer)
-        await auditor.changed(done.log, done.answer.changes, now, actor=done.who, peer=request.peer)
         return done.answer
 
 

@@ -4,7 +4,8 @@ A row's bytes are hashed as they are stored (``protocol.audit_row``), its leaf h
 in ``stores/audit_tree.py``, written in the same transaction. Rows are not secret and not sealed: an auditor checks them
 without a key. Reading them back, and checking them, is ``stores/audit_reading.py``.
 
-Brokers that share a database append one after the other, tenant by tenant: a lock held for one transaction.
+Brokers that share a database append one after the other, tenant by tenant: a lock held for one transaction. Whoever
+changes something writes the rows that say so in the same transaction (``enter``), and takes that lock last.
 
 Group commit: rows that arrive together share one transaction, so many decisions cost one wait for the disk. While the
 loop is busy with requests whose rows come next, a commit waits for those, at most ``GATHER_SECONDS``.
@@ -128,39 +129,67 @@ class AuditLog(AuditReading):
 
     def _write(self, rows: Sequence[tuple[str, AuditRow, datetime]]) -> list[int]:
         started = time.perf_counter()
-        numbers = []
         heads: dict[str, _Head] = {}
-        before: dict[str, int] = {}
-        written: list[tuple[object, ...]] = []
 
         def landed(transaction: Transaction) -> bool:
             """Whether the last rows of this very batch are there, where the answer to the commit was lost."""
             asked = [transaction.execute(_LEAF, (tenant, number)).fetchone() for tenant, (number, _) in heads.items()]
             return [row and row[0] for row in asked] == [leaf for _, leaf in heads.values()]
 
-        locks = sorted({f"audit {tenant}" for tenant, _, _ in rows})
+        locks = sorted({lock(tenant) for tenant, _, _ in rows})
         with self._database.write(*locks, landed=landed) as transaction:
-            for tenant, row, now in rows:
-                if (head := heads.get(tenant)) is None:
-                    head = transaction.execute(_HEAD, (tenant,)).fetchone() or (0, _START)
-                    self._continues(tenant, head)
-                    before[tenant] = head[0]
-                number = head[0] + 1
-                at = now if now.tzinfo is UTC else now.astimezone(UTC)
-                body = audit_row.encode(AuditEntry(tenant, number, at, head[1].hex(), row, VERSION))
-                leaf = audit_row.leaf(body)
-                written.append((tenant, number, now.timestamp(), leaf, body))
-                heads[tenant] = (number, leaf)
-                numbers.append(number)
-            transaction.executemany("INSERT INTO audit VALUES (?,?,?,?,?)", written)
-            for tenant, size in before.items():
-                audit_tree.complete(transaction, tenant, size, heads[tenant][0])
-        self._known.update(heads)
+            numbers = self._put(transaction, rows, heads)
+        self._know(heads)
         took = time.perf_counter() - started
         self._commit_seconds += _AVERAGE * (took - self._commit_seconds)
         if self.observe is not None:
             self.observe(took)
         return numbers
+
+    def enter(self, transaction: Transaction, tenant: str, rows: Sequence[AuditRow], now: datetime) -> list[int]:
+        """Write rows inside a transaction that changes what they speak of, as the last thing that is done in it.
+
+        It has taken the log's lock. Returns their numbers; the tree grows with them.
+        """
+        heads: dict[str, _Head] = {}
+        numbers = self._put(transaction, [(tenant, row, now) for row in rows], heads)
+        if self._database.deeds.mine() is not None:
+            self._database.deeds.afterwards(lambda: self._know(heads))
+        return numbers
+
+    def _put(
+        self,
+        transaction: Transaction,
+        rows: Sequence[tuple[str, AuditRow, datetime]],
+        heads: dict[str, _Head],
+    ) -> list[int]:
+        """Write rows under their logs' locks; fills ``heads`` with what is the last row of each then."""
+        numbers = []
+        before: dict[str, int] = {}
+        written: list[tuple[object, ...]] = []
+        for tenant, row, now in rows:
+            if (head := heads.get(tenant)) is None:
+                head = transaction.execute(_HEAD, (tenant,)).fetchone() or (0, _START)
+                self._continues(tenant, head)
+                before[tenant] = head[0]
+            number = head[0] + 1
+            at = now if now.tzinfo is UTC else now.astimezone(UTC)
+            body = audit_row.encode(AuditEntry(tenant, number, at, head[1].hex(), row, VERSION))
+            leaf = audit_row.leaf(body)
+            written.append((tenant, number, now.timestamp(), leaf, body))
+            heads[tenant] = (number, leaf)
+            numbers.append(number)
+        transaction.executemany("INSERT INTO audit VALUES (?,?,?,?,?)", written)
+        for tenant, size in before.items():
+            audit_tree.complete(transaction, tenant, size, heads[tenant][0])
+        return numbers
+
+    def _know(self, heads: dict[str, _Head]) -> None:
+        """Remember what was committed. Threads come here in any order, and an earlier row says less than a later one."""
+        for tenant, head in heads.items():
+            known = self._known.get(tenant)
+            if known is None or known[0] < head[0]:
+                self._known[tenant] = head
 
     def _continues(self, tenant: str, head: _Head) -> None:
         """Nothing is written after rows that were cut off or changed while this process ran."""
@@ -180,3 +209,8 @@ class AuditLog(AuditReading):
         if self._thread is not None:
             self._thread.shutdown(wait=True)
             self._thread = None
+
+
+def lock(tenant: str) -> str:
+    """The name of what is held by who appends to a tenant's log."""
+    return f"audit {tenant}"

@@ -117,7 +117,7 @@ class AuditReading:
 
     def keep_checkpoint(self, tenant: str, size: int, note: str, now: datetime) -> None:
         """Keep a signed checkpoint; the first of a size stays, and equals any other."""
-        with self._database.write(f"checkpoints {tenant}") as transaction:
+        with self._database.write(f"checkpoints {tenant}", apart=True) as transaction:
             transaction.execute(
                 "INSERT INTO checkpoints VALUES (?,?,?,?) ON CONFLICT (tenant, size) DO NOTHING",
                 (tenant, size, now.timestamp(), note),

@@ -106,7 +106,7 @@ class Authorities:
         found = self.active(tenant)
         if found is None:
             made = make(1)
-            with self._database.write() as transaction:
+            with self._database.write(apart=True) as transaction:
                 tenants.must_exist(transaction, tenant)
                 if transaction.execute("SELECT 1 FROM authorities WHERE tenant=?", (tenant,)).fetchone() is None:
                     self._insert(transaction, tenant, 1, "active", *made)
@@ -203,7 +203,7 @@ class Authorities:
 
     def signed_list(self, tenant: str, number: int, now: float, sign: Sign) -> bytes:
         """The root's list, signed anew if that is due; ``NotFound``. Its number grows each time."""
-        with self._database.write() as transaction:
+        with self._database.write(apart=True) as transaction:
             tenants.must_exist(transaction, tenant)
             row = transaction.execute(
                 "SELECT changes, list_changes, list_time, list, list_number, state, certificate, sealed"

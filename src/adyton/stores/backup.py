@@ -27,6 +27,7 @@ from adyton.stores import schema
 from adyton.stores.audit_reading import AuditReading, StoredCheckpoint
 from adyton.stores.custody import passphrase, private_file
 from adyton.stores.database import translate
+from adyton.stores.deed import Deeds
 from adyton.stores.sql import Row, Transaction
 from adyton.stores.sqlite import FILE
 
@@ -43,6 +44,7 @@ class CopiedFile:
 
     def __init__(self, path: Path, *, served: bool = False) -> None:
         self.where = str(path)
+        self.deeds = Deeds()
         self._path = path
         try:
             how = "mode=rw" if served else "mode=ro&immutable=1"  # a reader of a write-ahead log shares its memory
@@ -83,10 +85,13 @@ class CopiedFile:
     elsewhere = False
 
     def write(
-        self, *locks: str, landed: Callable[[Transaction], bool] | None = None
+        self, *locks: str, landed: Callable[[Transaction], bool] | None = None, apart: bool = False
     ) -> AbstractContextManager[Transaction]:
         """Never."""
         raise RuntimeError("a backup is not written to")
+
+    def lock(self, transaction: Transaction, *names: str) -> None:
+        """Nothing."""
 
     def time(self, own: float) -> float:
         """``own``."""

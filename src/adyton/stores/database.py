@@ -11,11 +11,12 @@ import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from adyton.errors import AdytonError, ConfigError, Unavailable
 from adyton.stores import migrations, schema
+from adyton.stores.deed import Deeds
 from adyton.stores.sql import Row, Transaction
 
 BUSY_SECONDS = 10.0
@@ -28,6 +29,7 @@ class SqliteDatabase:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.deeds = Deeds()
         self._process = os.getpid()
         self._reading = threading.Lock()
         self._writing = threading.Lock()
@@ -103,6 +105,8 @@ class SqliteDatabase:
 
     def read(self, statement: str, parameters: Sequence[object] = ()) -> list[Row]:
         """All rows of one ``SELECT``, from one snapshot."""
+        if self.deeds.under_way and (deed := self.deeds.open()) is not None:
+            return deed.read(statement, parameters)
         # After each commit a connection forgets all pages that it knew, unless the commit was its own. So the one that
         # writes reads too, and the other one reads only while that is busy writing.
         free = self._writing.acquire(blocking=False)
@@ -125,12 +129,25 @@ class SqliteDatabase:
         """The file's path."""
         return str(self.path)
 
-    @contextmanager
-    def write(self, *locks: str, landed: Callable[[Transaction], bool] | None = None) -> Iterator[Transaction]:
+    def write(
+        self, *locks: str, landed: Callable[[Transaction], bool] | None = None, apart: bool = False
+    ) -> AbstractContextManager[Transaction]:
         """One transaction: committed and on the disk when the block ends, rolled back if it raises.
 
         There is one writer at a time, whatever locks it names; and no commit whose outcome is not known.
         """
+        if self.deeds.under_way and (deed := self.deeds.mine()) is not None:
+            if not apart:
+                return deed.part(locks)
+            if deed.wrote:
+                raise RuntimeError("nothing is written apart in the middle of a deed")
+        return self._alone()
+
+    def lock(self, transaction: Transaction, *names: str) -> None:
+        """Nothing: whoever writes has the file to itself."""
+
+    @contextmanager
+    def _alone(self) -> Iterator[Transaction]:
         with self._writing:
             self._check_process()
             connection = self._writer
@@ -150,6 +167,9 @@ class SqliteDatabase:
 
     def purge(self, *, keys: bool = False) -> None:
         """Move everything from the log into the file, where what was deleted is overwritten, and empty the log."""
+        if self.deeds.open() is not None:
+            self.deeds.afterwards(lambda: self.purge(keys=keys))
+            return
         with self._writing, self._translated():
             self._check_process()
             busy, *_ = self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()

@@ -59,7 +59,7 @@ class Intents:
 
     def begin(self, tenant: str, backend: str, removal: Removal, now: datetime) -> Intent:
         """Write down what is about to be done, durable on return."""
-        with self._database.write() as transaction:
+        with self._database.write(apart=True) as transaction:
             return self.add(transaction, tenant, tenants.touch(transaction, tenant), backend, removal, now)
 
     def add(  # noqa: PLR0917 -- one value each
@@ -83,12 +83,12 @@ class Intents:
 
     def drop(self, one: Intent) -> None:
         """Nothing was put anywhere."""
-        with self._database.write() as transaction:
+        with self._database.write(apart=True) as transaction:
             self._ended(transaction, one)
 
     def give_up(self, one: Intent, removal: Removal | None = None) -> Waiting | None:
         """What was put there is to be removed, by ``removal`` where more is known; ``None`` if somebody did that already."""
-        with self._database.write() as transaction:
+        with self._database.write(apart=True) as transaction:
             if not self._ended(transaction, one):
                 return None
             return self._removals.add(transaction, one.tenant, one.backend, removal or one.removal)

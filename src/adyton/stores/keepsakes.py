@@ -35,7 +35,7 @@ class Secrets:
         if found is not None:
             return found
         value = make()
-        with self._database.write() as transaction:
+        with self._database.write(apart=True) as transaction:
             _check(transaction, tenant)
             sealed = self._sealer.seal_for(transaction, value, tenant, _KIND, name, 1)
             transaction.execute(

@@ -94,7 +94,7 @@ class KeyUses:
             return True
 
     def _take(self, key: tuple[str, str, int], size: int) -> int:
-        with self._database.write() as transaction:
+        with self._database.write(apart=True) as transaction:  # what is counted here is used, whatever comes of it
             row = transaction.execute(f"SELECT uses FROM key_uses WHERE {_ONE}", key).fetchone()  # noqa: S608 -- a constant
             if row is None:
                 raise Conflict("the version of the key is destroyed", code="key_version_destroyed", field="version")

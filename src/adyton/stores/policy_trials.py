@@ -94,7 +94,7 @@ class Staged:
 
     def announce(self, tenant: str, kind: PolicyKind, policy_id: str, version: int, now: datetime) -> None:
         """Say that this version comes."""
-        with self._database.write() as transaction:
+        with self._database.write(apart=True) as transaction:
             tenants.must_exist(transaction, tenant)
             transaction.execute(
                 "INSERT INTO policy_staged VALUES (?,?,?,?,?) ON CONFLICT (tenant, kind, name)"
@@ -104,7 +104,7 @@ class Staged:
 
     def withdraw(self, tenant: str, kind: PolicyKind, policy_id: str) -> None:
         """It counts now, or never will."""
-        with self._database.write() as transaction:
+        with self._database.write(apart=True) as transaction:
             transaction.execute(
                 "DELETE FROM policy_staged WHERE tenant=? AND kind=? AND name=?", (tenant, kind, policy_id)
             )

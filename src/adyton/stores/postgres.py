@@ -24,6 +24,7 @@ from typing import Any
 
 from adyton.errors import AdytonError, Unavailable
 from adyton.stores import postgres_errors, postgres_schema, schema
+from adyton.stores.deed import Deeds
 from adyton.stores.postgres_address import DatabaseAddress
 from adyton.stores.postgres_connect import connect
 from adyton.stores.postgres_link import Gave, Link, Lost, Step
@@ -38,6 +39,7 @@ MAKING_SECONDS = 600.0
 PATIENCE = 15.0
 RESOLVE_SECONDS = 5.0
 _LOCK = "SELECT pg_advisory_xact_lock($1)"
+_LOCKED = "SELECT pg_advisory_xact_lock(?)"
 _BEGIN: Step = ("BEGIN", ())
 _COMMIT: Step = ("COMMIT", ())
 _ROLLBACK: Step = ("ROLLBACK", ())
@@ -52,6 +54,7 @@ class PostgresDatabase:
 
     def __init__(self, address: DatabaseAddress, *, patience: float = PATIENCE) -> None:
         self.where = address.where
+        self.deeds = Deeds()
         self._process = os.getpid()
         self._pool = Pool(lambda: connect(address), address.where)
         try:
@@ -76,6 +79,8 @@ class PostgresDatabase:
 
     def read(self, statement: str, parameters: Sequence[object] = (), /) -> list[Row]:
         """All rows of one ``SELECT``, from one snapshot."""
+        if self.deeds.under_way and (deed := self.deeds.open()) is not None:
+            return deed.read(statement, parameters)
         (text,) = translate(statement)
         waits, at_once, takes = _patience()
         for last in (False, True):
@@ -91,9 +96,21 @@ class PostgresDatabase:
                 self._pool.give(link)
         raise AssertionError("unreachable")
 
-    def write(self, *locks: str, landed: Landed | None = None) -> AbstractContextManager[Transaction]:
+    def write(
+        self, *locks: str, landed: Landed | None = None, apart: bool = False
+    ) -> AbstractContextManager[Transaction]:
         """One transaction, alone among those of the same names (see ``stores.sql``)."""
+        if self.deeds.under_way and (deed := self.deeds.mine()) is not None:
+            if not apart:
+                return deed.part(locks)
+            if deed.wrote:
+                raise RuntimeError("nothing is written apart in the middle of a deed")
         return self._transaction(locks or (EVERYTHING,), landed)
+
+    def lock(self, transaction: Transaction, *names: str) -> None:
+        """Wait for the locks of these names, until the transaction ends."""
+        for key in sorted(map(_key, names)):
+            transaction.execute(_LOCKED, (key,))
 
     def filling(self, landed: Landed) -> AbstractContextManager[PostgresTransaction]:
         """A transaction that may take long, before anybody else uses the tables."""
@@ -148,6 +165,9 @@ class PostgresDatabase:
 
         That is as far as PostgreSQL goes: its log, and copies of that, hold the bytes longer, sealed as they were.
         """
+        if self.deeds.open() is not None:
+            self.deeds.afterwards(lambda: self.purge(keys=keys))
+            return
         link = self._take(TAKE_IN_THREAD, at_once=False)
         try:
             link.run([("SET statement_timeout = 0", ())], THREAD_SECONDS)

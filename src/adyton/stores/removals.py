@@ -70,7 +70,7 @@ class Removals:
 
     def queue(self, tenant: str, backend: str, removal: Removal) -> None:
         """Queue it, durable on return: nothing ever pointed to it."""
-        with self._database.write() as transaction:
+        with self._database.write(apart=True) as transaction:
             self.add(transaction, tenant, backend, removal)
 
     def tenants(self) -> list[str]:
@@ -94,7 +94,7 @@ class Removals:
 
     def done(self, one: Waiting) -> None:
         """It is gone there; forget it. Again is no error."""
-        with self._database.write() as transaction:
+        with self._database.write(apart=True) as transaction:
             transaction.execute("DELETE FROM removals WHERE tenant=? AND number=?", (one.tenant, one.number))
 
     def _open(self, tenant: str, number: int, backend: str, sealed: bytes) -> Removal:

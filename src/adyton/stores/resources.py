@@ -150,7 +150,7 @@ class Resources:
     ) -> tuple[int, bytes, Intent]:
         """A version that nothing else of the tenant has, ``value`` sealed with it before there is a row, and the intent."""
         tenants.check(tenant)
-        with self._database.write() as transaction:
+        with self._database.write(apart=True) as transaction:  # nothing of the tenant's is changed by a number
             version = tenants.touch(transaction, tenant)
             sealed = self._sealer.seal_for(transaction, value, tenant, kind, elsewhere_name(backend, path), version)
             removal = Removal("put", str(path), hashlib.sha256(sealed).hexdigest())

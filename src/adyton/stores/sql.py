@@ -9,7 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+if TYPE_CHECKING:  # a deed is made of transactions
+    from adyton.stores.deed import Deeds
 
 Row: TypeAlias = tuple[Any, ...]
 EVERYTHING = "tables"
@@ -59,8 +62,13 @@ class Database(Protocol):
         """What an error calls it: a path or a name, never a secret."""
         ...
 
+    @property
+    def deeds(self) -> Deeds:
+        """What threads do as one transaction each (``stores.deed``)."""
+        ...
+
     def read(self, statement: str, parameters: Sequence[object] = (), /) -> list[Row]:
-        """All rows of one ``SELECT``, from one snapshot."""
+        """All rows of one ``SELECT``, from one snapshot; in a thread with a deed, as that has written them."""
         ...
 
     @property
@@ -69,13 +77,19 @@ class Database(Protocol):
         ...
 
     def write(
-        self, *locks: str, landed: Callable[[Transaction], bool] | None = None
+        self, *locks: str, landed: Callable[[Transaction], bool] | None = None, apart: bool = False
     ) -> AbstractContextManager[Transaction]:
         """One transaction: durable when the block ends, as if it had never been if it raises.
+
+        In a thread with a deed it is part of that, and durable when that is settled; unless it is to stand ``apart``.
 
         It runs alone among those that name one of the same ``locks``; whoever names none, among all that name none.
         ``landed`` tells, in a transaction of its own, whether this one was committed, where the answer was lost.
         """
+        ...
+
+    def lock(self, transaction: Transaction, *names: str) -> None:
+        """Take further locks, after those that a transaction began with: last the one of a log, whose holder waits for none."""
         ...
 
     def time(self, own: float) -> float:
@@ -87,7 +101,8 @@ class Database(Protocol):
 
         ``keys``: wrapped data keys are among them, on which everything else hangs.
         As far as the engine can: what copies of its files hold, and what a disk keeps under them, is beyond it.
-        ``Unavailable`` ``erasure_pending`` if somebody is still in the way; call it again.
+        ``Unavailable`` ``erasure_pending`` if somebody is still in the way; call it again. In a thread with a deed that
+        has written something, once that is settled.
         """
         ...
 

@@ -6,15 +6,17 @@ further worker processes of that broker open it with the first one's ``instance`
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 
 from adyton.errors import ConfigError
-from adyton.stores import schema
+from adyton.protocol.audit_row import AuditRow
+from adyton.stores import audit, schema
 from adyton.stores.audit import AuditLog
 from adyton.stores.authorities import Authorities
 from adyton.stores.database import SqliteDatabase
+from adyton.stores.deed import Deed
 from adyton.stores.intents import Intents
 from adyton.stores.keepsakes import ClaimSets, Secrets
 from adyton.stores.keys import Keys
@@ -120,9 +122,22 @@ class Store:
         rows = self._database.read("SELECT generation FROM tenants WHERE name=?", (tenant,))
         return int(rows[0][0]) if rows else 0
 
+    def deed(self) -> Deed:
+        """What this thread changes in any of the tables, as one transaction: ``with store.deed() as deed``."""
+        return Deed(self._database)
+
+    def record(self, log: str, rows: Sequence[AuditRow], now: datetime) -> None:
+        """Write rows into a log, as the last part of this thread's deed: durable with it."""
+        with self._database.write(audit.lock(log)) as transaction:
+            self.audit.enter(transaction, log, rows, now)
+
+    def afterwards(self, done: Callable[[], None], undone: Callable[[], None] | None = None) -> None:
+        """Call ``done`` once what this thread changes is durable, or ``undone`` if it came to nothing (``stores.deed``)."""
+        self._database.deeds.afterwards(done, undone)
+
     def check_writable(self) -> None:
         """Write something small and harmless; ``Unavailable`` or ``ConfigError`` if that does not last."""
-        with self._database.write() as transaction:
+        with self._database.write(apart=True) as transaction:
             transaction.execute(
                 "INSERT INTO meta VALUES ('written', ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
                 (b"1",),

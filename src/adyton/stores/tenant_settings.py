@@ -171,7 +171,7 @@ class TenantRegistry:
                 "INSERT INTO meta VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value=excluded.value",
                 (_ERASING, os.urandom(8)),
             )
-        self._sealer.forget(tenant)
+        self._database.deeds.afterwards(lambda: self._sealer.forget(tenant))
         return gone
 
     def finish_erasure(self) -> bool:
@@ -186,7 +186,7 @@ class TenantRegistry:
                 "a tenant was deleted, and its bytes are not overwritten yet: %s [%s]", error.message, error.code
             )
             return False
-        with self._database.write() as transaction:  # unless another one was deleted meanwhile
+        with self._database.write(apart=True) as transaction:  # unless another one was deleted meanwhile
             transaction.execute("DELETE FROM meta WHERE name=? AND value=?", (_ERASING, bytes(pending[0][0])))
         return True
 

@@ -1,7 +1,7 @@
 """An answer to one request, and the bytes it becomes.
 
-``changes`` names what an administrator changed, for the audit log: (action, name). ``http.py`` writes them down before
-the answer leaves. ``reason`` is the code of an error, ``session`` the handle of the attester's key, ``decision`` the name
+``changes`` names what an administrator changed, for the audit log: (action, name). They are committed together
+(``record.recorded``) before the answer leaves. ``reason`` is the code of an error, ``session`` the handle of the attester's key, ``decision`` the name
 of the row that records a refusal: for the operator's log line, and not sent.
 ``headers`` are further ones as they are sent, each with its line end.
 """

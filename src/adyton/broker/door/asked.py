@@ -11,6 +11,31 @@ from adyton.broker.people.people import NOBODY, Principal
 from adyton.errors import DocumentInvalid
 
 
+class Settling(Protocol):
+    """The request's changes on their way: committed with the rows that say so, or undone (``record.recorded``)."""
+
+    def settle(self, *changes: tuple[str, str]) -> None:
+        """Commit what was changed so far, with these rows. What the answer names is settled without being asked."""
+        ...
+
+    def undo(self) -> None:
+        """Take back what was changed and not settled."""
+        ...
+
+
+class Alone:
+    """A room used without a broker around it: each change is durable by itself, and no row is written."""
+
+    def settle(self, *changes: tuple[str, str]) -> None:
+        """Nothing."""
+
+    def undo(self) -> None:
+        """Nothing."""
+
+
+ALONE = Alone()
+
+
 @dataclass(frozen=True, slots=True)
 class Asked:
     """A request of the administration: who owns what it speaks of, what it says, and who says it (for the record)."""
@@ -22,6 +47,7 @@ class Asked:
     query: str = ""
     principal: Principal = NOBODY
     peer: str = ""
+    deed: Settling = ALONE
 
     @property
     def who(self) -> str:

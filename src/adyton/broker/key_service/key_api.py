@@ -74,7 +74,7 @@ class KeyApi:
                 return self._create(asked, path, read(asked.body, NewKey))
             case ("DELETE",):
                 if self._found(tenant, path).record.backend:
-                    self._destroy(asked, path, None)
+                    self._destroyed(asked, path, None)
                 self._store.resources.delete(tenant, path)
                 return Answer(204, changes=(("key.delete", path.uri),))
             case ("GET", "public"):
@@ -136,13 +136,16 @@ class KeyApi:
         return answer(self._view(asked.tenant, stored), ("key.rotate", f"{path.uri}?version={made.version.number}"))
 
     def _destroy(self, asked: Asked, path: ResourcePath, number: int | None) -> Answer:
+        return answer(self._view(asked.tenant, self._destroyed(asked, path, number)))
+
+    def _destroyed(self, asked: Asked, path: ResourcePath, number: int | None) -> StoredKey:
         """In the record first, so that nobody uses it any more; then where it lies. Doing it again does what is left."""
         stored = self._keys.destroy(asked.tenant, path, number, asked.now)
+        asked.deed.settle(("key.destroy", path.uri if number is None else f"{path.uri}?version={number}"))
         for version in stored.record.versions:
             if number in {None, version.number}:
                 self._making.destroy(asked.tenant, stored.record, version)
-        name = path.uri if number is None else f"{path.uri}?version={number}"
-        return answer(self._view(asked.tenant, stored), ("key.destroy", name))
+        return stored
 
     def _used(self, asked: Asked, path: ResourcePath, name: str) -> Answer:
         operation, given = key_use.parse(name, asked.body)

@@ -50,6 +50,10 @@ class Leftovers(Protocol):
         """Durable on return."""
         ...
 
+    def kept(self, intent: Intent, known: Removal, /) -> None:
+        """It has its row, in a transaction that is not over: should that come to nothing, ``known`` removes it."""
+        ...
+
     def unused(self, intent: Intent, known: Removal | None, error: AdytonError, /) -> None:
         """It gets no row, because of ``error``; ``known``: how to remove it, if it is known that it was made."""
         ...
@@ -145,6 +149,8 @@ class KeyMaking:
         except AdytonError as error:
             self._forget(made.intent, made.version.handle, path, error)
             raise
+        if made.intent is not None:
+            self._left.kept(made.intent, Removal("key", str(path), made.version.handle))
 
     def destroy(self, tenant: str, record: KeyRecord, version: KeyVersion) -> None:
         """Have the back end destroy a version that the record says is destroyed; ``Unavailable``: do it again."""

@@ -77,7 +77,8 @@ class ElsewhereValues:
             except AdytonError as error:
                 self.unused(intent, Removal("value", str(path), pointer) if pointer else None, error)
                 raise
-            self._remove(old)
+        self.kept(intent, Removal("value", str(path), pointer))
+        self.forget(old)
         return info
 
     def set_foreign(
@@ -92,16 +93,20 @@ class ElsewhereValues:
                     "the back end has no value at this path", code="backend_value_absent", field=name, got=path.uri
                 )
             info, old = self._store.resources.exchange(tenant, path, Elsewhere(name, "", 0, len(found)), binding, now)
-            self._remove(old)
+        self.forget(old)
         return info
 
     def forget(self, old: Waiting | None) -> None:
-        """Remove what no row points to any more. What cannot be removed now waits, and is logged."""
-        if old is not None and self._places.acquire(blocking=False):  # else the sweeper has it soon
-            try:
-                self._remove(old)
-            finally:
-                self._places.release()
+        """Remove what no row points to any more, once that is durable. What cannot be removed then waits, and is logged."""
+
+        def remove() -> None:
+            if old is not None and self._places.acquire(blocking=False):  # else the sweeper has it soon
+                try:
+                    self._remove(old)
+                finally:
+                    self._places.release()
+
+        self._store.afterwards(remove)
 
     async def fetch(self, tenant: str, path: ResourcePath, where: Elsewhere) -> bytes | None:
         """The value, for one release; ``None`` if the back end has lost it, or it was replaced meanwhile."""
@@ -147,6 +152,15 @@ class ElsewhereValues:
         """Write down what is about to be made in a back end, durable on return."""
         return self._store.intents.begin(tenant, backend, removal, now)
 
+    def kept(self, intent: Intent, known: Removal) -> None:
+        """It has its row, in a transaction that is not over: should that come to nothing, it is removed by ``known``."""
+
+        def unused() -> None:
+            with suppress(AdytonError):  # as below
+                self._remove(self._store.intents.give_up(intent, known))
+
+        self._store.afterwards(lambda: None, unused)
+
     def unused(self, intent: Intent, known: Removal | None, error: AdytonError) -> None:
         """What was put there gets no row, because of ``error``; where that cannot be removed now, the sweeper does it.
 
@@ -158,9 +172,7 @@ class ElsewhereValues:
             elif error.code in NOT_BEGUN:
                 self._store.intents.drop(intent)
 
-    def _remove(self, old: Waiting | None) -> None:
-        if old is None:
-            return
+    def _remove(self, old: Waiting) -> None:
         try:
             self.sweeper.remove(old)
         except AdytonError as error:

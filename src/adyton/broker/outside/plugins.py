@@ -157,10 +157,10 @@ class Plugins:
             door = self._doors[name]
             if not door.guard.run(lambda: door.client().needs_admin(sent)):
                 raise NotFound("this is for workloads", code="plugin_absent", field=name)
+            # What it changes is its own: so the row is there first, whatever becomes of the call.
+            asked.deed.settle(("plugin.use", f"{asked.method} {PluginPath(name, path).uri}"))
             reply = door.guard.run(lambda: door.client().handle(sent))
-            body = _successful(name, reply.status, reply.body)
-            where = PluginPath(name, path).uri
-            return Answer(200, body, OCTETS, changes=(("plugin.use", f"{asked.method} {where}"),))
+            return Answer(200, _successful(name, reply.status, reply.body), OCTETS)
 
         return handle
 

@@ -19,6 +19,7 @@ from adyton.broker.people.approvals import Approvals
 from adyton.broker.people.gate import Gate
 from adyton.broker.people.people import Principal
 from adyton.broker.people.permissions import Line
+from adyton.broker.record.recorded import Recorded
 from adyton.broker.running.replicas import Deadline
 from adyton.errors import AdytonError, NotPermitted
 from adyton.stores.sqlite import Store
@@ -30,7 +31,7 @@ Handle = Callable[[Asked, tuple[str, ...]], Answer]
 
 @dataclass(frozen=True, slots=True)
 class Administered:
-    """An answer with what the record must hold of it: whose log, who, and an attempt that the role did not allow."""
+    """An answer, what it says recorded already; whose log, who, and an attempt that the role did not allow, to be recorded."""
 
     answer: Answer
     log: str = ""
@@ -64,10 +65,13 @@ class Administration:
                 return Administered(refusals.NO_METHOD if permissions.known(area, parts) else refusals.NO_PATH)
             log = BROKER if line.of_the_broker else asked.tenant
             self._permit(line, principal, asked.tenant, tenant)
-            asked = replace(asked, principal=principal)
-            waits = self._approvals.ask(line, asked, parts, tenant)
-            deadline.check()  # before anything is done: who may have been taken a role may not change or use a thing
-            return Administered(waits if waits is not None else self._handlers[area](asked, parts), log, who)
+            with Recorded(self._store, log, asked.now, actor=who, peer=asked.peer) as deed:
+                asked = replace(asked, principal=principal, deed=deed)
+                waits = self._approvals.ask(line, asked, parts, tenant)
+                deadline.check()  # before anything is done: who was taken a role may not change or use a thing
+                answer = waits if waits is not None else self._handlers[area](asked, parts)
+                deed.settle(*answer.changes)
+            return Administered(answer, log, who)
         except NotPermitted as error:
             answer = refusals.answer(error, stage)
             if error.code == "role_not_permitted" and line is not None and line.action:

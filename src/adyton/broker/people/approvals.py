@@ -12,12 +12,13 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Callable, Iterable, Mapping
+from typing import TypeAlias
 
 import msgspec
 
 from adyton.broker.door import api_bodies, refusals
 from adyton.broker.door.answer import Answer
-from adyton.broker.door.asked import Asked
+from adyton.broker.door.asked import Asked, Settling
 from adyton.broker.people import permissions
 from adyton.broker.people.gate import Gate
 from adyton.broker.people.people import Principal, Role
@@ -49,6 +50,7 @@ _IMPLIED: Mapping[str, tuple[str, ...]] = {
 """Rules by what comes to the same: else who may not do it one way does it the other."""
 _UNSHOWN = frozenset({"resource.set", "key.set", "key.rotate"})
 MAX_NEEDED = 20
+Changes: TypeAlias = tuple[tuple[str, str], ...]
 MAX_HOURS = 30 * 24
 # Votes themselves, what concerns only who asks or changes nothing, and uses of a key, whose answers are for who asks.
 _FREE = frozenset({"approval.vote", "token.own", "policy.test", *(line.action for line in TABLE if "use" in line.path)})
@@ -80,6 +82,7 @@ class Approvals:
         if asked.method == "GET":  # what is read goes to who asked for it, so they ask once more: once
             granted = self._store.proposals.approved(where, digest, who.name, now)
             if granted is not None and self._store.proposals.move(where, granted, "approved", "done", "read"):
+                asked.deed.settle(("approval.done", f"{granted} {line.action} read"))
                 return None
         proposal = Proposal(
             action=line.action,
@@ -207,7 +210,8 @@ class Approvals:
                 hint="register them, with the provider's subject: adyton person set --subject",
             )
         if found.state == "pending" and found.value.expires <= now:
-            self._store.proposals.move(tenant, number, "pending", "expired")
+            if self._store.proposals.move(tenant, number, "pending", "expired"):
+                asked.deed.settle(("approval.expired", f"{number} sha256:{found.value.digest}"))
             raise decided("expired")
         stored = self._store.registry.find(tenant)
         after = self._store.proposals.vote(tenant, number, self._voter(who, stored), _ballot(who, body.choice, now))
@@ -215,36 +219,47 @@ class Approvals:
         if body.choice == "reject":
             self._store.proposals.move(tenant, number, "pending", "rejected")
         elif self._agreed(tenant, after, stored) >= self._needed(found.value, stored):
-            changes += self._execute(asked, number, found.value)
+            if found.value.method == "GET":
+                if self._store.proposals.move(tenant, number, "pending", "approved"):
+                    changes.append(("approval.approved", f"{number} {found.value.action}"))
+            elif self._store.proposals.move(tenant, number, "pending", "executing"):  # by nobody else
+                asked.deed.settle(*changes)
+                changes = []
+                self._execute(asked, number, found.value)
         return Answer(
             200, msgspec.json.encode(self._view(tenant, self._get(tenant, number), now)), changes=tuple(changes)
         )
 
-    def _execute(self, asked: Asked, number: str, proposal: Proposal) -> list[tuple[str, str]]:
-        """Carry it out if nobody else does, and say what was changed."""
-        if proposal.method == "GET":
-            self._store.proposals.move(asked.tenant, number, "pending", "approved")
-            return [("approval.approved", f"{number} {proposal.action}")]
-        if not self._store.proposals.move(asked.tenant, number, "pending", "executing"):
-            return []
-        note = f" [proposal {number} of {proposal.by}]"
+    def _execute(self, asked: Asked, number: str, proposal: Proposal) -> None:
+        """Carry it out and record what was changed, together with where the proposal stands then."""
+        noted = _Noted(asked.deed, f" [proposal {number} of {proposal.by}]")
         proposer = self._proposer(proposal)
-        end: State = "failed"
         try:
             if proposer is None:
                 raise NotPermitted("the proposer is nobody here any more", code="role_not_permitted")
             tenant = proposal.tenant or asked.tenant
-            again = Asked(proposal.method, tenant, proposal.body, asked.now, proposal.query, proposer, asked.peer)
+            again = Asked(
+                proposal.method, tenant, proposal.body, asked.now, proposal.query, proposer, asked.peer, deed=noted
+            )
             answer = self.carry_out(proposal.area, proposal.parts, again)
-            outcome, end = f"{answer.status}", "done" if answer.status < 300 else "failed"
-            changes = [(action, name + note) for action, name in answer.changes]
+            if answer.status < 300:
+                self._ended(asked, number, proposal, "done", f"{answer.status}", noted.of(answer.changes))
+                return
+            outcome = f"{answer.status}"
         except AdytonError as error:
-            outcome, changes = f"{error.code}: {error.message}"[:300], []
+            outcome = f"{error.code}: {error.message}"[:300]
         except Exception as error:
-            self._store.proposals.move(asked.tenant, number, "executing", "failed", "the broker failed")
+            asked.deed.undo()
+            self._ended(asked, number, proposal, "failed", "the broker failed", ())
             raise Unavailable("the approved request failed", code="approval_failed") from error
+        asked.deed.undo()
+        self._ended(asked, number, proposal, "failed", outcome, ())
+
+    def _ended(  # noqa: PLR0917 -- one value each
+        self, asked: Asked, number: str, proposal: Proposal, end: State, outcome: str, changes: Changes
+    ) -> None:
         self._store.proposals.move(asked.tenant, number, "executing", end, outcome)
-        return [*changes, (f"approval.{end}", f"{number} {proposal.action} {outcome}")]
+        asked.deed.settle(*changes, (f"approval.{end}", f"{number} {proposal.action} {outcome}"))
 
     def _proposer(self, proposal: Proposal) -> Principal | None:
         """As they are now. Of whom only an identity provider knows, as it said then: all who agree are others."""
@@ -297,6 +312,26 @@ class Approvals:
             shown="" if value.action in _UNSHOWN else value.body.decode("utf-8", "replace"),
             outcome=value.outcome,
         )
+
+
+class _Noted:
+    """A deed whose rows say which proposal they carry out."""
+
+    def __init__(self, deed: Settling, note: str) -> None:
+        self._deed = deed
+        self._note = note
+
+    def of(self, changes: Changes) -> Changes:
+        """``changes`` with the note."""
+        return tuple((action, name + self._note) for action, name in changes)
+
+    def settle(self, *changes: tuple[str, str]) -> None:
+        """As the deed's."""
+        self._deed.settle(*self.of(changes))
+
+    def undo(self) -> None:
+        """As the deed's."""
+        self._deed.undo()
 
 
 def falls_under(action: str, rules: ApprovalRules) -> bool:

@@ -67,9 +67,10 @@ class TenantApi:
                 if api_bodies.read(asked.body, DeleteTenantBody).name != name or name == BROKER:
                     raise MalformedRequest("name the tenant that is to go", code="tenant_not_named", field="name")
                 gone = self._store.registry.delete(name)
+                asked.deed.settle(("tenant.delete", f"{name}, {gone} rows"))
                 erased = self._store.registry.finish_erasure()
-                told = f"{name}, {gone} rows" + ("" if erased else ", their bytes not overwritten yet")
-                return api_bodies.answer({"deleted": name, "rows": gone, "erased": erased}, ("tenant.delete", told))
+                late = () if erased else (("tenant.erasure", f"{name}: its bytes are not overwritten yet"),)
+                return api_bodies.answer({"deleted": name, "rows": gone, "erased": erased}, *late)
             case ("PUT", "environment"):
                 return self._set_environment(asked)
             case ("PUT", "organisation"):

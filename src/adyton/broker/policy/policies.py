@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -119,6 +119,7 @@ class PolicyBook:
         actor: str = "",
         note: str = "",
         activate: bool = True,
+        kept: Callable[[StoredPolicy], None] = lambda _: None,
     ) -> StoredPolicy:
         """Keep a policy as a new version if it may be evaluated and compiles, else ``PolicyInvalid``; and activate it.
 
@@ -126,6 +127,8 @@ class PolicyBook:
         release demands them. Of kind ``resource``, ``resource-policy`` is asked for every release, others where a binding
         names them. Of kind ``requirements``, ``snp`` is what SEV-SNP evidence must satisfy before any policy is asked,
         ``release`` what releases demand, ``record`` what is kept for trying policies on it.
+
+        Where it is announced first, it is kept before, as a candidate, and ``kept`` is told.
         """
         self._check_id(kind, policy_id)
         self._judge(kind, policy_id, text)
@@ -134,6 +137,7 @@ class PolicyBook:
                 tenant, kind, policy_id, text, now, actor=actor, note=note, activate=activate
             )
         stored = self._store.policies.set(tenant, kind, policy_id, text, now, actor=actor, note=note, activate=False)
+        kept(stored)
         with self._announced(tenant, kind, policy_id, stored.version, now):
             return self._store.policies.activate(tenant, kind, policy_id, stored.version, now, actor=actor)
 
@@ -159,13 +163,17 @@ class PolicyBook:
         if not self._others or kind == "requirements":
             yield
             return
+
+        def withdraw() -> None:
+            with suppress(AdytonError):  # it is found out of date and passed over
+                self._store.staged.withdraw(tenant, kind, policy_id)
+
         self._store.staged.announce(tenant, kind, policy_id, version, now)
         try:
             time.sleep(STAGE_SECONDS)  # the administration's thread; nobody else waits
             yield
         finally:
-            with suppress(AdytonError):  # it is found out of date and passed over
-                self._store.staged.withdraw(tenant, kind, policy_id)
+            self._store.afterwards(withdraw, withdraw)
 
     def check(self, kind: PolicyKind, policy_id: str, text: str) -> None:
         """``PolicyInvalid`` or ``MalformedRequest`` unless ``set`` would take it."""

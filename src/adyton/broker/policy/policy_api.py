@@ -90,10 +90,24 @@ class PolicyApi:
         """Keep it as a version if it is acceptable (contracts, 5), and let it decide if that is asked."""
         if len(body.note) > MAX_NOTE:
             raise MalformedRequest("the note is too long", code="body_malformed", field="note", expected=MAX_NOTE)
+        told: list[StoredPolicy] = []
+
+        def kept(stored: StoredPolicy) -> None:
+            asked.deed.settle(("policy.set", _changed(stored)))
+            told.append(stored)
+
         stored = self._book.set(
-            asked.tenant, kind, name, body.text, asked.now, actor=asked.who, note=body.note, activate=body.activate
+            asked.tenant,
+            kind,
+            name,
+            body.text,
+            asked.now,
+            actor=asked.who,
+            note=body.note,
+            activate=body.activate,
+            kept=kept,
         )
-        done = [("policy.set", _changed(stored))]
+        done = [] if told else [("policy.set", _changed(stored))]
         if body.activate:
             done.append(("policy.activate", _changed(stored)))
         view = _view(stored, state="active" if body.activate else "candidate", newest=stored.version)

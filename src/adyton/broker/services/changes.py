@@ -7,26 +7,26 @@ value, or which policies there are, needs nothing, as there; a policy's text is 
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from urllib.parse import quote
 
 import msgspec
 
 from adyton.broker.admin import Admin
-from adyton.broker.audit import Auditor
 from adyton.broker.coco_admin import CocoAdmin
 from adyton.broker.door.answer import Answer
 from adyton.broker.door.asked import Asked
 from adyton.broker.people import permissions
 from adyton.broker.people.people import Principal, Role
+from adyton.broker.record.recorded import Recorded
 from adyton.errors import Conflict, NotFound, NotPermitted
 from adyton.protocol.attestation_service import PolicyBody, PolicyId
 
 PEER = Principal("client certificate", Role.OWNER, by="client certificate")
 Check = Callable[[bytes | None, str, datetime], Principal]
+Handle = Callable[[Asked, tuple[str, ...]], Answer]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,36 +38,26 @@ class Caller:
     certified: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
-    """What was changed, and by whom."""
-
-    answer: Answer
-    who: str
-
-
 class Changes:
     """For one tenant. ``check`` is the gate's; ``peers`` whether a verified client certificate is enough."""
 
-    def __init__(self, admin: Admin, auditor: Auditor, check: Check, *, tenant: str, peers: bool) -> None:
+    def __init__(self, admin: Admin, check: Check, *, tenant: str, peers: bool) -> None:
         self._admin = admin
         self._coco = CocoAdmin(admin)
-        self._auditor = auditor
         self._check = check
         self._tenant = tenant
         self._peers = peers
 
-    def set_policy(self, policy_id: str, policy: str, caller: Caller, now: datetime) -> Change:
-        """Set a policy; ``policy`` is base64url of Rego. What comes back is to be recorded."""
+    def set_policy(self, policy_id: str, policy: str, caller: Caller, now: datetime) -> None:
+        """Set a policy; ``policy`` is base64url of Rego."""
         body = msgspec.json.encode(PolicyBody(policy_id, policy))
-        return self._changed("POST", ("attestation-policy",), body, caller, now)
+        self._changed("POST", ("attestation-policy",), body, caller, now)
 
-    def delete_policy(self, policy_id: str, caller: Caller, now: datetime) -> Change:
+    def delete_policy(self, policy_id: str, caller: Caller, now: datetime) -> None:
         """Delete one; that of the same id that Adyton brings along holds again."""
         parts = ("policies", "attestation", quote(policy_id, safe=""))
         who = self._who("api", "DELETE", parts, caller, now)
-        answer = self._admin.handle(Asked("DELETE", self._tenant, b"", now, "", who, caller.peer), parts)
-        return Change(answer, who.name)
+        self._recorded(self._admin.handle, Asked("DELETE", self._tenant, b"", now, "", who, caller.peer), parts)
 
     def policies(self) -> list[PolicyId]:
         """The ids of what is stored."""
@@ -81,9 +71,9 @@ class Changes:
             raise NotFound("there is no such policy", code="policy_absent", field="policy_id")
         return found.text
 
-    def register(self, message: str, caller: Caller, now: datetime) -> Change:
+    def register(self, message: str, caller: Caller, now: datetime) -> None:
         """Register the values of a message (kbs-protocol 3.2)."""
-        return self._changed("POST", ("reference-value",), message.encode(), caller, now)
+        self._changed("POST", ("reference-value",), message.encode(), caller, now)
 
     def query(self, name: str, now: datetime) -> str | None:
         """The value as JSON, ``None`` if there is none that holds now."""
@@ -100,20 +90,17 @@ class Changes:
             return False
         return True
 
-    async def made(self, change: Callable[[], Change], caller: Caller, now: datetime) -> None:
-        """Make a change and write it down, before anybody is told of it; what was begun is ended, whoever still waits."""
-        await asyncio.shield(self._made(change, caller, now))
-
-    async def _made(self, change: Callable[[], Change], caller: Caller, now: datetime) -> None:
-        done = await asyncio.to_thread(change)
-        await self._auditor.changed(self._tenant, done.answer.changes, now, actor=done.who, peer=caller.peer)
-
-    def _changed(self, method: str, parts: tuple[str, ...], body: bytes, caller: Caller, now: datetime) -> Change:
+    def _changed(self, method: str, parts: tuple[str, ...], body: bytes, caller: Caller, now: datetime) -> None:
         who = self._who("kbs", method, parts, caller, now)
-        answer = self._coco.handle(Asked(method, self._tenant, body, now, "", who, caller.peer), parts)
-        if answer.status not in {200, 204}:
-            raise Conflict("this cannot be done now", code="change_not_done", got=answer.status)
-        return Change(answer, who.name)
+        self._recorded(self._coco.handle, Asked(method, self._tenant, body, now, "", who, caller.peer), parts)
+
+    def _recorded(self, handle: Handle, asked: Asked, parts: tuple[str, ...]) -> None:
+        """The change and its rows are durable on return, or neither is there."""
+        with Recorded(self._admin.store, self._tenant, asked.now, actor=asked.who, peer=asked.peer) as deed:
+            answer = handle(replace(asked, deed=deed), parts)
+            if answer.status not in {200, 204}:
+                raise Conflict("this cannot be done now", code="change_not_done", got=answer.status)
+            deed.settle(*answer.changes)
 
     def _who(self, area: str, method: str, parts: tuple[str, ...], caller: Caller, now: datetime) -> Principal:
         if self._peers and caller.certified and caller.authorization is None:

@@ -89,7 +89,7 @@ class ServiceProgram:
         self._keys = keys.load(store.secrets, time.time())
         self._engine = RegoEngine()
         book = PolicyBook(store, self._engine)
-        self._auditor = auditor = Auditor(store)
+        auditor = Auditor(store)
         self._checkpoints = Checkpoints(store)
         anchors = TrustAnchors(custom=frozenset(bytes.fromhex(root) for root in settings.trusted_fingerprints))
         remembered = tee.Remembered()
@@ -113,7 +113,6 @@ class ServiceProgram:
         self._providers = self._read_providers()
         self._changes = Changes(
             self._admin,
-            auditor,
             Gate(read_token(settings), store, Identities()).check,
             tenant=settings.tenant,
             peers=settings.peers_may_change,
@@ -134,7 +133,7 @@ class ServiceProgram:
         if self._tracing is not None:
             self._tracing.around(self._evaluator, "_verified", "verify")
             self._tracing.around(appraiser, "appraise", "appraise")
-            for method in ("attested", "attest_refused", "changed"):
+            for method in ("attested", "attest_refused"):
                 self._tracing.around(auditor, method, "audit")
 
     async def serve(self, listeners: Listeners, ending: Ending, ready: Callable[[], None]) -> None:
@@ -247,8 +246,7 @@ class ServiceProgram:
         if self._providers is None:
             return
         tenant, now = self.settings.tenant, _now()
-        changes = await asyncio.to_thread(providers.follow, self._admin, tenant, self._providers, now)
-        await self._auditor.changed(tenant, changes, now, actor=providers.OPERATOR.name)
+        await asyncio.to_thread(providers.follow, self._admin, tenant, self._providers, now)
 
     def _renew(self) -> None:
         """Open the doors anew with the identity that is current, if it is another one; gRPC asks for it by itself."""

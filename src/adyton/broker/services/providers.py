@@ -8,6 +8,7 @@ revoked with that, as at a broker.
 from __future__ import annotations
 
 import tomllib
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from urllib.parse import quote
@@ -18,6 +19,7 @@ from adyton import provenance
 from adyton.broker.admin import Admin
 from adyton.broker.door.asked import Asked
 from adyton.broker.people.people import Principal, Role
+from adyton.broker.record.recorded import Recorded
 from adyton.errors import ConfigError, DocumentInvalid
 from adyton.protocol import declared
 from adyton.protocol.providers import ProviderSettings
@@ -46,21 +48,21 @@ def read(path: Path, tenant: str) -> dict[str, ProviderSettings]:
     return found
 
 
-def follow(admin: Admin, tenant: str, wanted: dict[str, ProviderSettings], now: datetime) -> list[tuple[str, str]]:
-    """Make the store's providers equal to ``wanted``; what was changed is to be recorded."""
+def follow(admin: Admin, tenant: str, wanted: dict[str, ProviderSettings], now: datetime) -> None:
+    """Make the store's providers equal to ``wanted``, each change with its rows."""
     stored = {one.name: one.body for one in admin.store.providers.list(tenant)}
-    changes: list[tuple[str, str]] = []
     for name in sorted(stored.keys() - wanted.keys()):
-        changes += _asked(admin, Asked("DELETE", tenant, b"", now, "", OPERATOR), name)
+        _ask(admin, Asked("DELETE", tenant, b"", now, "", OPERATOR), name)
     for name, settings in wanted.items():
         body = msgspec.json.encode(settings)
         if stored.get(name) != body:
-            changes += _asked(admin, Asked("PUT", tenant, body, now, "", OPERATOR), name)
-    return changes
+            _ask(admin, Asked("PUT", tenant, body, now, "", OPERATOR), name)
 
 
-def _asked(admin: Admin, asked: Asked, name: str) -> tuple[tuple[str, str], ...]:
-    return admin.handle(asked, ("providers", quote(name, safe=""))).changes
+def _ask(admin: Admin, asked: Asked, name: str) -> None:
+    with Recorded(admin.store, asked.tenant, asked.now, actor=asked.who, peer=asked.peer) as deed:
+        answer = admin.handle(replace(asked, deed=deed), ("providers", quote(name, safe="")))
+        deed.settle(*answer.changes)
 
 
 def _of(document: declared.Declared, tenant: str) -> dict[str, ProviderSettings]:

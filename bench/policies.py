@@ -4,6 +4,8 @@
 * ``activation_delay_*``, ``reference_delay_*``: how much later an appraisal ends while policies are set and activated, or
   reference values set, beside it, as a process that decides all the time sees it: p99 meanwhile, and the worst one, less
   p99 without.
+* ``recorded_delay_*``: the same beside activations that are made as an administrator's are, with their rows in the record, of
+  decisions that write theirs.
 * ``full_over_empty``: appraise, read and decide with 100,000 resources and 10,000 policies over the same with none, in turns.
 """
 
@@ -26,8 +28,10 @@ from bench.appraisal import NOW, PATH, Bench, cpu
 from adyton.appraisal.policies import DEFAULT_CPU
 from adyton.appraisal.rego_check import check
 from adyton.broker.policy.policies import ATTESTATION_RULES, PolicyBook
+from adyton.broker.record.recorded import Recorded
 from adyton.broker.running.process import SWITCH_SECONDS
 from adyton.protocol import ear
+from adyton.protocol.audit_row import AuditRow
 from adyton.protocol.release import Binding
 from adyton.protocol.resource import ResourcePath
 from adyton.rats.types import JsonValue
@@ -102,6 +106,44 @@ async def delays(bench: Bench, activations: int) -> dict[str, float]:
     return figures
 
 
+async def recorded(bench: Bench, activations: int) -> dict[str, float]:
+    """How much later a decision with its row ends beside activations with theirs: at p99, and the worst."""
+    store, row = bench.store, AuditRow("attest", "allowed")
+
+    def activate(number: int) -> None:
+        text = f"{DEFAULT_CPU}\nrecorded{number} := {time.time_ns()}\n"
+        with Recorded(store, "default", NOW, actor="bench", peer="") as deed:
+            stored = bench.book.set("default", "attestation", "default_cpu", text, NOW)
+            name = f"attestation/{stored.id}@{stored.version}"
+            deed.settle(("policy.set", name), ("policy.activate", name))
+
+    async def decisions(until: asyncio.Event) -> list[float]:
+        took = []
+        while not until.is_set():
+            started = time.perf_counter()
+            await bench.appraise()
+            await store.audit.append_async("default", row, NOW)
+            took.append((time.perf_counter() - started) * 1000)
+            await asyncio.sleep(0.001)
+        return took
+
+    found = []
+    for beside in (False, True):
+        done = asyncio.Event()
+        running = asyncio.ensure_future(decisions(done))
+        for number in range(activations):
+            if beside:
+                await asyncio.to_thread(activate, number)
+            await asyncio.sleep(0.05)
+        done.set()
+        found.append(sorted(await running))
+    without = found[0][int(len(found[0]) * 0.99) - 1]
+    return {
+        "recorded_delay_p99_ms": found[1][int(len(found[1]) * 0.99) - 1] - without,
+        "recorded_delay_worst_ms": found[1][-1] - without,
+    }
+
+
 def fill(bench: Bench, resources: int, policies: int) -> None:
     """Through the store, many to a transaction: only their number matters."""
     store = bench.store
@@ -150,6 +192,7 @@ async def run(directory: Path, *, quick: bool) -> dict[str, float]:
         ratios = [await judged(full, rounds // 5) / await judged(empty, rounds // 5) for _ in range(7)]
         found["full_over_empty"] = statistics.median(ratios)
         found |= await delays(full, 10 if quick else 40)
+        found |= await recorded(full, 10 if quick else 40)
     finally:
         for bench in benches:
             bench.engine.close()

@@ -18,16 +18,16 @@ from adyton.crypto.jwk import TeeKey
 from adyton.crypto.shamir import Share
 from adyton.errors import ConfigError, DocumentInvalid
 from adyton.protocol.audit_row import AuditRow
-from adyton.stores import rootkey
+from adyton.stores import audit, rootkey
 from adyton.stores.audit import AuditLog
 from adyton.stores.backup import CopiedFile
 from adyton.stores.custody import keyring, private_file, shared, slots
-from adyton.stores.custody.keyring import Opened, Openers
+from adyton.stores.custody.keyring import Opened, Openers, Told
 from adyton.stores.custody.port import Custodian
 from adyton.stores.custody.slots import Slot
 from adyton.stores.database import SqliteDatabase
 from adyton.stores.lock import BrokerLock
-from adyton.stores.sql import Database
+from adyton.stores.sql import Database, Transaction
 from adyton.stores.sqlite import FILE
 from adyton.stores.tenants import DEFAULT
 
@@ -81,46 +81,43 @@ class Custody:
                 field=str(self.plain),
                 hint="adyton broker root-key change puts it into other hands",
             )
-        keyring.begin(self.database, self._maker(custodian, name))
-        self._note("root-key.init", name, custodian.kind)
+        keyring.begin(self.database, self._maker(custodian, name), self._told("root-key.init", name, custodian.kind))
 
     def add(self, custodian: Custodian, name: str, opened: Opened | None = None, *, replace: bool = False) -> Slot:
         """Another slot, in the place of one of that name if ``replace``."""
         opened = opened or self.open()
-        made = keyring.add(self.database, opened, self._maker(custodian, name), replace=replace)
-        self._note("root-key.add", name, custodian.kind, opened)
-        return made
+        told = self._told("root-key.add", name, custodian.kind, opened)
+        return keyring.add(self.database, opened, self._maker(custodian, name), replace=replace, told=told)
 
     def remove(self, name: str) -> None:
         """Take a slot away. Who could open it may still know the root key: rotate it then."""
         opened = self.open()
-        keyring.remove(self.database, opened, name, self.plain)
-        self._note("root-key.remove", name, "", opened)
+        keyring.remove(self.database, opened, name, self.plain, self._told("root-key.remove", name, "", opened))
 
     def rotate(self) -> Opened:
         """A new root key for all who hold the present one."""
         opened = self.open()
-        done = keyring.rotate(self.database, opened, self.plain, self.now, keep_plain=self._plain_counts(opened))
-        self._note("root-key.rotate", self.show().root, "", opened)
-        return done
+        told = self._told("root-key.rotate", "", "", opened)
+        return keyring.rotate(
+            self.database, opened, self.plain, self.now, keep_plain=self._plain_counts(opened), told=told
+        )
 
     def change(self, custodian: Custodian | None, name: str, *, keep: Callable[[Slot], bool]) -> Opened:
         """A new root key with this custodian (``None``: the plain file) and the slots that are kept, and with nobody else."""
         opened = self.open()
         make = None if custodian is None else self._maker(custodian, name)
-        done = keyring.rotate(
-            self.database, opened, self.plain, self.now, keep_plain=custodian is None, keep=keep, make=make
+        told = self._told("root-key.change", name, PLAIN if custodian is None else custodian.kind, opened)
+        return keyring.rotate(
+            self.database, opened, self.plain, self.now, keep_plain=custodian is None, keep=keep, make=make, told=told
         )
-        self._note("root-key.change", name, PLAIN if custodian is None else custodian.kind, opened)
-        return done
 
     def split(self, owners: Sequence[tuple[str, TeeKey]], threshold: int, name: str) -> list[bytes]:
         """A slot in shares, one for each owner; returns their files."""
         opened = self.open()
         store, _ = keyring.identity(self.database)
         dealer = shared.SharesDealer(owners, threshold, store, name)
-        keyring.add(self.database, opened, self._maker(dealer, name))
-        self._note("root-key.split", name, f"{threshold} of {len(owners)}", opened)
+        told = self._told("root-key.split", name, f"{threshold} of {len(owners)}", opened)
+        keyring.add(self.database, opened, self._maker(dealer, name), told=told)
         return dealer.files
 
     def recover(self, given: Sequence[tuple[Share, str, str]]) -> Opened:
@@ -143,14 +140,16 @@ class Custody:
         slot = slots.one(self.database, name)
         found = slots.open_(slot, shared.SharesCustodian([share for share, _, _ in given]), store)
         opened = Opened(found, f"{name} ({', '.join(str(share.index) for share, _, _ in given)})")
-        self._note("root-key.recover", name, shared.KIND, opened)
+        with self.database.write(audit.lock(DEFAULT)) as transaction:
+            self._told("root-key.recover", name, shared.KIND, opened)(transaction)
         return opened
 
     def keep_plain(self, opened: Opened | None = None) -> None:
-        """Put the root key into its plain file."""
+        """Put the root key into its plain file. The row is there first: no transaction holds a file."""
         opened = opened or self.open()
+        with self.database.write(audit.lock(DEFAULT)) as transaction:
+            self._told("root-key.add", PLAIN, PLAIN, opened)(transaction)
         private_file.write(self.plain, opened.root_key)
-        self._note("root-key.add", PLAIN, PLAIN, opened)
 
     def _plain_counts(self, opened: Opened) -> bool:
         return self.plain.exists() and rootkey.load(self.plain) == opened.root_key
@@ -158,14 +157,19 @@ class Custody:
     def _maker(self, custodian: Custodian, name: str) -> Make:
         return lambda root_key, store: slots.make(name, custodian, root_key, store, self.now)
 
-    def _note(self, action: str, name: str, kind: str, opened: Opened | None = None) -> None:
+    def _told(self, action: str, name: str, kind: str, opened: Opened | None = None) -> Told:
+        """Writes the row of a change inside its transaction. Without a name it is that of the root key that counts then."""
         reasons = tuple(
             text for text in (f"kind: {kind}" if kind else "", f"opened by: {opened.by}" if opened else "") if text
         )
-        row = AuditRow(action=action, decision="allowed", resource=name[:300], actor="operator", reasons=reasons)
-        log = AuditLog(self.database)
-        log.append(DEFAULT, row, self.now)
-        log.close()
+
+        def told(transaction: Transaction) -> None:
+            found = name or bytes(transaction.execute("SELECT value FROM meta WHERE name='root'").fetchone()[0]).hex()
+            row = AuditRow(action=action, decision="allowed", resource=found[:300], actor="operator", reasons=reasons)
+            self.database.lock(transaction, audit.lock(DEFAULT))
+            AuditLog(self.database).enter(transaction, DEFAULT, [row], self.now)
+
+        return told
 
 
 @contextmanager

@@ -214,21 +214,22 @@ class Approvals:
                 asked.deed.settle(("approval.expired", f"{number} sha256:{found.value.digest}"))
             raise decided("expired")
         stored = self._store.registry.find(tenant)
+        needed = self._needed(found.value, stored)  # before anything is written: there may be many tenants
         after = self._store.proposals.vote(tenant, number, self._voter(who, stored), _ballot(who, body.choice, now))
         changes = [(f"approval.{body.choice}", f"{number} sha256:{found.value.digest}")]
         if body.choice == "reject":
             self._store.proposals.move(tenant, number, "pending", "rejected")
-        elif self._agreed(tenant, after, stored) >= self._needed(found.value, stored):
+        elif self._agreed(tenant, after, stored) >= needed:
             if found.value.method == "GET":
                 if self._store.proposals.move(tenant, number, "pending", "approved"):
                     changes.append(("approval.approved", f"{number} {found.value.action}"))
             elif self._store.proposals.move(tenant, number, "pending", "executing"):  # by nobody else
                 asked.deed.settle(*changes)
-                changes = []
                 self._execute(asked, number, found.value)
-        return Answer(
-            200, msgspec.json.encode(self._view(tenant, self._get(tenant, number), now)), changes=tuple(changes)
-        )
+                changes = []
+        if changes:
+            asked.deed.settle(*changes)
+        return Answer(200, msgspec.json.encode(self._view(tenant, self._get(tenant, number), now)))
 
     def _execute(self, asked: Asked, number: str, proposal: Proposal) -> None:
         """Carry it out and record what was changed, together with where the proposal stands then."""

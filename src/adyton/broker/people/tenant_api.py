@@ -62,7 +62,8 @@ class TenantApi:
                 settings = TenantSettings(made.organisation, _environment(made.environment).value)
                 stored = self._store.registry.make(name, settings)
                 told = f"{name} of {made.organisation or 'nobody'}, {settings.environment}"
-                return api_bodies.answer(self._view(stored), ("tenant.create", told))
+                asked.deed.settle(("tenant.create", told))
+                return api_bodies.answer(self._view(stored))
             case ("DELETE",):
                 if api_bodies.read(asked.body, DeleteTenantBody).name != name or name == BROKER:
                     raise MalformedRequest("name the tenant that is to go", code="tenant_not_named", field="name")
@@ -137,7 +138,8 @@ class TenantApi:
             return msgspec.structs.replace(before, **fields)
 
         stored = self._store.registry.change(asked.tenant, edit)
-        return api_bodies.answer(self._view(stored), (action, told))
+        asked.deed.settle((action, told))  # what is counted for the view may be much: nobody waits for that
+        return api_bodies.answer(self._view(stored))
 
     def _organisations(self, asked: Asked, rest: list[str]) -> Answer:
         registry = self._store.registry

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from typing import TypeAlias
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -27,6 +28,14 @@ from adyton.stores.custody import device, passphrase, private_file, shared, slot
 from adyton.stores.custody.port import Custodian
 from adyton.stores.custody.slots import Slot
 from adyton.stores.sql import Database, Transaction
+
+Told: TypeAlias = Callable[[Transaction], None]
+"""Writes down what was changed, as the last part of the transaction that changes it."""
+
+
+def _untold(_: Transaction) -> None:
+    pass
+
 
 _ORDER = (tpm.KIND, device.KIND, shared.KIND, passphrase.KIND)
 """A person is asked last."""
@@ -165,7 +174,7 @@ def next_to(plain: Path) -> Path:
     return plain.with_name(plain.name + ".next")
 
 
-def begin(database: Database, make: Callable[[bytes, bytes], Slot]) -> bytes:
+def begin(database: Database, make: Callable[[bytes, bytes], Slot], told: Told = _untold) -> bytes:
     """A new store's root key, made in its first slot and nowhere else; ``Conflict`` if the store has one."""
     root_key = random_bytes(32)
     with database.write() as transaction:
@@ -182,10 +191,18 @@ def begin(database: Database, make: Callable[[bytes, bytes], Slot]) -> bytes:
             )
         slots.add(transaction, make(root_key, store))
         transaction.execute("INSERT INTO meta VALUES ('root', ?)", (slots.root_id(root_key),))
+        told(transaction)
     return root_key
 
 
-def add(database: Database, opened: Opened, make: Callable[[bytes, bytes], Slot], *, replace: bool = False) -> Slot:
+def add(
+    database: Database,
+    opened: Opened,
+    make: Callable[[bytes, bytes], Slot],
+    *,
+    replace: bool = False,
+    told: Told = _untold,
+) -> Slot:
     """Another slot for the root key that is there; ``replace``: in the place of one of that name."""
     store, _ = identity(database)
     made = make(opened.root_key, store)
@@ -194,10 +211,11 @@ def add(database: Database, opened: Opened, make: Callable[[bytes, bytes], Slot]
         if replace:
             slots.remove(transaction, made.name)
         slots.add(transaction, made)
+        told(transaction)
     return made
 
 
-def remove(database: Database, opened: Opened, name: str, plain: Path) -> None:
+def remove(database: Database, opened: Opened, name: str, plain: Path, told: Told = _untold) -> None:
     """Take a slot away; ``Conflict`` ``last_slot`` if nothing else would open the store."""
     slots.one(database, name)
     others = [slot for slot in slots.read(database) if slot.name != name]
@@ -211,6 +229,7 @@ def remove(database: Database, opened: Opened, name: str, plain: Path) -> None:
     with database.write() as transaction:
         _still(transaction, opened.root_key, database.where)
         slots.remove(transaction, name)
+        told(transaction)
     database.purge(keys=True)
 
 
@@ -223,6 +242,7 @@ def rotate(
     keep_plain: bool,
     keep: Callable[[Slot], bool] = lambda _: True,
     make: Callable[[bytes, bytes], Slot] | None = None,
+    told: Told = _untold,
 ) -> Opened:
     """A new root key for the slots that are kept, for a new one, and for the plain file if it is kept.
 
@@ -247,6 +267,7 @@ def rotate(
         _still(transaction, opened.root_key, database.where)
         _rewrap(transaction, opened.root_key, root_key, store, now)
         slots.replace_all(transaction, after)
+        told(transaction)
     if keep_plain:
         next_to(plain).replace(plain)
     else:

@@ -16,7 +16,7 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from tests.postgresql import Server
@@ -276,7 +276,7 @@ def test_without_its_row_there_is_no_change(broker: Broker, monkeypatch: pytest.
         broker.ask(*one)
     before, rows = is_(broker.store), broker.store.audit.size("default")
     with monkeypatch.context() as disk:
-        disk.setattr(audit.audit_tree, "complete", full)
+        disk.setattr("adyton.stores.audit_tree.complete", full)
         assert broker.ask(*request_).status == 503
     assert is_(broker.store) == before == said(broker.store)
     assert broker.store.audit.size("default") == rows
@@ -292,7 +292,7 @@ def test_a_commit_that_fails_is_neither(broker: Broker) -> None:
         def execute(self, statement: str, *rest: Any) -> sqlite3.Cursor:
             if statement == "COMMIT":
                 raise sqlite3.OperationalError("disk I/O error")
-            return real.execute(statement, *rest)
+            return cast("sqlite3.Cursor", real.execute(statement, *rest))
 
         def __getattr__(self, name: str) -> Any:
             return getattr(real, name)
@@ -399,7 +399,7 @@ def test_an_approved_change_that_is_refused_leaves_the_vote(broker: Broker, monk
 def test_nobody_votes_without_a_row(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
     number, digest, token = votes(broker)
     with monkeypatch.context() as disk:
-        disk.setattr(audit.audit_tree, "complete", full)
+        disk.setattr("adyton.stores.audit_tree.complete", full)
         answer = broker.ask("POST", f"approvals/{number}/votes", {"digest": digest, "choice": "approve"}, token=token)
     assert answer.status == 503
     found = broker.store.proposals.get("default", number)
@@ -431,7 +431,7 @@ def test_over_a_database_without_a_row_there_is_no_change(
     for method, target, body in REQUESTS:
         before = is_(shared[0].store)
         with monkeypatch.context() as disk:
-            disk.setattr(audit.audit_tree, "complete", full)
+            disk.setattr("adyton.stores.audit_tree.complete", full)
             assert shared[0].ask(method, target, body).status == 503
         now = is_(shared[1].store)
         assert now == before == said(shared[1].store), target

@@ -5,12 +5,16 @@ A change that no row speaks of cannot be committed here; a full disk or a dead p
 
 from __future__ import annotations
 
+import logging
 from datetime import datetime
 from types import TracebackType
 from typing import Self
 
 from adyton.broker.audit import administered
+from adyton.errors import AdytonError, Unavailable
 from adyton.stores.sqlite import Store
+
+_LOG = logging.getLogger(__name__)
 
 
 class Recorded:
@@ -36,14 +40,21 @@ class Recorded:
     def settle(self, *changes: tuple[str, str]) -> None:
         """Commit what was written so far, with a row for each of ``changes``; on return both are durable.
 
-        Errors of the store leave as they are: then nothing of it was kept. ``RuntimeError`` for a change without a row.
+        ``Unavailable``: nothing of it was kept; or it was, and what was to follow could not be done (``erasure_pending``).
+        ``RuntimeError`` for a change without a row.
         """
-        if changes:
-            rows = [administered(action, name, actor=self._actor, peer=self._peer) for action, name in changes]
-            self._store.record(self._log, rows, self._now)
-        elif self._deed.wrote:
+        if not changes and self._deed.wrote:
             raise RuntimeError("a change that no row speaks of")
-        self._deed.settle()
+        rows = [administered(action, name, actor=self._actor, peer=self._peer) for action, name in changes]
+        try:
+            if rows:
+                self._store.record(self._log, rows, self._now)
+            self._deed.settle()
+        except AdytonError as error:
+            _LOG.error("a change with its audit rows, or what was to follow it: %s [%s]", error.message, error.code)
+            if isinstance(error, Unavailable):
+                raise
+            raise Unavailable(error.message, code=error.code) from error
 
     def undo(self) -> None:
         """As if nothing had been written since the last settlement."""

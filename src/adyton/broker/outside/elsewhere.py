@@ -172,7 +172,9 @@ class ElsewhereValues:
             elif error.code in NOT_BEGUN:
                 self._store.intents.drop(intent)
 
-    def _remove(self, old: Waiting) -> None:
+    def _remove(self, old: Waiting | None) -> None:
+        if old is None:
+            return
         try:
             self.sweeper.remove(old)
         except AdytonError as error:

@@ -196,12 +196,12 @@ def test_rows_of_many_deeds_and_of_decisions_are_one_log(store: Store) -> None:
 
 def test_nothing_apart_in_the_middle(store: Store) -> None:
     with store.deed() as deed:
-        version, _ = store.resources.seal_elsewhere(T, b"x", "kind", "name")
+        version, *_ = store.resources.seal_elsewhere(T, PATH, b"x", "kind", "name", NOW)
         store.references.set(T, "a", 1, None, NOW)
         with pytest.raises(RuntimeError, match="apart"):
             store.staged.announce(T, "resource", "p", 1, NOW)
         deed.undo()
-        assert store.resources.seal_elsewhere(T, b"x", "kind", "name")[0] == version + 1
+        assert store.resources.seal_elsewhere(T, PATH, b"x", "kind", "name", NOW)[0] == version + 1
     assert store.references.list(T) == []
 
 

@@ -20,6 +20,7 @@ from typing import Any, cast
 
 import pytest
 from tests.postgresql import Server
+from tests.stores.backends.vault_server import VaultServer
 
 from adyton.broker.door.answer import Answer
 from adyton.broker.door.connection import HttpRequest
@@ -28,6 +29,7 @@ from adyton.broker.running.worker import Program
 from adyton.broker.settings import Settings
 from adyton.errors import Unavailable
 from adyton.stores import audit
+from adyton.stores.backends.vault import Vault
 from adyton.stores.sql import Database
 from adyton.stores.sqlite import Store
 
@@ -73,14 +75,21 @@ class Broker:
     """One worker in this process."""
 
     def __init__(
-        self, directory: Path, database: Callable[[], Database] | None = None, *, others: bool = False
+        self,
+        directory: Path,
+        database: Callable[[], Database] | None = None,
+        *,
+        others: bool = False,
+        backends: str = "",
     ) -> None:
         directory.mkdir(exist_ok=True)
         token = directory / "admin.token"
         token.write_text(TOKEN)
         token.chmod(0o600)
         self.store = Store.open(directory, root_key=bytes(32), now=NOW, database=database)
-        self.program = Program(Settings(data=str(directory), workers=2 if others else 1), self.store)
+        self.program = Program(
+            Settings(data=str(directory), workers=2 if others else 1, backends_file=backends), self.store
+        )
         self.program._front._clock = lambda: AT
 
     def ask(self, method: str, target: str, body: object = None, tenant: str = "", token: str = TOKEN) -> Answer:
@@ -98,6 +107,7 @@ class Broker:
 
     def close(self) -> None:
         self.program._engine.close()
+        self.program._backends.close()
         self.store.close()
 
 
@@ -138,7 +148,8 @@ def said(store: Store) -> dict[str, Any]:
                 found["keys"][name.partition("?")[0]].append("enabled")
             case "key.destroy":
                 uri, _, version = name.partition("?version=")
-                found["keys"][uri][int(version) - 1] = "destroyed"
+                for index in [int(version) - 1] if version else range(len(found["keys"][uri])):
+                    found["keys"][uri][index] = "destroyed"
             case "key.delete":
                 del found["keys"][name]
             case "person.set":
@@ -404,6 +415,65 @@ def test_nobody_votes_without_a_row(broker: Broker, monkeypatch: pytest.MonkeyPa
     assert answer.status == 503
     found = broker.store.proposals.get("default", number)
     assert found is not None and found.state == "pending" and len(found.votes) == 1
+
+
+# ---------------------------------------------------------------- what lies elsewhere
+
+
+@pytest.fixture
+def vault() -> Iterator[VaultServer]:
+    with VaultServer() as server:
+        yield server
+
+
+@pytest.fixture
+def holding(tmp_path: Path, vault: VaultServer) -> Iterator[Broker]:
+    (tmp_path / "token").write_text("steward\n")
+    (tmp_path / "token").chmod(0o600)
+    (tmp_path / "backends.toml").write_text(
+        f'[backends.vault]\nkind = "vault"\nurl = "{vault.url}"\ntoken_file = "token"\n'
+    )
+    made = Broker(tmp_path / "a", backends=str(tmp_path / "backends.toml"))
+    yield made
+    made.close()
+
+
+def left(broker: Broker) -> int:
+    waits = broker.store.removals.counts("default"), broker.store.intents.counts("default")
+    return sum(sum(one.values()) for one in waits)
+
+
+def test_what_a_back_end_was_given_is_taken_back_with_its_row(
+    holding: Broker, vault: VaultServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    value = ("PUT", "resources/a/b/c", {"value": "eA==", "binding": NOBODY, "backend": "vault"})
+    key = ("PUT", "keys/k/e/y", {"kind": "aes-256", "backend": "vault"})
+    for one in (value, key, ("POST", "keys/k/e/y/rotate", {}), value):
+        before, keys = is_(holding.store), len(vault.keys)
+        with monkeypatch.context() as disk:
+            disk.setattr("adyton.stores.audit_tree.complete", full)
+            assert holding.ask(*one).status == 503
+        assert is_(holding.store) == before == said(holding.store)
+        assert len(vault.keys) == keys and not left(holding)
+        assert holding.ask(*one).status == 200
+        assert is_(holding.store) == said(holding.store) and not left(holding)
+    found = vault.secrets["adyton/default/a/b/c"]
+    assert len([one for one in found.versions.values() if not one["destroyed"]]) == 1
+
+
+def test_a_key_whose_device_does_not_destroy_it_is_recorded_as_destroyed(
+    holding: Broker, vault: VaultServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the record it is, from then on: nobody uses it any more, and the owner is told to ask again."""
+    assert holding.ask("PUT", "keys/k/e/y", {"kind": "aes-256", "backend": "vault"}).status == 200
+    with monkeypatch.context() as gone:
+        gone.setattr(Vault, "destroy", full)
+        assert holding.ask("DELETE", "keys/k/e/y").status == 503
+    assert len(vault.keys) == 1
+    assert is_(holding.store) == said(holding.store)
+    assert is_(holding.store)["keys"] == {"kbs:///k/e/y": ["destroyed"]}
+    assert holding.ask("DELETE", "keys/k/e/y").status == 204
+    assert is_(holding.store) == said(holding.store) and not vault.keys
 
 
 # ---------------------------------------------------------------- PostgreSQL

@@ -19,7 +19,7 @@ from adyton.broker.door.answer import Answer
 from adyton.broker.door.connection import HttpRequest
 from adyton.broker.running.readiness import Readiness
 from adyton.broker.services import faults
-from adyton.broker.services.changes import Caller, Change, Changes
+from adyton.broker.services.changes import Caller, Changes
 from adyton.broker.services.evaluation import Evaluator
 from adyton.broker.services.passage import Passage, Routes
 from adyton.protocol import attestation_service as wire

@@ -93,7 +93,7 @@ class RestFront:
     async def _policy(self, request: HttpRequest, parts: list[str]) -> Answer:
         caller, at = self._caller(request), datetime.fromtimestamp(self._clock(), UTC)
         changes = self._changes
-        change: Callable[[], Change]
+        change: Callable[[], None]
         match (request.method, *parts[1:]):
             case ("GET",):
                 return Answer(200, msgspec.json.encode(await asyncio.to_thread(changes.policies)))

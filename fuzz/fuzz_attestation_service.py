@@ -12,6 +12,8 @@ import atheris
 with atheris.instrument_imports(include=["adyton.protocol", "adyton.wire", "adyton.rats"]):
     from adyton.errors import AdytonError
     from adyton.protocol import attestation_service as wire
+    from adyton.protocol import reference_messages
+    from adyton.wire import strict_json
 
 from google.protobuf.message import DecodeError
 
@@ -44,7 +46,21 @@ def made(provider: atheris.FuzzedDataProvider) -> bytes:
     return json.dumps({"verification_requests": pieces, "policy_ids": [text()]}).encode()
 
 
+def registered(data: bytes) -> None:
+    """A message of reference values: as it came, and of the right form around a payload that a fuzzer chooses."""
+    provider = atheris.FuzzedDataProvider(data)
+    form = {"version": "0.1.0", "type": provider.PickValueInList(list(reference_messages.TYPES))}
+    payload = {"payload": str(provider.ConsumeUnicodeNoSurrogates(200))}
+    for body in (data, json.dumps(form | payload).encode()):
+        with contextlib.suppress(AdytonError, ValueError):
+            given = strict_json.parse(body, max_size=reference_messages.MAX_SIZE)
+            if isinstance(given, dict):
+                message = reference_messages.read(given)
+                assert message.values() if message.kind == reference_messages.SAMPLE else message.document()
+
+
 def one(data: bytes) -> None:
+    registered(data)
     for body in (data, HEAD + data + b"}]}", made(atheris.FuzzedDataProvider(data))):
         with contextlib.suppress(AdytonError):
             read = wire.parse(body)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Hashable, Iterable
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Generic, TypeVar
 
@@ -89,8 +88,10 @@ class Remembered:
         self._chains[key] = chain
         self._use(key)
         while len(self._chains) > self._limit:
-            with suppress(KeyError):  # another thread has just forgotten the last one
+            try:
                 self._chains.popitem(last=False)
+            except KeyError:
+                return  # another thread has just forgotten the last one
 
     def _use(self, key: Hashable) -> None:
         try:

@@ -169,7 +169,7 @@ def _parts(extension: bytes) -> _Parts:
             and int.from_bytes(outer, "big") == size + 16
             and int.from_bytes(inner, "big") == size > 0xFF
         ):
-            components = tuple([value[0] for value in values[:16]])
+            components = tuple(b"".join(values[:16]))
             pcesvn, cpusvn, pceid, fmspc, (sgx_type,) = values[16:21]
             number = int.from_bytes(pcesvn, "big")
             if len(values) == 21:

@@ -14,12 +14,17 @@ from tests.broker import test_appraiser as desk
 
 from adyton.broker import session, statement
 from adyton.broker.appraiser import Appraiser, Likeness
+from adyton.broker.holders import Holder
 from adyton.broker.policy.rego import RegoEngine
+from adyton.broker.release import Permit, Releaser
+from adyton.config import Environment
 from adyton.crypto import jwk
 from adyton.crypto.aead import KeyRing
-from adyton.errors import BindingMismatch, SessionInvalid
+from adyton.errors import BindingMismatch, ReleaseRefused, SessionInvalid
 from adyton.protocol import ear, ear_form, initdata, workload
 from adyton.protocol.rcar import Attestation
+from adyton.protocol.release import Binding
+from adyton.protocol.resource import ResourcePath
 from adyton.rats.result import AttestationResult
 from adyton.rats.types import ReportData, RootKind, VerifiedEvidence
 from adyton.wire import b64
@@ -79,7 +84,8 @@ def test_what_is_said_of_the_next_one_is_what_would_be_said_of_it_alone(
         mine, fresh = said(result, item, request, number), said(alone, item, request, number)
         assert bool(mine.own) is bool(number)  # the first is said as a whole
         assert mine.claims == fresh.claims
-        assert mine.told == fresh.told == ear.parse(mine.claims)
+        told = mine.told or (mine.tell and mine.tell())
+        assert told == fresh.told == ear.parse(mine.claims)
         assert mine.row == fresh.row
         value, digest, shelve = session.attested(
             RING, "a", NOW + 9, "snp", request.key.members, 1, mine.claims, "0.4.0", mine.kept, mine.own
@@ -174,3 +180,41 @@ def test_a_form_is_made_only_where_its_gaps_are_plain(bench: desk.Bench, engine:
     for text, filling in ((b"{}", own), (form.text, own[:5]), (form.text + b'"\\u0000d"', own)):
         with pytest.raises(SessionInvalid):
             ear_form.written(text, filling)
+
+
+def test_a_release_is_decided_once_for_holders_that_are_alike(bench: desk.Bench, engine: RegoEngine) -> None:
+    releaser = Releaser(bench.book, engine, environment=Environment.PRODUCTION)
+    path = ResourcePath("default", "key", "1")
+    bound = Binding(workloads=[str(desk.DOCUMENT.digest)])
+    bench.store.resources.set("default", path, b"secret", bound, desk.NOW)
+
+    def holder(number: int, *, readable: bool, expires: int = NOW + 300, alike: object = "one guest") -> Holder:
+        item, request = like(number, alike), asked(number)
+        result = appraised(bench, item, request)
+        made = said(result, item, request, number)
+        told = made.told or (made.tell and made.tell())
+        return Holder(request.key, result.generation, "", expires, told if readable else None, result.alike)
+
+    def decide(one: Holder) -> Permit:
+        generation, stored = bench.store.resources.with_generation("default", path)
+        return asyncio.run(releaser.decide("default", one, path, stored, desk.NOW, {}, generation=generation))
+
+    appraised(bench, like(9), asked(9))
+    first = decide(holder(1, readable=True))
+    assert first.by == "workload"
+    again = decide(holder(2, readable=False))
+    assert (again.by, again.policies) == (first.by, first.policies)
+    for other in (
+        holder(3, readable=False, alike="another guest"),
+        holder(3, readable=False, expires=NOW),
+        replace(holder(3, readable=False), like=None),
+    ):
+        with pytest.raises(ValueError, match="nobody knows"):
+            decide(other)
+    old = holder(4, readable=False)
+    bench.store.resources.bind("default", path, Binding(workloads=["sha256:" + "0" * 64]), desk.NOW)
+    with pytest.raises(ValueError, match="nobody knows"):
+        decide(old)
+    for _ in range(2):
+        with pytest.raises(ReleaseRefused):
+            decide(holder(5, readable=True))

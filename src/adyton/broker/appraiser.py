@@ -13,6 +13,7 @@ from __future__ import annotations
 import hmac
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import partial
 
 import msgspec
 
@@ -31,6 +32,7 @@ from adyton.rats import binding
 from adyton.rats.result import Appraisal, AttestationResult, Mismatch
 from adyton.rats.types import JsonValue, RootKind, VerifiedEvidence
 from adyton.stores.policy_types import StoredPolicy
+from adyton.tee.deferred import Deferred
 
 MAX_ALIKE = 1024
 MAX_DOCUMENTS = 512
@@ -56,20 +58,22 @@ class Likeness:
 
     def result(self, item: VerifiedEvidence, runtime_data: Mapping[str, JsonValue]) -> AttestationResult:
         """The result for another one."""
-        first = self.appraisal
-        document: dict[str, JsonValue] = {
-            **first.annotated,
-            "report_data": item.report_data.value.hex(),
-            "runtime_data_claims": dict(runtime_data),
-            item.tee: dict(item.coco_claims),
-        }
+        annotated = Deferred(partial(self._annotated, item, runtime_data))  # which seldom anybody reads
         return AttestationResult(
-            appraisals=(msgspec.structs.replace(first, annotated=document),),
+            appraisals=(msgspec.structs.replace(self.appraisal, annotated=annotated),),
             generation=self.view.generation,
             reference_generation=self.view.references.generation,
             expires=item.expires,
             alike=self,
         )
+
+    def _annotated(self, item: VerifiedEvidence, runtime_data: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+        return {
+            **self.appraisal.annotated,
+            "report_data": item.report_data.value.hex(),
+            "runtime_data_claims": dict(runtime_data),
+            item.tee: dict(item.coco_claims),
+        }
 
 
 def _overlap(path: Path, other: Path) -> bool:

@@ -13,6 +13,7 @@ from typing import Literal, cast
 
 import msgspec
 
+from adyton.broker.holders import Holder
 from adyton.broker.policy.rego import Memory
 from adyton.errors import AdytonError, ReleaseRefused
 from adyton.protocol.audit_row import AuditRow, Finding, PolicyUsed, shown
@@ -65,7 +66,7 @@ class Auditor:
         self,
         tenant: str,
         path: ResourcePath | PluginPath,
-        claims: TokenClaims,
+        claims: TokenClaims | Holder,
         by: str,
         now: datetime,
         *,
@@ -74,16 +75,17 @@ class Auditor:
         version: int | None = None,
         action: str = "release",
         policies: tuple[PolicyUsed, ...] = (),
-        like: object = None,
     ) -> int:
         """A resource is about to be sent, in this version, or a key was used; ``by`` is the part of its binding that allowed it.
 
-        ``like``: the holder's; rows of those that are alike differ in who asked.
+        Rows of holders that are alike differ in who asked.
         """
-        key = (like, path.uri, by, version, action, policies) if like is not None else None
+        key = None
+        if isinstance(claims, Holder) and claims.like is not None:
+            key = (claims.like, path.uri, by, version, action, policies)
         row = self._released.get(key)
         if row is None:
-            told = reasons([f"by_{by}"])
+            told, claims = reasons([f"by_{by}"]), claims.claims if isinstance(claims, Holder) else claims
             row = _release_row("allowed", path, claims, told, "", "", version=version, action=action, policies=policies)
             self._released.put(key, row)
         row = msgspec.structs.replace(row, request_id=request_id, peer=peer)

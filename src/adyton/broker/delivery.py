@@ -153,14 +153,13 @@ class Delivery:
                 against.append(f"{error.code}: {error.message}")
         permit = await self._releaser.decide(
             tenant,
-            holder.claims,
+            holder,
             path,
             stored,
             asked.at,
             asked.query,
             generation=generation,
             against=against,
-            like=holder.like,
         )
         if stored is None:  # a permit for nothing: the decision and this disagree, so nothing leaves
             raise NotFound("there is no such resource", code="resource_absent")
@@ -187,16 +186,15 @@ class Delivery:
         row = await self._auditor.released(
             tenant,
             path,
-            holder.claims,
+            holder,
             permit.by,
             asked.at,
             request_id=holder.handle,
             peer=asked.peer,
             version=number,
             policies=permit.policies,
-            like=holder.like if permit.claims is None else None,
         )
-        self._note(tenant, path, permit.claims or holder.claims, asked, row, permit.policies, holder, released=True)
+        self._note(tenant, path, permit.claims, asked, row, permit.policies, holder, released=True)
         deadline.check()  # the record says more than was done, never less
         return Answer(200, body, session=holder.handle)
 
@@ -272,7 +270,7 @@ class Delivery:
         self,
         tenant: str,
         path: ResourcePath,
-        claims: TokenClaims,
+        claims: TokenClaims | None,
         asked: Asking,
         row: int,
         policies: tuple[PolicyUsed, ...],
@@ -283,7 +281,18 @@ class Delivery:
         """For what follows a decision; costs it nothing where nothing follows."""
         if self.afterwards is not None and self.afterwards.wanted(tenant, holder.generation):
             self.afterwards.note(
-                Event(tenant, asked.at, row, None, claims, path, asked.query, released, policies, holder.generation)
+                Event(
+                    tenant,
+                    asked.at,
+                    row,
+                    None,
+                    claims or holder.claims,
+                    path,
+                    asked.query,
+                    released,
+                    policies,
+                    holder.generation,
+                )
             )
 
 

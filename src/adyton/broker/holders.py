@@ -8,6 +8,7 @@ reads the same from the cookie or the store.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 
 import msgspec
 
@@ -19,23 +20,35 @@ FOREIGN = -1
 """The generation of a holder whose evidence was appraised elsewhere: no change here makes that old."""
 
 
-class Holder(msgspec.Struct, frozen=True):
+class Holder(msgspec.Struct):
     """Whoever asks: the key to encrypt to, the claims to decide by, and the generation that they were made under.
 
-    ``handle`` joins the audit rows of one attester's session: a few digits of its public key's digest. ``like``, where it is
-    known, is the same for holders whose claims differ in nothing but time, nonce, key and report data.
+    ``handle`` joins the audit rows of one attester's session: a few digits of its public key's digest. ``expires`` is the
+    claims', Unix seconds. ``like``, where it is known, is the same for holders whose claims differ in nothing but time,
+    nonce, key and report data; then often nobody reads them, and ``tell`` makes them for who does.
     """
 
     key: TeeKey
-    claims: TokenClaims
     generation: int
     handle: str
+    expires: int
+    told: TokenClaims | None
     like: object = None
+    tell: Callable[[], TokenClaims] | None = None
 
     @classmethod
-    def of(cls, key: TeeKey, claims: TokenClaims, generation: int, like: object = None) -> Holder:
+    def of(cls, key: TeeKey, claims: TokenClaims, generation: int) -> Holder:
         """With its handle."""
-        return cls(key, claims, generation, key.handle, like)
+        return cls(key, generation, key.handle, claims.expires, claims)
+
+    @property
+    def claims(self) -> TokenClaims:
+        """What its token says, read."""
+        if self.told is None:
+            if self.tell is None:
+                raise ValueError("nobody knows the claims")
+            self.told = self.tell()
+        return self.told
 
 
 class Holders:

@@ -28,6 +28,7 @@ import msgspec
 
 from adyton.appraisal.explain import guest_accepted
 from adyton.appraisal.rego_check import RESOURCE_DATA
+from adyton.broker.holders import Holder
 from adyton.broker.policy.concluding import Concluder
 from adyton.broker.policy.policies import RESOURCE_RULES, PolicyBook, TenantView
 from adyton.broker.policy.reappraisal import Reappraiser, appraised_by, used
@@ -89,14 +90,13 @@ class Releaser:
         self._engine = engine
         self._reappraiser = Reappraiser(book, Concluder(engine))
         self._roots = development_roots
-        # Permits of holders that are alike, where no policy was asked: functions of the view, the claims that they have in
-        # common, and the resource's version, which names its binding. Refusals are not kept.
+        # Of holders that are alike, no policy asked: functions of the view, of claims in common and a resource's version.
         self._granted = Memory[tuple[TenantView, Permit]]()
 
     async def decide(  # noqa: PLR0917 -- who, what, which, when
         self,
         tenant: str,
-        claims: TokenClaims,
+        claims: TokenClaims | Holder,
         path: ResourcePath,
         resource: StoredResource | None,
         now: datetime,
@@ -105,29 +105,26 @@ class Releaser:
         generation: int | None = None,
         operation: str = key_record.RELEASE,
         against: Sequence[str] = (),
-        like: object = None,
     ) -> Permit:
         """The permit, or ``ReleaseRefused`` with every reason. ``resource`` ``None``: there is none at ``path``.
 
         ``generation`` is the tenant's if it was read together with the resource; else it is read here. ``operation`` is
-        what is to be done with it, ``release`` or a key's operation; ``against`` are reasons that the caller has already;
-        ``like`` is the holder's.
+        what is to be done with it, ``release`` or a key's operation; ``against`` are reasons that the caller has already. The
+        claims of a holder are not read where others like it were permitted this.
 
         That it is absent (``NotFound``) is told to an attester whose status is accepted here and whom the tenant's
         resource policy, if there is one, allows the path. Anybody else is refused as for an unbound resource.
         """
         view = self._book.view(tenant, now, generation)
         key: tuple[object, ...] | None = None
-        if like is not None and resource is not None and resource.info.key is None and not against:
-            key = (like, path.repository, path.type, path.tag, resource.info.version, operation)
-            known = self._granted.get(key)
-            if (
-                known is not None
-                and known[0] is view
-                and not _outdated(claims, view)
-                and claims.expires > now.timestamp()
-            ):
-                return known[1]
+        if isinstance(claims, Holder):
+            if claims.like is not None and resource is not None and resource.info.key is None and not against:
+                key = (claims.like, path.repository, path.type, path.tag, resource.info.version, operation)
+                known = self._granted.get(key)
+                current = claims.generation == view.generation and claims.expires > now.timestamp()
+                if current and known is not None and known[0] is view:
+                    return known[1]
+            claims = claims.claims
         parts: list[JsonValue] = [path.repository, path.type, path.tag]
         plugin = "resource"
         if operation != key_record.RELEASE:  # as the path under /kbs/v0 has it (kbs-protocol 1.12)
@@ -198,7 +195,8 @@ class Releaser:
         against: Sequence[str],
     ) -> Permit:
         view, binding = asking.view, resource.binding if resource is not None else None
-        outdated = _outdated(asking.claims, view)
+        own = asking.claims.raw.get("adyton")
+        outdated = isinstance(own, dict) and own.get("generation") != view.generation  # changed since the caller looked
         reasons = [_CHANGED] if outdated else []
         demand = view.rules.demand(path.repository, *((binding.attestation, binding.devices) if binding else ()))
         if demand.attestation != DEFAULT_ID and not outdated:
@@ -349,12 +347,6 @@ def _not_signed(primary: Submodule) -> str:
     if not who:
         return "signer_absent: the attested document carries no signature"
     return f"signer_not_bound: the resource is not bound to who signed the document: {who}"
-
-
-def _outdated(claims: TokenClaims, view: TenantView) -> bool:
-    """Whether something has changed since the caller looked."""
-    own = claims.raw.get("adyton")
-    return isinstance(own, dict) and own.get("generation") != view.generation
 
 
 def _operation_reasons(resource: StoredResource, operation: str) -> list[str]:

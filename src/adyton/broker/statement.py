@@ -6,7 +6,9 @@ said of the others with those put in: the same bytes and the same values as if m
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -28,16 +30,18 @@ _ENCODE = msgspec.json.Encoder().encode
 
 
 class Statement(msgspec.Struct, frozen=True):
-    """``claims`` is the token's payload, ``told`` the same read. ``kept`` and ``own``: how a cookie holds it; no ``own``: whole.
+    """What is said of one attestation.
 
-    ``row`` lacks the digest of the claims, who asked and from where.
+    ``claims`` is the token's payload, ``told`` the same read, or ``tell`` reads it. ``kept`` and ``own``: how a cookie holds
+    it; no ``own``: whole. ``row`` lacks the digest of the claims, who asked and from where.
     """
 
     claims: bytes
-    told: TokenClaims
+    told: TokenClaims | None
     row: AuditRow
     kept: bytes
     own: tuple[bytes, ...] = ()
+    tell: Callable[[], TokenClaims] | None = None
 
 
 class _Said(msgspec.Struct, frozen=True):
@@ -47,8 +51,6 @@ class _Said(msgspec.Struct, frozen=True):
     kept: bytes
     told: TokenClaims
     row: AuditRow
-    submodule: dict[str, Any]  # as the payload has it
-    adyton: dict[str, Any]  # what is said about the evidence, and by which policy
 
 
 def of(  # noqa: PLR0917 -- whose, of what, for whom, when
@@ -66,7 +68,7 @@ def of(  # noqa: PLR0917 -- whose, of what, for whom, when
     """
     like = result.alike if isinstance(result.alike, Likeness) and not request.additional else None
     if like is not None and isinstance(like.said, _Said):
-        return _like(like.said, result, request, nonce, issued, expires)
+        return _like(like.said, verified[0], request, nonce, issued, expires)
     at, ends = datetime.fromtimestamp(issued, UTC), datetime.fromtimestamp(expires, UTC)
     payload = ear.claims(result, issued=at, expires=ends, verbose=not request.additional)
     payload["adyton"] = {"tenant": tenant, "generation": result.generation}
@@ -75,25 +77,40 @@ def of(  # noqa: PLR0917 -- whose, of what, for whom, when
     row = attested_row(result, platforms.told(verified[0]))
     if like is not None and (form := ear_form.of(payload)) is not None:
         kept = session.compressed(form.text)
-        submodule: Any = told.raw["submods"]
-        like.said = _Said(form, kept, told, row, submodule[PRIMARY], submodule[PRIMARY][EVIDENCE]["adyton"])
+        like.said = _Said(form, kept, told, row)
     return Statement(claims, told, row, session.compressed(claims))
 
 
 def _like(  # noqa: PLR0917 -- as ``of``
-    said: _Said, result: AttestationResult, request: Attestation, nonce: str, issued: int, expires: int
+    said: _Said, item: VerifiedEvidence, request: Attestation, nonce: str, issued: int, expires: int
 ) -> Statement:
-    token_id = nonce[:TOKEN_ID]
-    evidence: dict[str, Any] = {**result.appraisals[0].annotated, "adyton": said.adyton}
+    data, token_id = item.report_data.value.hex(), nonce[:TOKEN_ID]
     own = ear_form.own_parts(
-        issued=issued,
-        expires=expires,
-        data=evidence["report_data"],
-        nonce=request.nonce,
-        key=request.key.members,
-        token_id=token_id,
+        issued=issued, expires=expires, data=data, nonce=request.nonce, key=request.key.members, token_id=token_id
     )
-    submodules: dict[str, Any] = {PRIMARY: {**said.submodule, EVIDENCE: evidence}}
-    payload = {**said.told.raw, "iat": issued, "exp": expires, "submods": submodules, "jti": token_id}
-    first = msgspec.structs.replace(said.told.submodules[0], evidence=evidence)
-    return Statement(said.form.filled(own), TokenClaims(issued, expires, (first,), payload), said.row, said.kept, own)
+    tell = partial(_told, said.told, data, request.nonce, request.key.members, issued, expires, token_id)
+    return Statement(said.form.filled(own), None, said.row, said.kept, own, tell)
+
+
+def _told(  # noqa: PLR0917 -- what is each one's own
+    first: TokenClaims, data: str, nonce: str, key: Mapping[str, str], issued: int, expires: int, token_id: str
+) -> TokenClaims:
+    """The claims of one that is like the first: what ``ear.read`` gives for its payload."""
+    payload: Any = first.raw
+    submodule = payload["submods"][PRIMARY]
+    evidence = submodule[EVIDENCE]
+    tee = evidence["adyton"]["tee"]
+    evidence = {
+        **evidence,
+        "report_data": data,
+        "runtime_data_claims": {**evidence["runtime_data_claims"], "nonce": nonce, "tee-pubkey": dict(key)},
+        tee: {**evidence[tee], "report_data": data},
+    }
+    payload = {
+        **payload,
+        "iat": issued,
+        "exp": expires,
+        "submods": {PRIMARY: {**submodule, EVIDENCE: evidence}},
+        "jti": token_id,
+    }
+    return TokenClaims(issued, expires, (msgspec.structs.replace(first.submodules[0], evidence=evidence),), payload)

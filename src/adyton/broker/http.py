@@ -164,9 +164,9 @@ class Front:
 
     def _slow(self, where: Route, request: HttpRequest) -> Awaitable[Answer]:
         if where.area == "kbs":
+            if where.parts == ("attest",) and request.method == "POST":
+                return self._attest(where.tenant, request)
             match (request.method, *where.parts):
-                case ("POST", "attest"):
-                    return self._attest(where.tenant, request)
                 case ("GET", "resource", *path):
                     return self._resource(where, path, request)
                 case ("POST" | "GET", "key", operation, *path):

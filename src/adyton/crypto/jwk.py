@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 import msgspec
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -76,12 +76,10 @@ def parse(jwk: object, algorithms: frozenset[str] = MODERN, *, oldest: bool = Fa
         names = _OLDEST
     if names is None:
         raise _malformed("AKP, EC or RSA", kind, "kty")
-    members = {}
-    for name in names:
-        value = jwk.get(name)
-        if not isinstance(value, str):
-            raise _malformed("a string", type(value).__name__, name)
-        members[name] = value
+    members = cast("dict[str, str]", {name: jwk.get(name) for name in names})
+    if set(map(type, members.values())) != {str}:
+        name = next(name for name in names if type(members[name]) is not str)
+        raise _malformed("a string", type(members[name]).__name__, name)
     known = algorithms & _BY_KIND.get(kind, _RSA_ALGORITHMS)
     if members["alg"] not in known:
         raise _malformed(sorted(known), members["alg"], "alg")

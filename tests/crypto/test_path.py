@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
+from adyton.crypto import chain as walk
 from adyton.crypto import path
 from adyton.crypto.algorithms import (
     ECDSA_P256_SHA256,
@@ -295,3 +296,26 @@ def test_more_crls_than_anybody_needs_are_refused_and_not_cut() -> None:
     with pytest.raises(EndorsementMalformed) as caught:
         found.revocation(EndorsementSet((), (*lists, *many)), NOW, CRL)
     assert caught.value.code == "crl_too_many"
+
+
+def test_a_search_after_the_only_path_failed_verifies_nothing_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    verified: list[tuple[bytes, bytes]] = []
+    really = walk.is_signed
+
+    def counted(certificate: Certificate, issuer: Certificate, algorithm: SignatureAlgorithm) -> bool:
+        verified.append((certificate.der, issuer.der))
+        return really(certificate, issuer, algorithm)
+
+    monkeypatch.setattr(walk, "is_signed", counted)
+    build(*GOOD)
+    assert len(verified) == len(set(verified)) == 3
+    verified.clear()
+    with pytest.raises(EndorsementMalformed):
+        build(*GOOD[:2], root(length=0))
+    assert len(verified) == len(set(verified)) == 2
+    verified.clear()
+    with pytest.raises(EndorsementUntrusted) as caught:
+        build(*GOOD[:2], issue("Root CA", ROOT_KEY, "Root CA", OTHER_KEY))
+    assert caught.value.code == "root_sig"
+    assert len(set(verified)) == 3  # what failed is asked once more, and no more than that
+    assert len(verified) == 4

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import pairwise
 
 from adyton.crypto import chain as walk
 from adyton.crypto.algorithms import SignatureAlgorithm
@@ -113,7 +114,11 @@ def build(
     Raises ``EndorsementMissing``, ``EndorsementMalformed`` or ``EndorsementUntrusted`` for the first thing that is
     wrong with the most likely path. ``now`` only orders candidates; ``Path.validity`` judges them.
     """
-    search = _Search(leaf, pool, profile, now)
+    proven: list[Certificate] = [leaf]
+    if _only_path(proven, pool, profile):
+        only = tuple(proven)
+        return Path(only, profile, only)
+    search = _Search(proven, pool, profile, now)
     untrusted = None
     for found in search.paths((leaf,)):
         if found[-1].spki_fingerprint in trusted:
@@ -129,12 +134,64 @@ def is_sound_root(root: Certificate, profile: Profile, algorithm: SignatureAlgor
     return root.digest in profile.sound or walk.is_signed(root, root, algorithm)
 
 
-class _Search:
-    """One search, depth first, with a budget of signatures: hostile certificates must not keep us computing."""
+def _only_path(found: list[Certificate], pool: EndorsementSet, profile: Profile) -> bool:
+    """Whether every name belongs to one certificate and nothing is wrong; else a search has to say what is.
 
-    def __init__(self, leaf: Certificate, pool: EndorsementSet, profile: Profile, now: datetime) -> None:
+    ``found`` begins with the leaf, and grows by each issuer whose signature verified.
+    """
+    certificate = found[0]
+    last = len(profile.roles) - 1
+    try:
+        for number, role in enumerate(profile.roles):
+            _check_one(certificate, role, number, profile)
+            algorithm = walk.check_algorithm(certificate, role, profile.algorithms)
+            if number == last:
+                break
+            issuers = pool.with_subject(certificate.issuer)
+            if len(issuers) != 1 or not walk.is_signed(certificate, issuers[0], algorithm):
+                return False
+            certificate = issuers[0]
+            found.append(certificate)
+    except EndorsementError:
+        return False
+    return is_sound_root(certificate, profile, algorithm)
+
+
+def _check_one(certificate: Certificate, role: Role, number: int, profile: Profile) -> None:
+    """Name, kind and critical extensions of number ``number`` of a path."""
+    wanted = profile.names[number] if profile.names else None
+    if wanted is not None and wanted not in certificate.common_name:
+        raise role.error(
+            EndorsementUntrusted,
+            "name",
+            "not the certificate that belongs here",
+            expected=wanted,
+            got=certificate.common_name[:80],
+        )
+    if number < len(profile.roles) - 1 and certificate.issuer == certificate.subject:
+        raise role.error(
+            EndorsementUntrusted,
+            "self_issued",
+            "issued by itself, in the place of a certificate that another one issues",
+            hint="the chain is shorter than this TEE's",
+        )
+    if number == 0:
+        walk.check_leaf(certificate, role)
+    else:
+        walk.check_authority(certificate, role, below=number - 1)
+    walk.check_critical(certificate, role, known=profile.known)
+
+
+class _Search:
+    """One search, depth first, with a budget of signatures: hostile certificates must not keep us computing.
+
+    ``proven``: the leaf, and issuers above it whose signatures were found right one after the other; not verified again.
+    """
+
+    def __init__(self, proven: list[Certificate], pool: EndorsementSet, profile: Profile, now: datetime) -> None:
         self.failures: list[EndorsementError] = []
-        self.seen = [leaf]
+        self.seen = proven[:1]
+        self._proven = proven
         self._pool = pool
         self._profile = profile
         self._now = now
@@ -146,7 +203,7 @@ class _Search:
         number = len(below) - 1
         certificate, role = below[-1], profile.roles[number]
         try:
-            self._check_one(certificate, role, number)
+            _check_one(certificate, role, number, profile)
             algorithm = walk.check_algorithm(certificate, role, profile.algorithms)
             if number == len(profile.roles) - 1:
                 if not self._sound(certificate, algorithm):
@@ -173,31 +230,10 @@ class _Search:
 
     def _signed(self, certificate: Certificate, issuer: Certificate, algorithm: SignatureAlgorithm) -> bool:
         self._budget -= 1
-        return self._budget >= 0 and walk.is_signed(certificate, issuer, algorithm)
-
-    def _check_one(self, certificate: Certificate, role: Role, number: int) -> None:
-        profile = self._profile
-        wanted = profile.names[number] if profile.names else None
-        if wanted is not None and wanted not in certificate.common_name:
-            raise role.error(
-                EndorsementUntrusted,
-                "name",
-                "not the certificate that belongs here",
-                expected=wanted,
-                got=certificate.common_name[:80],
-            )
-        if number < len(profile.roles) - 1 and certificate.issuer == certificate.subject:
-            raise role.error(
-                EndorsementUntrusted,
-                "self_issued",
-                "issued by itself, in the place of a certificate that another one issues",
-                hint="the chain is shorter than this TEE's",
-            )
-        if number == 0:
-            walk.check_leaf(certificate, role)
-        else:
-            walk.check_authority(certificate, role, below=number - 1)
-        walk.check_critical(certificate, role, known=profile.known)
+        if self._budget < 0:
+            return False
+        proven = any(certificate is below and issuer is above for below, above in pairwise(self._proven))
+        return proven or walk.is_signed(certificate, issuer, algorithm)
 
     def _issuers(self, certificate: Certificate, role: Role) -> list[Certificate]:
         found = self._pool.with_subject(certificate.issuer)

@@ -595,7 +595,7 @@ def shared(forge: DcapForge, wrong: Cases) -> Pool:
     return found
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 27), st.integers(-5, 45), st.booleans()), max_size=12))
 def test_what_is_remembered_never_changes_a_verdict(shared: list[Attempt], asked: list[tuple[int, int, bool]]) -> None:
     """In any order, at any time, with and without revocation."""

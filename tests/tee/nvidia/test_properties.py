@@ -41,7 +41,7 @@ def test_a_flipped_bit_of_a_report(bit: int) -> None:
         verify(flip(REPORT, bit), EndorsementSet.parse([FORGE.pem]))
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(st.integers(0, 8 * len(JSON) - 1))
 def test_a_flipped_bit_of_json(bit: int) -> None:
     """It is refused, or it was in a part that nobody signed and that decides nothing: PEM's frame, a letter's case."""

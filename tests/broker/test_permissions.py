@@ -17,6 +17,7 @@ from adyton.broker.people.people import ROOT, Principal, Role
 from adyton.broker.people.permissions import TABLE, Line
 from adyton.client.address import BrokerAddress
 from adyton.client.admin import Admin
+from adyton.client.authority import CertificationAuthority
 from adyton.client.keys import Keys
 from adyton.client.people import People
 from adyton.client.transport import Reply
@@ -146,6 +147,8 @@ def routes_of_the_client() -> Iterator[tuple[str, str, str]]:
     """Every request that the client can make: method's name, HTTP method, path."""
     named: list[tuple[type, str, Any]] = [(Admin, *one) for one in inspect.getmembers(Admin, inspect.isfunction)]
     named += [(Keys, *one) for one in inspect.getmembers(Keys, inspect.isfunction)]
+    authority = inspect.getmembers(CertificationAuthority, inspect.isfunction)
+    named += [(CertificationAuthority, *one) for one in authority]
     named += [(People, *one) for one in inspect.getmembers(People, inspect.isfunction)]
     for kind, name, method in named:
         if name.startswith("_") or name in {
@@ -153,7 +156,8 @@ def routes_of_the_client() -> Iterator[tuple[str, str, str]]:
             "ask",
             "send",
             "outside",
-        }:  # the latter two are what other modules ask with
+            "pages",
+        }:  # the latter ones are what other modules ask with
             continue
         recorder = Recorder()
         client = Admin.__new__(Admin)

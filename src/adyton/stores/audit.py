@@ -8,7 +8,8 @@ Brokers that share a database append one after the other, tenant by tenant: a lo
 changes something writes the rows that say so in the same transaction (``enter``), and takes that lock last.
 
 Group commit: rows that arrive together share one transaction, so many decisions cost one wait for the disk. While the
-loop is busy with requests whose rows come next, a commit waits for those, at most ``GATHER_SECONDS``.
+loop is busy with requests whose rows come next, a commit waits for those, at most ``GATHER_SECONDS``. While another process
+of the broker writes, rows are gathered too, at most ``TURN_TRIES`` times ``TURN_SECONDS``.
 """
 
 from __future__ import annotations
@@ -27,11 +28,13 @@ from adyton.protocol.audit_row import VERSION, AuditEntry, AuditRow
 from adyton.stores import audit_tree
 from adyton.stores.audit_reading import AuditReading
 from adyton.stores.sql import Database, Transaction
+from adyton.stores.turns import Turn
 
 SLOW_SECONDS = 0.001
 GATHER_SECONDS = 0.005
 GATHER_ROWS = 64
 GATHER_TURNS = 2
+TURN_SECONDS, TURN_TRIES = 0.001, 20
 _START = bytes(32)
 _AVERAGE = 0.1
 
@@ -57,6 +60,7 @@ class AuditLog(AuditReading):
         self._flushing: asyncio.AbstractEventLoop | None = None
         self._thread: ThreadPoolExecutor | None = None
         self._commit_seconds = 0.0
+        self.turn: Turn | None = None  # where other processes write to the same file
         self.observe: Callable[[float], None] | None = None  # is told how long each commit took, seconds
         self._known: dict[str, _Head] = {}  # the last row that this process wrote, by tenant
 
@@ -84,20 +88,24 @@ class AuditLog(AuditReading):
         else:
             loop.call_soon(self._gather, loop, until, rows, idle)
 
-    def _flush(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _flush(self, loop: asyncio.AbstractEventLoop, tries: int = TURN_TRIES) -> None:
+        ours = self.turn is not None and self.turn.take()
+        if self.turn is not None and not ours and tries > 0:
+            loop.call_later(TURN_SECONDS, self._flush, loop, tries - 1)
+            return
         batch, self._pending = self._pending, []
         rows = [(item.tenant, item.row, item.time) for item in batch]
         # A quick disk is waited for here: cheaper than waking a thread. A slow one, or another machine's, must not hold
         # up the loop.
         if self._commit_seconds <= SLOW_SECONDS and not self._database.elsewhere:
             try:
-                self._finish(loop, batch, self._commit(rows))
+                self._finish(loop, batch, self._committed(rows, ours))
             except AdytonError as error:
                 self._finish(loop, batch, error)
             return
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, thread_name_prefix="audit")
-        job = loop.run_in_executor(self._thread, self._commit, rows)
+        job = loop.run_in_executor(self._thread, self._committed, rows, ours)
         job.add_done_callback(
             lambda job: self._finish(loop, batch, job.exception() or job.result() if not job.cancelled() else None)
         )
@@ -118,6 +126,13 @@ class AuditLog(AuditReading):
             loop.call_soon(self._gather, loop, loop.time() + GATHER_SECONDS, 0, 0)
         else:
             self._flushing = None
+
+    def _committed(self, rows: Sequence[tuple[str, AuditRow, datetime]], ours: bool) -> list[int]:
+        try:
+            return self._commit(rows)
+        finally:
+            if ours and self.turn is not None:
+                self.turn.give()
 
     def _commit(self, rows: Sequence[tuple[str, AuditRow, datetime]]) -> list[int]:
         try:
@@ -209,6 +224,9 @@ class AuditLog(AuditReading):
         if self._thread is not None:
             self._thread.shutdown(wait=True)
             self._thread = None
+        if self.turn is not None:
+            self.turn.close()
+            self.turn = None
 
 
 def lock(tenant: str) -> str:

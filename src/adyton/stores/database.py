@@ -30,6 +30,7 @@ class SqliteDatabase:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.deeds = Deeds()
+        self.others = False  # whether other processes of the broker write to it, too
         self._process = os.getpid()
         self._reading = threading.Lock()
         self._writing = threading.Lock()
@@ -108,8 +109,9 @@ class SqliteDatabase:
         if self.deeds.under_way and (deed := self.deeds.open()) is not None:
             return deed.read(statement, parameters)
         # After each commit a connection forgets all pages that it knew, unless the commit was its own. So the one that
-        # writes reads too, and the other one reads only while that is busy writing.
-        free = self._writing.acquire(blocking=False)
+        # writes reads too, and the other one reads only while that is busy writing. Where other processes write, it is
+        # the other way round: what it knew is lost often, and the one that only reads has few pages to lose.
+        free = not self.others and self._writing.acquire(blocking=False)
         if free and self._writer.in_transaction:  # a rollback that failed: what it left there was never committed
             self._writing.release()
             free = False

@@ -34,6 +34,7 @@ from adyton.stores.revoked import Revocations
 from adyton.stores.seal import Sealer
 from adyton.stores.sql import Database
 from adyton.stores.tenant_settings import TenantRegistry
+from adyton.stores.turns import Turn
 
 FILE = "broker.sqlite"
 
@@ -109,6 +110,12 @@ class Store:
     def shared(self) -> bool:
         """Whether other brokers may use the same database."""
         return self._database.elsewhere
+
+    def among_others(self, directory: Path) -> None:
+        """Go on as one of several processes that write to the file in ``directory``."""
+        if isinstance(self._database, SqliteDatabase):
+            self._database.others = True
+            self.audit.turn = Turn(directory)
 
     def time(self, own: float) -> float:
         """The time that all brokers of this store go by, in Unix seconds; ``own`` where there is one."""

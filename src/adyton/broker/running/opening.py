@@ -22,13 +22,16 @@ def open_store(
 
     ``root_key``: as the first process found it, or how it finds it; by default in the plain file.
     """
-    return Store.open(
+    store = Store.open(
         settings.directory,
         root_key=root_key or RootKeyFinder(settings),
         now=datetime.fromtimestamp(time.time(), UTC),
         instance=instance,
         database=replicas.opener(settings),
     )
+    if settings.workers > 1 and not store.shared:
+        store.among_others(settings.directory)
+    return store
 
 
 def read_token(settings: Settings) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 _PR_SET_DUMPABLE = 4
 _SPARE_FILES = 512
-SWITCH_SECONDS = 0.0005
+SWITCH_SECONDS = 0.0001
 _SO_ATTACH_FILTER = 26
 _DROP = struct.pack("HBBI", 6, 0, 0, 0)  # BPF: return 0 bytes of every packet
 _MCL_CURRENT, _MCL_FUTURE, _MCL_ONFAULT = 1, 2, 4
@@ -24,7 +24,9 @@ def harden(connections: int) -> None:
 
     Whatever umask it was started under: what it makes is readable and writable by its owner, and by nobody else.
     """
-    sys.setswitchinterval(SWITCH_SECONDS)  # a policy that is read in another thread must not hold up the loop
+    # A policy that is read in another thread must not hold up the loop, which lets the interpreter go and has to win it
+    # back some ten times in each appraisal (every read of the store): so often it may wait for this long.
+    sys.setswitchinterval(SWITCH_SECONDS)
     os.umask(0o077)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)

@@ -251,7 +251,7 @@ class Program:
             exposition.render(Snapshot(), environment="")  # so that nobody waits for the library's import later
         gc.collect()
         gc.freeze()  # what is here now stays; later collections need not look at it
-        gc.set_threshold(20_000, 50, 50)
+        gc.set_threshold(5_000, 200, 50)  # a young collection is a pause for all connections: 1 ms, not 5
         ready()
         try:
             await ending.event.wait()

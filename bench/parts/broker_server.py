@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
 from bench.parts.broker_floor import CRYPTOGRAPHY, Floor
 
-from adyton.broker import session
+from adyton.broker import session, statement
 from adyton.broker.delivery import Delivery
 from adyton.broker.door.answer import Answer
 from adyton.broker.door.connection import HttpRequest
@@ -29,10 +29,10 @@ from adyton.broker.running import opening, worker, worker_process
 from adyton.broker.running.serving import PUBLIC, Ending
 from adyton.broker.settings import Settings
 from adyton.crypto import jwe, jwt
-from adyton.protocol import ear, rcar
+from adyton.protocol import rcar
 from adyton.stores.audit import AuditLog
 from adyton.stores.resources import Resources
-from adyton.tee.snp import checks, json_form
+from adyton.tee.snp import verify
 
 
 class Spent:
@@ -72,14 +72,12 @@ FINE: tuple[tuple[Any, str, str], ...] = (
     (rcar, "parse_attestation", "attest: read the body, check the key"),
     (session, "open_", "both: open the cookie"),
     (Handshake, "_verify", "attest: verify the evidence"),
-    (checks, "verify_p384", "  of it the P-384 verification"),
-    (json_form, "parse", "  of it JSON to report"),
-    (checks.Verification, "verified", "  of it facts to claims"),
+    (verify, "check_signature", "  of it the P-384 verification"),
+    (verify, "see", "  of it what is this report's own"),
     (PolicyBook, "view", "both: policies and references that hold"),
-    (ear, "claims", "attest: claims of the token"),
+    (statement, "of", "attest: what is said of the result"),
     (session, "attested", "attest: compress and seal the cookie"),
     (jwt.Signer, "sign", "attest: sign the token"),
-    (ear, "told", "attest: claims as release reads them"),
     (Delivery, "holder", "resource: who asks (with the cookie)"),
     (Resources, "with_generation", "resource: read and open it, with the generation"),
     (jwe, "encrypt", "resource: encrypt it to the TEE's key"),

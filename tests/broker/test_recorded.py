@@ -27,6 +27,7 @@ from adyton.broker.door.connection import HttpRequest
 from adyton.broker.policy import policies
 from adyton.broker.running.worker import Program
 from adyton.broker.settings import Settings
+from adyton.crypto import key_kinds
 from adyton.errors import Unavailable
 from adyton.stores import audit
 from adyton.stores.backends.vault import Vault
@@ -271,7 +272,7 @@ def test_killed_anywhere_the_record_explains_what_there_is(tmp_path: Path) -> No
         if explained(tmp_path, statement):
             break
         deaths += 1
-    assert deaths > 50
+    assert deaths > 40
 
 
 # ---------------------------------------------------------------- a disk that is full at the row
@@ -349,14 +350,16 @@ def test_a_refusal_has_its_row_as_before(broker: Broker) -> None:
 # ---------------------------------------------------------------- steps that others must agree to
 
 
-def votes(broker: Broker, monkeypatch: pytest.MonkeyPatch | None = None) -> tuple[str, str, str]:
+def votes(
+    broker: Broker, rule: str = "reference", request: Request = ("PUT", "references/a", {"value": 1})
+) -> tuple[str, str, str]:
     """A proposal with one vote, and the second voter's token."""
     tokens = []
     for name in ("ann", "bob"):
         broker.ask("PUT", f"people/{name}", {"role": "owner"})
         tokens.append(json.loads(broker.ask("POST", f"people/{name}/tokens", {"days": 1}).body)["token"])
-    assert broker.ask("PUT", "tenant/approvals", {"actions": ["reference"], "needed": 2}).status == 200
-    proposal = json.loads(broker.ask("PUT", "references/a", {"value": 1}, token=tokens[0]).body)
+    assert broker.ask("PUT", "tenant/approvals", {"actions": [rule], "needed": 2}).status == 200
+    proposal = json.loads(broker.ask(*request, token=tokens[0]).body)
     return proposal["id"], proposal["digest"], tokens[1]
 
 
@@ -405,6 +408,26 @@ def test_an_approved_change_that_is_refused_leaves_the_vote(broker: Broker, monk
     answer = broker.ask("POST", f"approvals/{number}/votes", {"digest": digest, "choice": "approve"}, token=token)
     assert json.loads(answer.body)["state"] == "failed"
     assert actions(broker)[-2:] == ["approval.approve", "approval.failed"]
+
+
+def test_what_was_done_is_not_said_to_have_failed_because_its_erasure_waits(broker: Broker) -> None:
+    """The change, its row and the proposal's end are committed; that bytes are still to be overwritten undoes none of it."""
+    assert broker.ask("PUT", "keys/k/e/y", {"kind": "aes-256"}).status == 200
+    number, digest, token = votes(broker, rule="key", request=("DELETE", "keys/k/e/y", None))
+    broker.store._database._writer.execute("PRAGMA busy_timeout=50")  # type: ignore[attr-defined]
+    path = broker.store._database.path  # type: ignore[attr-defined]
+    reader = sqlite3.connect(path, isolation_level=None)
+    try:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM audit").fetchall()  # an older state, which somebody goes on reading
+        answer = broker.ask("POST", f"approvals/{number}/votes", {"digest": digest, "choice": "approve"}, token=token)
+    finally:
+        reader.close()
+    assert answer.status == 503 and b"erasure_pending" in answer.body
+    assert actions(broker)[-3:] == ["approval.approve", "key.delete", "approval.done"]
+    found = broker.store.proposals.get("default", number)
+    assert found is not None and found.state == "done"
+    assert is_(broker.store)["keys"] == {}
 
 
 def test_nobody_votes_without_a_row(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -459,6 +482,36 @@ def test_what_a_back_end_was_given_is_taken_back_with_its_row(
         assert is_(holding.store) == said(holding.store) and not left(holding)
     found = vault.secrets["adyton/default/a/b/c"]
     assert len([one for one in found.versions.values() if not one["destroyed"]]) == 1
+
+
+def test_a_binding_that_names_a_version_goes_with_what_is_made_elsewhere_first(holding: Broker) -> None:
+    """The version is kept before anything slow begins, and not in the middle of the change."""
+    assert holding.ask("PUT", "policies/resource/one", {"text": ALLOW}).status == 200
+    bound = {"policy_id": "one@1"}
+    for target, body in (
+        ("resources/a/b/c", {"value": "eA==", "backend": "vault"}),
+        ("keys/k/e/y", {"kind": "aes-256", "backend": "vault"}),
+        ("keys/k/e/z", {"kind": "p-256", "certificate": {"subject": "x", "names": ["x.example"]}}),
+    ):
+        answer = holding.ask("PUT", target, {**body, "binding": bound})
+        assert answer.status == 200, answer.body
+    assert not left(holding)
+    assert holding.store.policies.version("default", "resource", "one", 1).pinned
+
+
+def test_nobody_waits_for_a_key_that_is_being_made(holding: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is named in its binding: no lock of the store is held before the key is there."""
+    assert holding.ask("PUT", "policies/resource/one", {"text": ALLOW}).status == 200
+    make, held = key_kinds.generate, []
+
+    def slow(*given: Any) -> bytes:
+        held.append(holding.store._database.deeds.open())
+        return make(*given)
+
+    monkeypatch.setattr(key_kinds, "generate", slow)
+    body = {"kind": "p-256", "binding": {"policy_id": "one@1"}}
+    assert holding.ask("PUT", "keys/k/e/y", body).status == 200
+    assert held == [None]
 
 
 def test_a_key_whose_device_does_not_destroy_it_is_recorded_as_destroyed(

@@ -49,6 +49,7 @@ from adyton.stores.sqlite import Store
 
 _LOG = logging.getLogger(__name__)
 _STALE_KEYS = frozenset({"seal_key_unknown", "signing_key_revoked"})
+_PUBLISHING = 2  # threads for what strangers may ask: others need some too
 _METHODS = frozenset({"GET", "POST", "PUT", "DELETE", "HEAD"})
 
 
@@ -108,6 +109,7 @@ class Front:
         self._lists = PublishedLists(handlers.store)
         self._rates = rates
         self._turns = Turns()
+        self._publishing = asyncio.Semaphore(_PUBLISHING)
         self._in_flight = 0
 
     @property
@@ -208,7 +210,8 @@ class Front:
         self._in_flight += 1
         now, name = datetime.fromtimestamp(self._clock(), UTC), where.parts[2]
         try:
-            answer = await asyncio.to_thread(self._handlers.authority.published, where.tenant, name, now)
+            async with self._publishing:
+                answer = await asyncio.to_thread(self._handlers.authority.published, where.tenant, name, now)
         except AdytonError as error:
             answer = refusals.answer(error, Stage.ADMIN)
         finally:

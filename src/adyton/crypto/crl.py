@@ -35,20 +35,22 @@ def make(
     signer = load(root_key)
     if not isinstance(signer, ec.EllipticCurvePrivateKey):
         raise ValueError("the authority signs with ECDSA")  # noqa: TRY004 -- a wrong value, not a wrong type
-    builder = (
-        x509.CertificateRevocationListBuilder()
+    builder = (  # the entries at once: added one by one, each would copy all before it
+        x509.CertificateRevocationListBuilder(revoked_certificates=[_entry(*one) for one in revoked])
         .issuer_name(issuer.subject)
         .last_update(now - _SKEW)
         .next_update(now + LASTS)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False)
         .add_extension(x509.CRLNumber(number), critical=False)
     )
-    for serial, when, reason in revoked:
-        entry = x509.RevokedCertificateBuilder().serial_number(int(serial, 16)).revocation_date(when)
-        if reason != "unspecified":  # RFC 5280 5.3.1: then it is left out
-            entry = entry.add_extension(x509.CRLReason(REASONS[reason]), critical=False)
-        builder = builder.add_revoked_certificate(entry.build())
     return builder.sign(signer, hashes.SHA384()).public_bytes(Encoding.DER)
+
+
+def _entry(serial: str, when: datetime, reason: str) -> x509.RevokedCertificate:
+    entry = x509.RevokedCertificateBuilder().serial_number(int(serial, 16)).revocation_date(when)
+    if reason != "unspecified":  # RFC 5280 5.3.1: then it is left out
+        entry = entry.add_extension(x509.CRLReason(REASONS[reason]), critical=False)
+    return entry.build()
 
 
 def facts(der: bytes) -> tuple[int, datetime, datetime, int]:

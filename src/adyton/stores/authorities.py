@@ -49,6 +49,8 @@ STATEMENTS = (
 MAX_AUTHORITIES = 100
 REFRESH = 86_400.0
 """Seconds after which a list is signed anew although nothing changed."""
+SIGNINGS = 5
+"""How often a list is signed for one request, where others publish theirs meanwhile."""
 KEPT = 30 * 86_400.0
 """Seconds that a certificate stays on the list after it has expired (RFC 5280 3.3: at least one list longer)."""
 _KIND = "authority"
@@ -56,12 +58,18 @@ _COLUMNS = "serial, authority, path, version, expires, revoked, reason"
 
 
 @dataclass(frozen=True, slots=True)
-class StoredAuthority:
-    """A root: its certificate (DER) and its key (PKCS#8 DER)."""
+class Root:
+    """A root as everybody may know it: its certificate (DER)."""
 
     number: int
     state: str
     certificate: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class StoredAuthority(Root):
+    """A root with its key (PKCS#8 DER)."""
+
     key: bytes = field(repr=False)
 
 
@@ -90,16 +98,19 @@ class Authorities:
         self._database = database
         self._sealer = sealer
 
-    def all(self, tenant: str) -> list[StoredAuthority]:
+    def all(self, tenant: str) -> list[Root]:
         """All roots, the oldest first."""
         rows = self._database.read(
-            "SELECT number, state, certificate, sealed FROM authorities WHERE tenant=? ORDER BY number", (tenant,)
+            "SELECT number, state, certificate FROM authorities WHERE tenant=? ORDER BY number", (tenant,)
         )
-        return [self._opened(tenant, *row) for row in rows]
+        return [Root(number, state, bytes(certificate)) for number, state, certificate in rows]
 
     def active(self, tenant: str) -> StoredAuthority | None:
         """The one that issues."""
-        return next((one for one in self.all(tenant) if one.state == "active"), None)
+        rows = self._database.read(
+            "SELECT number, state, certificate, sealed FROM authorities WHERE tenant=? AND state='active'", (tenant,)
+        )
+        return self._opened(tenant, *rows[0]) if rows else None
 
     def active_or_made(self, tenant: str, make: Make) -> StoredAuthority:
         """The one that issues, made by ``make`` if there is none; of several that ask at once, all get the same."""
@@ -115,7 +126,7 @@ class Authorities:
             raise Unavailable("the tenant's authority cannot be read", code="authority_unreadable")
         return found
 
-    def prepare(self, tenant: str, make: Make) -> StoredAuthority:
+    def prepare(self, tenant: str, make: Make) -> Root:
         """The next root, which issues nothing yet; ``Conflict`` if there is one already."""
         before = self.all(tenant)
         if not before:
@@ -132,7 +143,7 @@ class Authorities:
             if row[0] != number - 1:
                 raise _changed()
             self._insert(transaction, tenant, number, "prepared", *made)
-        return StoredAuthority(number, "prepared", made[1], made[0])
+        return Root(number, "prepared", made[1])
 
     def activate(self, tenant: str, number: int) -> None:
         """Let a prepared root issue from now on; the one that did is retired."""
@@ -202,29 +213,43 @@ class Authorities:
         return bytes(found) if _fresh(changes, list_changes, made, now) else b""
 
     def signed_list(self, tenant: str, number: int, now: float, sign: Sign) -> bytes:
-        """The root's list, signed anew if that is due; ``NotFound``. Its number grows each time."""
-        with self._database.write(apart=True) as transaction:
-            tenants.must_exist(transaction, tenant)
-            row = transaction.execute(
+        """The root's list, signed anew if that is due; ``NotFound``, or ``Unavailable`` if others sign all the time.
+
+        Its number grows each time: with the clock at least, so a store that was restored goes on above what was published.
+        Nothing is locked while it is signed: it may be long, anybody may ask for it, and decisions wait for who writes.
+        """
+        for _ in range(SIGNINGS):
+            rows = self._database.read(
                 "SELECT changes, list_changes, list_time, list, list_number, state, certificate, sealed"
                 " FROM authorities WHERE tenant=? AND number=?",
                 (tenant, number),
-            ).fetchone()
-            if row is None:
+            )
+            if not rows:
                 raise absent()
-            if _fresh(row[0], row[1], row[2], now):
-                return bytes(row[3])
-            rows = transaction.execute(
+            changes, list_changes, made_at, found, last, *root = rows[0]
+            if _fresh(changes, list_changes, made_at, now):
+                return bytes(found)
+            # Read after the count of changes: what is revoked since is on it, or the list is not the newest and is signed anew.
+            revoked = self._database.read(
                 f"SELECT {_COLUMNS} FROM certificates WHERE tenant=? AND authority=? AND revoked>0 AND expires>?"  # noqa: S608 -- a constant
                 " ORDER BY serial",
                 (tenant, number, now - KEPT),
-            ).fetchall()
-            made = sign(self._opened(tenant, number, *row[5:]), row[4] + 1, [Issued(*one) for one in rows])
-            transaction.execute(
-                "UPDATE authorities SET list=?, list_number=?, list_changes=?, list_time=? WHERE tenant=? AND number=?",
-                (made, row[4] + 1, row[0], now, tenant, number),
             )
-        return made
+            following = max(last + 1, int(now))
+            made = sign(self._opened(tenant, number, *root), following, [Issued(*one) for one in revoked])
+            with self._database.write(apart=True) as transaction:
+                tenants.must_exist(transaction, tenant)
+                done = transaction.execute(
+                    "UPDATE authorities SET list=?, list_number=?, list_changes=?, list_time=?"
+                    " WHERE tenant=? AND number=? AND list_number=?",
+                    (made, following, changes, now, tenant, number, last),
+                )
+                kept = done.rowcount == 1  # else somebody else was quicker: no two lists have one number
+            if kept:
+                return made
+        raise Unavailable(
+            "the list is being signed by others", code="authority_busy", field="crl", hint="try again in a moment"
+        )
 
     def _insert(  # noqa: PLR0917 -- one value each
         self, transaction: Transaction, tenant: str, number: int, state: str, key: bytes, certificate: bytes

@@ -232,8 +232,11 @@ class Policies:
         return [Activation(row[0], row[1], datetime.fromtimestamp(row[2], UTC), row[3], row[4]) for row in rows]
 
     def pin(self, tenant: str, kind: PolicyKind, policy_id: str, version: int) -> None:
-        """Keep this version for as long as the store lives, because something names it; ``NotFound``."""
-        with self._database.write() as transaction:
+        """Keep this version for as long as the store lives, because something names it; ``NotFound``.
+
+        Durable on return, whatever becomes of what names it: that may take long, and be made elsewhere first.
+        """
+        with self._database.write(apart=True) as transaction:
             done = transaction.execute(
                 "UPDATE policy_versions SET pinned=1 WHERE tenant=? AND kind=? AND name=? AND version=?",
                 (tenant, kind, policy_id, version),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from typing import TypeVar
 from urllib.parse import parse_qsl
@@ -14,6 +15,7 @@ from adyton.protocol.resource import ResourcePath
 from adyton.wire import strict_json
 
 MAX_PAGE = 10_000
+_COUNT = re.compile(r"[1-9][0-9]{0,8}\Z")
 MAX_BODY = 8 * 1024 * 1024
 _T = TypeVar("_T")
 _ENCODER = msgspec.json.Encoder()
@@ -37,7 +39,7 @@ def page(query: str, default: int) -> tuple[str, int]:
     """``after`` (a path ``repository/type/tag``, or nothing) and ``limit`` of a listing; ``MalformedRequest``."""
     given = dict(parse_qsl(query))
     after, limit = given.get("after", ""), given.get("limit", "")
-    if limit and not (limit.isdigit() and 1 <= int(limit[:9]) <= MAX_PAGE):
+    if limit and not (_COUNT.match(limit) and int(limit) <= MAX_PAGE):
         raise MalformedRequest(
             "not such a page", code="page_malformed", field="limit", expected=f"1 to {MAX_PAGE}", got=limit[:20]
         )

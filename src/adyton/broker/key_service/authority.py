@@ -17,7 +17,7 @@ from adyton.crypto.key_kinds import Kind
 from adyton.errors import NotFound
 from adyton.protocol.authority import AuthorityView
 from adyton.protocol.key_record import CertificateRequest
-from adyton.stores.authorities import Authorities, Issued, StoredAuthority, absent
+from adyton.stores.authorities import Authorities, Issued, Root, StoredAuthority, absent
 
 PLACE = (".well-known", "ca")
 CRL, CERTIFICATE = b"application/pkix-crl", b"application/pkix-cert"
@@ -93,7 +93,7 @@ class Authority:
         """The URL of what a root publishes; empty if nobody said where the broker is reached."""
         return f"{self._public_url}/t/{tenant}/{'/'.join(PLACE)}/{number}.{form}" if self._public_url else ""
 
-    def _view(self, tenant: str, one: StoredAuthority) -> AuthorityView:
+    def _view(self, tenant: str, one: Root) -> AuthorityView:
         begins, ends = issuing.validity(one.certificate)
         return AuthorityView(
             key_kinds.chain_pem((one.certificate,)).decode("ascii"),

@@ -20,6 +20,7 @@ from adyton.stores.authorities import Authorities, Issued
 MAX_SERIALS = 1000
 MAX_PAGE = 1000
 _SERIAL = re.compile(r"[0-9a-f]{1,40}\Z")
+_NUMBER = re.compile(r"[1-9][0-9]{0,3}\Z")
 
 
 class AuthorityApi:
@@ -78,24 +79,29 @@ class AuthorityApi:
             serials = [one.serial for one in found]
         done = self._kept.revoke(asked.tenant, list(dict.fromkeys(serials)), body.reason, asked.now.timestamp())
         changes = [
-            ("ca.revoke", f"{_uri(one)}?version={one.version} serial {one.serial}: {one.reason}") for one in done
+            ("ca.revoke", f"{_uri(one)}?version={one.version} serial {one.serial}: {_told(one, asked)}") for one in done
         ]
         return answer([_view(one) for one in done], *changes)
 
     def _listed(self, tenant: str, query: dict[str, str]) -> list[CertificateView]:
         after, limit = query.get("after", ""), query.get("limit", str(MAX_PAGE))
-        if (after and not _SERIAL.match(after)) or not limit.isdigit() or not 1 <= int(limit[:9]) <= MAX_PAGE:
+        if (after and not _SERIAL.match(after)) or not _NUMBER.match(limit) or int(limit) > MAX_PAGE:
             raise MalformedRequest(
                 "not such a page", code="page_malformed", field="after, limit", expected=f"limit 1 to {MAX_PAGE}"
             )
         return [_view(one) for one in self._kept.certificates(tenant, after, int(limit))]
 
     def _crl(self, asked: Asked, text: str) -> CrlView:
-        if not text.isdigit() or len(text) > 4:
+        if not _NUMBER.match(text):
             raise NotFound("there is no such authority", code="authority_absent", field="number", got=text[:40])
         der = self._authority.crl(asked.tenant, int(text), asked.now)
         number, made, until, count = crl.facts(der)
         return CrlView(int(text), number, stamp(made), stamp(until), count, crl.pem(der))
+
+
+def _told(one: Issued, asked: Asked) -> str:
+    """The reason; of one that was revoked before, that: its row is another one."""
+    return one.reason if one.revoked == asked.now.timestamp() else f"revoked already, {one.reason}"
 
 
 def _uri(one: Issued) -> str:

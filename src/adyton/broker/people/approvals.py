@@ -27,7 +27,7 @@ from adyton.crypto.aead import random_bytes
 from adyton.errors import AdytonError, Conflict, MalformedRequest, NotPermitted, Unavailable
 from adyton.protocol.people import ApprovalRules, ProposalView, Vote, VoteBody
 from adyton.protocol.policies import PolicyBody
-from adyton.stores.proposals import Ballot, Proposal, State, StoredProposal, absent, decided, moment
+from adyton.stores.proposals import Ballot, Proposal, StoredProposal, absent, decided, moment
 from adyton.stores.sqlite import Store
 from adyton.stores.tenant_settings import BROKER, StoredTenant
 
@@ -244,23 +244,28 @@ class Approvals:
             )
             answer = self.carry_out(proposal.area, proposal.parts, again)
             if answer.status < 300:
-                self._ended(asked, number, proposal, "done", f"{answer.status}", noted.of(answer.changes))
+                self._store.proposals.move(asked.tenant, number, "executing", "done", f"{answer.status}")
+                told = f"{number} {proposal.action} {answer.status}"
+                asked.deed.settle(*noted.of(answer.changes), ("approval.done", told))
                 return
             outcome = f"{answer.status}"
         except AdytonError as error:
-            outcome = f"{error.code}: {error.message}"[:300]
+            if not self._failed(asked, number, proposal, f"{error.code}: {error.message}"[:300]):
+                raise  # it is done and recorded; what was to follow it could not be done
+            return
         except Exception as error:
-            asked.deed.undo()
-            self._ended(asked, number, proposal, "failed", "the broker failed", ())
+            self._failed(asked, number, proposal, "the broker failed")
             raise Unavailable("the approved request failed", code="approval_failed") from error
-        asked.deed.undo()
-        self._ended(asked, number, proposal, "failed", outcome, ())
+        self._failed(asked, number, proposal, outcome)
 
-    def _ended(  # noqa: PLR0917 -- one value each
-        self, asked: Asked, number: str, proposal: Proposal, end: State, outcome: str, changes: Changes
-    ) -> None:
-        self._store.proposals.move(asked.tenant, number, "executing", end, outcome)
-        asked.deed.settle(*changes, (f"approval.{end}", f"{number} {proposal.action} {outcome}"))
+    def _failed(self, asked: Asked, number: str, proposal: Proposal, outcome: str) -> bool:
+        """Record that it came to nothing; false if it did not: then there is nothing to record."""
+        asked.deed.undo()
+        if not self._store.proposals.move(asked.tenant, number, "executing", "failed", outcome):
+            asked.deed.undo()
+            return False
+        asked.deed.settle(("approval.failed", f"{number} {proposal.action} {outcome}"))
+        return True
 
     def _proposer(self, proposal: Proposal) -> Principal | None:
         """As they are now. Of whom only an identity provider knows, as it said then: all who agree are others."""

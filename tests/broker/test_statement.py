@@ -14,7 +14,7 @@ from tests.broker import test_appraiser as desk
 
 from adyton.broker import session, statement
 from adyton.broker.appraiser import Appraiser, Likeness
-from adyton.broker.holders import Holder
+from adyton.broker.holders import Holder, Holders
 from adyton.broker.policy.rego import RegoEngine
 from adyton.broker.release import Permit, Releaser
 from adyton.config import Environment
@@ -218,3 +218,30 @@ def test_a_release_is_decided_once_for_holders_that_are_alike(bench: desk.Bench,
     for _ in range(2):
         with pytest.raises(ReleaseRefused):
             decide(holder(5, readable=True))
+
+
+def test_of_long_documents_nothing_is_remembered(bench: desk.Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever may start guests chooses their documents: memories have a bound in bytes."""
+    assert appraised(bench, like(1), asked(1)).alike is not None
+    monkeypatch.setattr("adyton.broker.appraiser.MAX_DOCUMENT", len(desk.INIT_DATA.raw) - 1)
+    assert appraised(bench, like(2), asked(2)).alike is None
+
+
+def test_holders_have_a_bound_in_number_and_in_bytes() -> None:
+    key = asked(1).key
+
+    def someone() -> Holder:
+        return Holder(key, 1, "", NOW, None)
+
+    holders = Holders(number=3, size=8000)
+    for number in range(5):
+        holders.put(bytes([number]), someone(), 10)
+    assert [number for number in range(5) if holders.get(bytes([number]))] == [2, 3, 4]
+    holders.put(b"huge", someone(), 1001)
+    assert holders.get(b"huge") is None
+    assert holders.get(b"\4") is not None
+    holders = Holders(number=100, size=8000)
+    for number in range(20):
+        for _ in range(2):  # the same one again takes no more
+            holders.put(bytes([number]), someone(), 1000)
+    assert [number for number in range(20) if holders.get(bytes([number]))] == list(range(12, 20))

@@ -12,6 +12,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from adyton.crypto import chain as walk
 from adyton.crypto import path
@@ -319,3 +321,62 @@ def test_a_search_after_the_only_path_failed_verifies_nothing_twice(monkeypatch:
     assert caught.value.code == "root_sig"
     assert len(set(verified)) == 3  # what failed is asked once more, and no more than that
     assert len(verified) == 4
+
+
+def _crowd() -> list[Certificate]:
+    """Authorities of the same names: sound, expired, cross-signed, of other keys, too short, not for signing."""
+    early, ended = {"begin": NOW + DAY}, {"end": NOW - timedelta(hours=1)}
+    cross = issue("Middle CA", MIDDLE_KEY, "Other Root CA", OTHER_KEY)
+    return [
+        GOOD[1],
+        GOOD[2],
+        middle(length=0),
+        middle(**ended),
+        middle(sign=False),
+        middle(ca=False),
+        middle(critical=True),
+        issue("Middle CA", OTHER_KEY, "Root CA", ROOT_KEY),
+        issue("Middle CA", MIDDLE_KEY, "Root CA", OTHER_KEY),
+        issue("Middle CA", MIDDLE_KEY, "Middle CA", MIDDLE_KEY),
+        cross,
+        issue("Other Root CA", OTHER_KEY, "Other Root CA", OTHER_KEY),
+        issue("Other Root CA", OTHER_KEY, "Root CA", ROOT_KEY),
+        root(length=0),
+        root(**ended),
+        root(**early),
+        root(sign=False),
+        issue("Root CA", ROOT_KEY, "Root CA", OTHER_KEY),
+        issue("Root CA", OTHER_KEY, "Root CA", OTHER_KEY),
+        issue("Root CA", ROOT_KEY, "Other Root CA", OTHER_KEY),
+    ]
+
+
+CROWD = _crowd()
+LEAVES = [GOOD[0], leaf(ca=True), leaf(critical=True), issue("Leaf", LEAF_KEY, "Middle CA", OTHER_KEY, ca=False)]
+
+
+@settings(deadline=None, max_examples=400)
+@given(
+    st.sampled_from(LEAVES),
+    st.lists(st.sampled_from(CROWD), max_size=5),
+    st.sampled_from([TRUSTED, frozenset({CROWD[11].spki_fingerprint}), frozenset({b"nobody"})]),
+    st.booleans(),
+)
+def test_the_only_path_is_the_one_that_a_search_finds(
+    first: Certificate, pool: list[Certificate], trusted: frozenset[bytes], known: bool
+) -> None:
+    profile = path.Profile(
+        PROFILE.roles, PROFILE.algorithms, PROFILE.names, sound=frozenset({GOOD[2].digest} if known else ())
+    )
+
+    def found() -> object:
+        try:
+            made = path.build(first, EndorsementSet(pool), profile, trusted=trusted, now=NOW)
+        except EndorsementError as error:
+            return type(error), error.as_dict()
+        return made.certificates, sorted(item.digest for item in made.seen)
+
+    followed = found()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(path, "_only_path", lambda *_: False)
+        assert followed == found()

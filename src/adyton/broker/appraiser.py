@@ -113,8 +113,8 @@ class Appraiser:
         _refuse_root(view.environment, verified)
         first = verified[0]
         key: tuple[object, ...] | None = None
-        if first.alike is not None and len(verified) == 1:
-            raw = init_data.raw if init_data is not None else None
+        raw = init_data.raw if init_data is not None else None
+        if first.alike is not None and len(verified) == 1 and (raw is None or len(raw) <= MAX_DOCUMENT):
             key = (tenant, first.alike, first.root_fingerprint, first.unchecked, policy_set, raw, len(runtime_data))
             known = self._alike.get(key)
             if known is not None and known.view is view and known.appraisal.root is first.root:

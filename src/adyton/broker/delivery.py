@@ -94,7 +94,7 @@ class Delivery:
         if known is None:
             body = session.claims(opened, self._handshake.shelved(tenant, opened, now))
             known = Holder.of(self._handshake.tee_key(opened.key, opened.version), ear.parse(body), opened.generation)
-            holders.put(opened.digest, known)
+            holders.put(opened.digest, known, len(body))
         return known
 
     def _bearer(self, keys: BrokerKeys, tenant: str, authorization: bytes, now: float) -> Holder:

@@ -221,7 +221,7 @@ class Handshake:
             tenant, said.row, at, request_id=holder.handle, peer=peer, claims=digest.hex()
         )
         deadline.check()  # the token would speak of policies that are not in force any more
-        self.holders.put(digest, holder)
+        self.holders.put(digest, holder, len(said.claims))
         self.afterwards(tenant, at, number, result)
         cookie_value = session.set_cookie(value, expires, secure=self._secure)
         return Answer(200, body, cookie=cookie_value, session=holder.handle)

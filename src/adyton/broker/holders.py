@@ -16,6 +16,8 @@ from adyton.crypto.jwk import TeeKey
 from adyton.protocol.ear import TokenClaims
 
 MAX_KNOWN = 2048
+MAX_BYTES = 16 * 1024 * 1024
+"""Of the claims that all of them have together, as they are signed: a workload's document may be long, and it is in there."""
 FOREIGN = -1
 """The generation of a holder whose evidence was appraised elsewhere: no change here makes that old."""
 
@@ -35,6 +37,7 @@ class Holder(msgspec.Struct):
     told: TokenClaims | None
     like: object = None
     tell: Callable[[], TokenClaims] | None = None
+    size: int = 0
 
     @classmethod
     def of(cls, key: TeeKey, claims: TokenClaims, generation: int) -> Holder:
@@ -52,18 +55,30 @@ class Holder(msgspec.Struct):
 
 
 class Holders:
-    """Holders by the digest of their claims, the oldest forgotten first."""
+    """Holders by the digest of their claims, the oldest forgotten first.
 
-    def __init__(self, size: int = MAX_KNOWN) -> None:
+    At most ``number`` of them, whose claims have at most ``size`` bytes together, and no single one an eighth of that.
+    """
+
+    def __init__(self, number: int = MAX_KNOWN, size: int = MAX_BYTES) -> None:
+        self._number = number
         self._size = size
+        self._taken = 0
         self._known: OrderedDict[bytes, Holder] = OrderedDict()  # a dict slows down when its first item goes each time
 
     def get(self, digest: bytes) -> Holder | None:
         """Who that is, if it is known here."""
         return self._known.get(digest)
 
-    def put(self, digest: bytes, holder: Holder) -> None:
-        """Remember."""
-        if len(self._known) >= self._size:
-            self._known.popitem(last=False)
-        self._known[digest] = holder
+    def put(self, digest: bytes, holder: Holder, size: int) -> None:
+        """Remember. ``size``: bytes of the claims."""
+        if size * 8 > self._size:
+            return  # read from the cookie or the store each time
+        known = self._known
+        if digest in known:
+            self._taken -= known.pop(digest).size
+        holder.size = size
+        self._taken += size
+        while known and (len(known) >= self._number or self._taken > self._size):
+            self._taken -= known.popitem(last=False)[1].size
+        known[digest] = holder

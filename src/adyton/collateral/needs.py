@@ -35,8 +35,8 @@ from adyton.tee.nvidia.endorsements import SWITCH, is_leaf, read_leaf
 from adyton.tee.nvidia.manifests import rim_id
 from adyton.tee.snp import json_form
 from adyton.tee.snp.abi import SigningKey, SnpReport
-from adyton.tee.snp.checks import is_json
 from adyton.tee.snp.claims import product_of
+from adyton.tee.snp.json_form import is_json
 from adyton.tee.snp.product import Product
 from adyton.wire import b64, strict_json
 

@@ -154,3 +154,40 @@ def test_how_much_is_remembered_is_bounded(genoa: Any, now: datetime, monkeypatc
         report = genoa.report(guest_svn=number)
         assert verdict(genoa, report, now, memory) == verdict(genoa, report, now, None)
         assert len(alike._known) <= 3
+
+
+def fused(text: bytes, report: bytes) -> bytes:
+    """1184 bytes that have of ``text`` what a report's kind is told by, and of ``report`` what is each one's own."""
+    return text[:0x50] + report[0x50:0x90] + text[0x90:0x140] + report[0x140:0x160] + text[0x160:0x2A0] + report[0x2A0:]
+
+
+@pytest.mark.parametrize("space", [b" ", b"\n", b"\t \r"])
+def test_a_text_that_begins_with_space_teaches_nothing_about_raw_reports(
+    genoa: Any, now: datetime, space: bytes
+) -> None:
+    memory = Remembered()
+    document = msgspec.json.decode(written(genoa.report()))
+    del document["cert_chain"]
+    text = space + msgspec.json.encode(document)
+    assert not isinstance(verdict(genoa, text, now, memory), tuple)
+    odd = fused(text, genoa.report(report_data=b"\x77" * 64))
+    assert isinstance(verdict(genoa, odd, now, None), tuple)
+    assert verdict(genoa, odd, now, memory) == verdict(genoa, odd, now, None)
+
+
+def test_reports_of_two_cloud_providers_are_not_alike(genoa: Any, now: datetime) -> None:
+    """Their bytes can be the same where the chip's id is masked; what is claimed of them is not."""
+    found = []
+    memory = Remembered()
+    for provider in (b"CN=cloud.example", b"CN=other.example"):
+        leaf = genoa.leaf(vlek=True, set_={"5": bytes((0x16, len(provider))) + provider})
+        endorsements = genoa.set_of(vcek=None, ask=genoa.standard("asvk"), vlek=leaf)
+        for number in range(2):
+            report = genoa.report(vlek=True, chip_id=bytes(64), report_data=bytes([number]) * 64)
+            found.append(
+                tee.verify("snp", report, endorsements=endorsements, now=now, anchors=genoa.anchors, remembered=memory)
+            )
+    one, same, another, same_as_that = found
+    assert one.claims["csp_id"] != another.claims["csp_id"]
+    assert (one.alike, another.alike) == (same.alike, same_as_that.alike)
+    assert one.alike != another.alike

@@ -71,7 +71,7 @@ _known: dict[_Parts, Shape] = {}
 
 def see(evidence: bytes) -> Seen | None:
     """What is known of evidence whose like was learnt; ``None`` where nothing is, or where its own parts do not fit."""
-    if not evidence.startswith(b"{"):
+    if not json_form.is_json(evidence):
         shape = _known.get(_parts_of_raw(evidence)) if len(evidence) == REPORT_SIZE else None
         if shape is None:
             return None
@@ -94,7 +94,7 @@ def see(evidence: bytes) -> Seen | None:
 def learn(evidence: bytes, shape: Shape) -> None:
     """Remember the shape of evidence that was parsed as a whole, and as strictly as ever."""
     parts: _Parts
-    if not evidence.startswith(b"{"):
+    if not json_form.is_json(evidence):
         parts = _parts_of_raw(evidence)
     else:
         split = json_form.split_compact(evidence)

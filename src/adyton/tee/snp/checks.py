@@ -35,12 +35,6 @@ from adyton.tee.snp.product import Product
 from adyton.tee.snp.same_text import digest_of
 
 TEE = "snp"
-_JSON_BEGINS = frozenset(b"{ \t\r\n")  # none of which is the first byte of a known version
-
-
-def is_json(evidence: bytes) -> bool:
-    """Whether evidence is in CoCo's JSON form rather than the raw report."""
-    return bool(evidence) and evidence[0] in _JSON_BEGINS
 
 
 def check_signature(leaf: Leaf, signature: bytes, signed: bytes) -> None:
@@ -109,7 +103,7 @@ class Verification:
         self.init_data = init_data
         self.chain: VerifiedChain | None = None
         self.rivals: list[Leaf] = []
-        self._json = json_form.parse(evidence) if is_json(evidence) else None
+        self._json = json_form.parse(evidence) if json_form.is_json(evidence) else None
         self.report = self._json.report if self._json is not None else SnpReport.parse(evidence)
         self.raw = self._json.encoded if self._json is not None else evidence
         self.product: Product | None = claims_of.product_of(self.report)
@@ -362,7 +356,7 @@ class Verification:
             expires=chain.expires,
             expires_first=chain.expires_first,
             unchecked=unchecked,
-            alike=shape,
+            alike=(shape, self.leaf.product_name, self.leaf.hardware_id, self.leaf.csp_id),
         )
 
 

@@ -29,6 +29,7 @@ MAX_CERTIFICATES = 8
 MAX_REMEMBERED = 8 * 1024  # a report written compactly has less than 5 kB
 CERTIFICATE_TYPES = ("VCEK", "VLEK", "ASK", "ASVK", "ARK")
 SPEC = "kbs-protocol 2.4 snp"
+_JSON_BEGINS = frozenset(b"{ \t\r\n")  # none of which is the first byte of a known version
 
 
 # Bytes are lists of numbers, their lengths checked while they are read. What a whole fleet has in common, or a machine
@@ -125,6 +126,11 @@ class JsonEvidence(msgspec.Struct, frozen=True):
     def certificates(self) -> list[tuple[str, bytes]]:
         """``(type, DER)`` of each certificate; ``MalformedEvidence`` if they cannot be read."""
         return _certificates(self.document[self.start : self.end])
+
+
+def is_json(evidence: bytes) -> bool:
+    """Whether evidence is in CoCo's JSON form rather than the raw report."""
+    return bool(evidence) and evidence[0] in _JSON_BEGINS
 
 
 def parse_json(data: bytes) -> tuple[SnpReport, list[tuple[str, bytes]]]:

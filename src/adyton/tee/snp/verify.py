@@ -27,7 +27,6 @@ from adyton.tee.snp.checks import (
     Verification,
     check_host_data,
     check_signature,
-    is_json,
     memory_key,
 )
 from adyton.tee.snp.endorsements import Leaf, VerifiedChain, Walk, read_leaf
@@ -144,7 +143,7 @@ def _verify_like(
         like.expires,
         like.expires_first,
         like.unchecked,
-        shape,
+        like.alike,
     )
 
 
@@ -162,7 +161,7 @@ def show(evidence: bytes) -> dict[str, JsonValue]:
 
 def read(evidence: bytes) -> tuple[SnpReport, list[tuple[str, bytes]]]:
     """The report, and the certificates that the evidence carries; raw bytes or JSON. ``MalformedEvidence``."""
-    if is_json(evidence):
+    if json_form.is_json(evidence):
         return json_form.parse_json(evidence)
     return SnpReport.parse(evidence), []
 

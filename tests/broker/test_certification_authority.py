@@ -15,7 +15,10 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from tests.broker import rig
 from tests.broker.rig import RunningBroker
 
+from adyton.broker.door.asked import Asked
 from adyton.broker.key_service.authority import Authority
+from adyton.broker.key_service.authority_api import AuthorityApi
+from adyton.broker.record.recorded import Recorded
 from adyton.client.authority import CertificationAuthority
 from adyton.client.keys import Keys
 from adyton.crypto import crl
@@ -252,6 +255,31 @@ def test_a_store_that_was_restored_goes_on_above_the_lists_that_were_published(t
     restored = Store.open(tmp_path / "b", root_key=bytes(32), now=NOW)
     assert crl.facts(Authority(restored.authorities).crl("default", 1, NOW + timedelta(hours=1)))[0] > newest
     restored.close()
+
+
+def test_a_key_of_many_certificates_is_revoked_in_parts_with_their_rows(tmp_path: Path) -> None:
+    store = Store.open(tmp_path, root_key=bytes(32), now=NOW)
+    ours = Authority(store.authorities)
+    stored(store, ours, 1, 10)
+    with store._database.write() as transaction:
+        for number in range(1, 2501):
+            one = authorities.Issued(f"{number:x}", 1, "a/b/many", number, NOW.timestamp() + 1000)
+            authorities.note(transaction, "default", one)
+    rows: list[int] = []
+
+    class Counted(Recorded):
+        def settle(self, *changes: tuple[str, str]) -> None:
+            super().settle(*changes)
+            rows.append(len(changes))
+
+    with Counted(store, "default", NOW, actor="ann", peer="") as deed:
+        body = b'{"uri": "kbs:///a/b/many", "reason": "superseded"}'
+        asked = Asked("POST", "default", body, NOW, deed=deed)
+        answer = AuthorityApi(ours, store.authorities).handle(asked, ("authority", "revocations"))
+        deed.settle(*answer.changes)
+    assert rows == [1000, 1000, 500, 0] and store.audit.size("default") == 2500
+    assert crl.facts(ours.crl("default", 1, NOW))[3] == 2500
+    store.close()
 
 
 @pytest.mark.parametrize("limit", ["%C2%B2", "0", "-1", "0000000010000000", "9" * 500, "1_0", "10001"])

@@ -68,12 +68,13 @@ def test_uses_pages_and_certificates(store: Store) -> None:
     assert [str(one.info.path) for one in store.keys.list("acme", after=keys[0], limit=2)] == keys[1:3]
     assert len(store.resources.list("acme", after=keys[-1])) == 4
     listed = store.authorities.certificates("acme", "", 100)
-    assert len(listed) == 4 and crl.facts(ours.crl("acme", 1, NOW))[::3] == (1, 0)
+    number, _, _, revoked = crl.facts(ours.crl("acme", 1, NOW))
+    assert (len(listed), revoked) == (4, 0)
     store.authorities.revoke("acme", [listed[0].serial], "superseded", NOW.timestamp())
-    assert crl.facts(ours.crl("acme", 1, NOW))[::3] == (2, 1)
+    assert crl.facts(ours.crl("acme", 1, NOW))[::3] == (number + 1, 1)
     assert ours.rotate("acme", 100, NOW, prepare=True).state == "prepared"
     assert ours.rotate("acme", 100, NOW, prepare=False).number == 2 == ours.show("acme").number
-    assert crl.facts(ours.crl("acme", 1, NOW))[0] == 2
+    assert crl.facts(ours.crl("acme", 1, NOW))[0] == number + 1
     store.keys.destroy("acme", ResourcePath("keys", "a", "0"), None, NOW)
     assert len(store.keys.uses.of("acme")) == 3
     with pytest.raises(NotFound):

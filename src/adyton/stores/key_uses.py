@@ -79,10 +79,12 @@ class KeyUses:
                     del self._blocks[next(iter(self._blocks))]
                 self._blocks[key] = _Block(taken - 1, size)
 
-    def of(self, tenant: str, path: ResourcePath | None = None) -> dict[tuple[str, int], int]:
-        """Uses that were taken, by path and serial: of one key, or of all of a tenant's."""
-        one, given = (" AND path=?", (tenant, str(path))) if path is not None else ("", (tenant,))
-        rows = self._database.read(f"SELECT path, serial, uses FROM key_uses WHERE tenant=?{one}", given)  # noqa: S608 -- a constant
+    def of(
+        self, tenant: str, first: ResourcePath | None = None, last: ResourcePath | None = None
+    ) -> dict[tuple[str, int], int]:
+        """Uses that were taken, by path and serial: of the key at ``first``, of all from there to ``last``, or of all."""
+        part, given = ("", ()) if first is None else (" AND path>=? AND path<=?", (str(first), str(last or first)))
+        rows = self._database.read(f"SELECT path, serial, uses FROM key_uses WHERE tenant=?{part}", (tenant, *given))  # noqa: S608 -- a constant
         return {(name, int(serial)): int(uses) for name, serial, uses in rows}
 
     def _spent(self, key: tuple[str, str, int]) -> bool:

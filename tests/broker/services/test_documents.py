@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import signal
+import threading
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,9 +21,12 @@ from tests.provenance.signing import HASH, OWNER, P256, STRANGER
 from tests.waiting import until
 
 from adyton.broker.services import providers
+from adyton.broker.services.program import ServiceProgram
+from adyton.broker.services.settings import ServiceSettings
 from adyton.devtee import nvidia_endorsements as made
 from adyton.errors import ConfigError
 from adyton.provenance.plain import MEDIA_TYPE
+from adyton.stores.sqlite import Store
 
 SWID_KEY = test_swid.chain()[0].key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
 
@@ -245,3 +251,37 @@ def test_it_stops_the_start(tmp_path: Path) -> None:
     (tmp_path / "providers.toml").write_text("not TOML")
     with pytest.raises(RuntimeError, match="providers_invalid"):
         Service(tmp_path / "data", arguments, ("reference", "serve")).start()
+
+
+def test_of_two_files_the_newer_one_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read again while the first is still followed: what the newer one does not name is not set after it."""
+    entries = tmp_path / "providers.toml"
+    entries.write_text(toml(**ENTRIES))
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "admin.token").write_text("t" * 40)
+    (tmp_path / "data" / "admin.token").chmod(0o600)
+    store = Store.open(tmp_path / "data", root_key=bytes(32), now=datetime.now(UTC))  # noqa: TID251 -- at the edge
+    settings = ServiceSettings(data=str(tmp_path / "data"), grpc="127.0.0.1:0", providers=str(entries))
+    follow, begun = providers.follow, threading.Event()
+
+    def late(*given: Any) -> None:
+        if not begun.is_set():
+            begun.set()
+            time.sleep(0.3)
+        follow(*given)
+
+    monkeypatch.setattr(providers, "follow", late)
+
+    async def both() -> None:
+        program = ServiceProgram(settings, store)
+        first = asyncio.ensure_future(program._follow_providers())
+        await asyncio.to_thread(begun.wait, 5)
+        program._providers = {}
+        await asyncio.gather(first, program._follow_providers())
+        program._engine.close()
+
+    try:
+        asyncio.run(both())
+        assert store.providers.list("default") == []
+    finally:
+        store.close()

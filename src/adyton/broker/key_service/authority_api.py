@@ -76,12 +76,18 @@ class AuthorityApi:
             found = self._kept.of_key(asked.tenant, str(path), body.version)
             if not found:
                 raise NotFound("no certificate was issued for it", code="certificate_absent", field="uri", got=path.uri)
-            serials = [one.serial for one in found]
+            return self._revoked_all(asked, [one.serial for one in found], body.reason)
         done = self._kept.revoke(asked.tenant, list(dict.fromkeys(serials)), body.reason, asked.now.timestamp())
-        changes = [
-            ("ca.revoke", f"{_uri(one)}?version={one.version} serial {one.serial}: {_told(one, asked)}") for one in done
-        ]
-        return answer([_view(one) for one in done], *changes)
+        return answer([_view(one) for one in done], *_rows(done, asked))
+
+    def _revoked_all(self, asked: Asked, serials: list[str], reason: str) -> Answer:
+        """Of a key, however many: each part with its rows, so that others write in between. Asked again it goes on."""
+        done: list[Issued] = []
+        for first in range(0, len(serials), MAX_SERIALS):
+            part = self._kept.revoke(asked.tenant, serials[first : first + MAX_SERIALS], reason, asked.now.timestamp())
+            asked.deed.settle(*_rows(part, asked))
+            done += part
+        return answer([_view(one) for one in done])
 
     def _listed(self, tenant: str, query: dict[str, str]) -> list[CertificateView]:
         after, limit = query.get("after", ""), query.get("limit", str(MAX_PAGE))
@@ -99,9 +105,13 @@ class AuthorityApi:
         return CrlView(int(text), number, stamp(made), stamp(until), count, crl.pem(der))
 
 
-def _told(one: Issued, asked: Asked) -> str:
-    """The reason; of one that was revoked before, that: its row is another one."""
-    return one.reason if one.revoked == asked.now.timestamp() else f"revoked already, {one.reason}"
+def _rows(done: list[Issued], asked: Asked) -> list[tuple[str, str]]:
+    """Rows that say the reason; of one that was revoked before, that: its row is another one."""
+    now, found = asked.now.timestamp(), []
+    for one in done:
+        told = one.reason if one.revoked == now else f"revoked already, {one.reason}"
+        found.append(("ca.revoke", f"{_uri(one)}?version={one.version} serial {one.serial}: {told}"))
+    return found
 
 
 def _uri(one: Issued) -> str:

@@ -166,8 +166,9 @@ class KeyApi:
         return answer(ConfigurationView(path.uri, version.number, value))
 
     def _listed(self, tenant: str, after: str, limit: int) -> list[KeyView]:
-        uses = self._keys.uses.of(tenant)
-        return [view(stored, uses) for stored in self._keys.list(tenant, after=after, limit=limit)]
+        found = self._keys.list(tenant, after=after, limit=limit)
+        uses = self._keys.uses.of(tenant, found[0].info.path, found[-1].info.path) if found else {}
+        return [view(stored, uses) for stored in found]
 
     def _view(self, tenant: str, stored: StoredKey) -> KeyView:
         return view(stored, self._keys.uses.of(tenant, stored.info.path))

@@ -111,6 +111,7 @@ class ServiceProgram:
         )
         self._admin = Admin(store, book, settings.environment, settings.development_roots, self._checkpoints)
         self._providers = self._read_providers()
+        self._following = asyncio.Lock()
         self._changes = Changes(
             self._admin,
             Gate(read_token(settings), store, Identities()).check,
@@ -245,8 +246,9 @@ class ServiceProgram:
     async def _follow_providers(self) -> None:
         if self._providers is None:
             return
-        tenant, now = self.settings.tenant, _now()
-        await asyncio.to_thread(providers.follow, self._admin, tenant, self._providers, now)
+        async with self._following:  # else what an older file names could be set after a newer one took it away
+            tenant, now = self.settings.tenant, _now()
+            await asyncio.to_thread(providers.follow, self._admin, tenant, self._providers, now)
 
     def _renew(self) -> None:
         """Open the doors anew with the identity that is current, if it is another one; gRPC asks for it by itself."""

@@ -51,7 +51,7 @@ class Leftovers:
         self.begun: list[Intent] = []
         self.device = device
 
-    def begin(self, tenant: str, backend: str, removal: Removal, _: datetime) -> Intent:
+    def begin(self, tenant: str, backend: str, removal: Removal) -> Intent:
         self.begun.append(Intent(tenant, 1, backend, removal))
         return self.begun[-1]
 

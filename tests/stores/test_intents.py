@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -34,11 +35,13 @@ class Shelf:
         self.held: dict[tuple[str, str, str], bytes] = {}
         self.keys: dict[str, str] = {}
         self.at = ""
+        self.during: Callable[[], object] = lambda: None
         self._numbers = itertools.count(1)
 
     def put(self, tenant: str, path: ResourcePath, value: bytes) -> str:
         if self.at == "before":
             raise Died
+        self.during()
         pointer = str(next(self._numbers))
         self.held[tenant, str(path), pointer] = value
         if self.at == "after":
@@ -73,7 +76,7 @@ def opened(directory: Path) -> Store:
 
 
 def values_of(store: Store, shelf: Shelf) -> ElsewhereValues:
-    return ElsewhereValues(store, backends(shelf))  # type: ignore[arg-type]
+    return ElsewhereValues(store, backends(shelf), NOW.timestamp)  # type: ignore[arg-type]
 
 
 def put(store: Store, shelf: Shelf, value: bytes = b"v") -> None:
@@ -128,6 +131,35 @@ def test_what_comes_too_late_is_no_row(tmp_path: Path) -> None:
         store.resources.exchange("default", PATH, Elsewhere("vault", "1", version, 1), Binding(), NOW, intent)
     assert caught.value.code == "intent_abandoned"
     assert store.resources.get("default", PATH) is None
+    store.close()
+
+
+def test_a_request_that_has_waited_long_still_has_its_time(tmp_path: Path) -> None:
+    shelf, store = Shelf(), opened(tmp_path)
+    values = ElsewhereValues(store, backends(shelf))  # type: ignore[arg-type]
+    shelf.during = values.sweeper.sweep
+    asked_at = datetime.now(UTC) - timedelta(seconds=2 * GRACE)  # noqa: TID251 -- the sweeper's own clock decides
+    info = values.set("default", PATH, b"v", Binding(), "vault", asked_at)
+    assert info.updated == asked_at and list(shelf.held) == [("default", str(PATH), "1")]
+    store.close()
+
+
+def test_what_comes_after_it_was_given_up_is_removed(tmp_path: Path) -> None:
+    """Whoever gave it up has looked, and it was not there yet."""
+    shelf, store = Shelf(), opened(tmp_path)
+    values = values_of(store, shelf)
+    values.sweeper.grace = -1.0
+    shelf.during = values.sweeper.sweep
+    with pytest.raises(Unavailable) as caught:
+        values.set("default", PATH, b"v", Binding(), "vault", NOW)
+    assert caught.value.code == "intent_abandoned"
+    assert shelf.held == {} and store.removals.counts("default") == {}
+    shelf.keys["h1"] = "adyton-1"
+    intent = values.begin("default", "vault", Removal("made", str(PATH), "adyton-2"))
+    values.sweeper.sweep()
+    shelf.keys["h2"] = "adyton-2"
+    values.unused(intent, Removal("key", str(PATH), "h2"), Unavailable("x", code="intent_abandoned"))
+    assert shelf.keys == {"h1": "adyton-1"}
     store.close()
 
 

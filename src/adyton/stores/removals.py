@@ -68,10 +68,10 @@ class Removals:
         transaction.execute("INSERT INTO removals VALUES (?,?,?,?)", (tenant, number, backend, sealed))
         return Waiting(tenant, number, backend, removal)
 
-    def queue(self, tenant: str, backend: str, removal: Removal) -> None:
+    def queue(self, tenant: str, backend: str, removal: Removal) -> Waiting:
         """Queue it, durable on return: nothing ever pointed to it."""
         with self._database.write(apart=True) as transaction:
-            self.add(transaction, tenant, backend, removal)
+            return self.add(transaction, tenant, backend, removal)
 
     def tenants(self) -> list[str]:
         """Who has any; those that are gone too."""

@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Protocol
 
 from adyton.broker.door.asked import Asked
@@ -46,7 +45,7 @@ class Made:
 class Leftovers(Protocol):
     """Who writes down what is about to be made in a back end, and sees to it that nothing is left there."""
 
-    def begin(self, tenant: str, backend: str, removal: Removal, now: datetime, /) -> Intent:
+    def begin(self, tenant: str, backend: str, removal: Removal, /) -> Intent:
         """Durable on return."""
         ...
 
@@ -134,7 +133,7 @@ class KeyMaking:
             return handle, public
 
         device = self._devices.of(tenant, backend)
-        intent = self._left.begin(tenant, backend, Removal("made", str(path), label), asked.now)
+        intent = self._left.begin(tenant, backend, Removal("made", str(path), label))
         try:
             return *device.with_keys(make), intent
         except AdytonError as error:

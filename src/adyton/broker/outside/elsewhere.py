@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Protocol
 
 import msgspec
@@ -24,6 +25,7 @@ from adyton.protocol.release import Binding
 from adyton.protocol.resource import ResourcePath
 from adyton.stores.backends.configured import Backends
 from adyton.stores.backends.port import MAX_VALUE
+from adyton.stores.deed import UNKNOWN
 from adyton.stores.intents import Intent
 from adyton.stores.removals import Removal, Waiting
 from adyton.stores.resource_rows import Elsewhere, ResourceInfo
@@ -49,10 +51,14 @@ class Checkable(Protocol):
 
 
 class ElsewhereValues:
-    """Reads and writes them for one worker. All but ``fetch`` block and are called from a thread."""
+    """Reads and writes them for one worker. All but ``fetch`` block and are called from a thread.
 
-    def __init__(self, store: Store, backends: Backends) -> None:
+    ``clock`` gives Unix seconds: an intent is as old as it is, however long the request has waited before.
+    """
+
+    def __init__(self, store: Store, backends: Backends, clock: Callable[[], float] = time.time) -> None:
         self._store = store
+        self._clock = clock
         self.backends = backends
         self.sweeper = Sweeper(store, backends)
         self.plugins: Checkable | None = None
@@ -66,7 +72,9 @@ class ElsewhereValues:
             raise TooLarge(f"a back end takes at most {MAX_PLAIN} bytes", code="resource_too_large", got=len(value))
         backend = self.backends.of(tenant, name)
         with self._place():
-            version, sealed, intent = self._store.resources.seal_elsewhere(tenant, path, value, _KIND, name, now)
+            version, sealed, intent = self._store.resources.seal_elsewhere(
+                tenant, path, value, _KIND, name, self._begun()
+            )
             pointer = ""
             try:
                 pointer = backend.run(lambda holder: holder.put(tenant, path, sealed))
@@ -148,16 +156,16 @@ class ElsewhereValues:
             for name in sorted((waiting.keys() | unfinished.keys()) - known)
         ]
 
-    def begin(self, tenant: str, backend: str, removal: Removal, now: datetime) -> Intent:
+    def begin(self, tenant: str, backend: str, removal: Removal) -> Intent:
         """Write down what is about to be made in a back end, durable on return."""
-        return self._store.intents.begin(tenant, backend, removal, now)
+        return self._store.intents.begin(tenant, backend, removal, self._begun())
 
     def kept(self, intent: Intent, known: Removal) -> None:
         """It has its row, in a transaction that is not over: should that come to nothing, it is removed by ``known``."""
 
         def unused() -> None:
             with suppress(AdytonError):  # as below
-                self._remove(self._store.intents.give_up(intent, known))
+                self._give_up(intent, known)
 
         self._store.afterwards(lambda: None, unused)
 
@@ -167,10 +175,18 @@ class ElsewhereValues:
         Where it is not known whether anything was put, the intent stays: the call may still be under way.
         """
         with suppress(AdytonError):  # the store fails: then the intent stays, too
-            if known is not None:
-                self._remove(self._store.intents.give_up(intent, known))
+            if known is not None and error.code != UNKNOWN:  # else it may have its row
+                self._give_up(intent, known)
             elif error.code in NOT_BEGUN:
                 self._store.intents.drop(intent)
+
+    def _give_up(self, intent: Intent, known: Removal) -> None:
+        """What has no row goes, also if somebody gave it up before: they may have looked before it was there."""
+        waiting = self._store.intents.give_up(intent, known)
+        self._remove(waiting or self._store.removals.queue(intent.tenant, intent.backend, known))
+
+    def _begun(self) -> datetime:
+        return datetime.fromtimestamp(self._store.time(self._clock()), UTC)
 
     def _remove(self, old: Waiting | None) -> None:
         if old is None:

@@ -57,6 +57,17 @@ def test_rubbish_in_cookies(value: bytes) -> None:
         session.open_(RING, "a", value, NOW)
 
 
+@pytest.mark.parametrize("more", [-1, 0, 1, 100_000])
+def test_claims_that_a_cookie_would_hold_but_not_give_back_are_shelved(more: int) -> None:
+    """Long and all the same, as a document full of spaces is: a few bytes when compressed."""
+    claims = b'{"a":"'.ljust(session.MAX_CLAIMS - 2 + more, b" ") + b'"}'
+    value, _, shelve = session.attested(RING, "a", NOW + 300, "snp", TEE_KEY, 7, claims)
+    opened = session.open_(RING, "a", value, NOW)
+    assert isinstance(opened, Attested)
+    assert shelve is (more > 0)
+    assert session.claims(opened, claims if shelve else None) == claims
+
+
 def test_every_character_of_a_cookie_matters() -> None:
     value = session.seal(RING, "a", CHALLENGED)
     for index in range(len(value)):

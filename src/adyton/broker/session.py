@@ -136,7 +136,7 @@ def attested(  # noqa: PLR0917 -- one value each
     """
     digest, members = hashlib.sha256(claims).digest(), dict(key)
     kept = compressed(claims) if kept is None else kept
-    if (len(kept) + sum(map(len, own)) + OVERHEAD) * 4 // 3 <= MAX_COOKIE:
+    if len(claims) <= MAX_CLAIMS and (len(kept) + sum(map(len, own)) + OVERHEAD) * 4 // 3 <= MAX_COOKIE:
         value = seal(ring, tenant, Attested(expires, tee, members, generation, digest, kept, version, own))
         if len(value) <= MAX_COOKIE:
             return value, digest, False

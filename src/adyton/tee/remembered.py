@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Hashable, Iterable
 from datetime import UTC, datetime, timedelta
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
@@ -59,15 +59,17 @@ class Remembered:
     """At most ``limit`` chains; the least recently used one goes first. It is not locked.
 
     Each step is one dictionary operation, so a thread that races with another loses a memory, never a check.
+    ``beside``: what a TEE's room keeps under the chains' facts. Its bound is of all chains together, and the room's to keep.
     """
 
-    __slots__ = ("_chains", "_limit")
+    __slots__ = ("_chains", "_limit", "beside")
 
     def __init__(self, limit: int = DEFAULT_LIMIT) -> None:
         if limit < 1:
             raise ValueError("a memory of no chains")
         self._limit = limit
         self._chains: OrderedDict[Hashable, Chain[object]] = OrderedDict()
+        self.beside: dict[Hashable, Any] = {}
 
     def __len__(self) -> int:
         return len(self._chains)

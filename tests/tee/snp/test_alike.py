@@ -154,6 +154,7 @@ def test_how_much_is_remembered_is_bounded(genoa: Any, now: datetime, monkeypatc
         report = genoa.report(guest_svn=number)
         assert verdict(genoa, report, now, memory) == verdict(genoa, report, now, None)
         assert len(alike._known) <= 3
+        assert len(memory.beside) <= 2
 
 
 def fused(text: bytes, report: bytes) -> bytes:
@@ -191,3 +192,18 @@ def test_reports_of_two_cloud_providers_are_not_alike(genoa: Any, now: datetime)
     assert one.claims["csp_id"] != another.claims["csp_id"]
     assert (one.alike, another.alike) == (same.alike, same_as_that.alike)
     assert one.alike != another.alike
+
+
+def test_one_chip_s_reports_cannot_fill_the_memory_again_and_again(
+    genoa: Any, now: datetime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The text of the certificates is the sender's: with each spelling another chain is remembered, and the same few reports."""
+    monkeypatch.setattr("adyton.tee.snp.verify.MAX_LIKE", 4)
+    memory = Remembered()
+    for spelling in range(5):
+        for number in range(3):
+            text = written(genoa.report(guest_svn=number), (("VCEK", genoa.standard("vcek")),))
+            spelt = text.replace(b'"cert_chain":', b'"cert_chain":' + b" " * spelling)
+            assert verdict(genoa, spelt, now, memory) == verdict(genoa, spelt, now, None)
+    assert len(memory) == 5
+    assert len(memory.beside) <= 4

@@ -20,7 +20,7 @@ from adyton.tee.remembered import Chain, Remembered
 from adyton.tee.snp import claims as claims_of
 from adyton.tee.snp import json_form
 from adyton.tee.snp.abi import REPORT_SIZE, SnpReport
-from adyton.tee.snp.alike import Seen, Shape, learn, see
+from adyton.tee.snp.alike import Seen, learn, see
 from adyton.tee.snp.checks import (
     STEPS,
     TEE,
@@ -35,21 +35,21 @@ from adyton.tee.snp.told import told
 from adyton.tee.steps import failed
 
 HOST_DATA_SIZE = 32
-MAX_LIKE = 64  # reports remembered under one chain, so of one chip
+MAX_LIKE = 1024  # of all chips together: as many as ``alike`` knows shapes
 # Those that a remembered chain has answered: they look at nothing then, and are run only to stand in a trail.
 _OF_CHAIN = frozenset({"certificate", "chain", "validity", "root", "revocation"})
 _CHAIN_KNOWN = tuple((check, step) for check, step in STEPS if check.id not in _OF_CHAIN)
 
 
 class _Known(NamedTuple):
-    """What is remembered: the leaf that was chosen, where it leads, and under it reports that passed every check.
+    """What is remembered: the leaf that was chosen, and where it leads.
 
-    Those stand for all that are like them (``alike``), under their shape and whether report data and init data were asked for.
+    Beside it, reports that passed every check under it. Those stand for all that are like them (``alike``), under their shape
+    and whether report data and init data were asked for.
     """
 
     leaf: Leaf
     chain: VerifiedChain
-    passed: dict[tuple[Shape, bool, bool], VerifiedEvidence]
 
 
 def verify(
@@ -72,9 +72,9 @@ def verify(
         certificates = digest_of(seen.document, seen.start, seen.end)
         known = remembered.recall(memory_key(endorsements, certificates, anchors, revocation, seen.shape), now)
         if isinstance(known, _Known):
-            like = known.passed.get((seen.shape, report_data is None, init_data is None))
-            if like is not None:
-                return _verify_like(like, seen, known.leaf, report_data, init_data)
+            like = remembered.beside.get((seen.shape, report_data is None, init_data is None))
+            if like is not None and like[0] is known:
+                return _verify_like(like[1], seen, known.leaf, report_data, init_data)
     run = Verification(
         evidence,
         endorsements=endorsements,
@@ -86,12 +86,12 @@ def verify(
     )
     shape = run.shape()
     key: tuple[object, ...] = ()
-    passed: dict[tuple[Shape, bool, bool], VerifiedEvidence] = {}
+    known = None
     if remembered is not None:
         key = run.memory_key(shape)
         known = remembered.recall(key, now)
         if isinstance(known, _Known):
-            run.leaf, run.chain, passed = known
+            run.leaf, run.chain = known
     for check, step in STEPS if run.chain is None or trail is not None else _CHAIN_KNOWN:
         try:
             step(run)
@@ -105,12 +105,13 @@ def verify(
     if chain is None:
         chain = run.walked()
         if remembered is not None:
-            remembered.keep(key, Chain(_Known(run.leaf, chain, passed), chain.window))
+            known = _Known(run.leaf, chain)
+            remembered.keep(key, Chain(known, chain.window))
     found = run.verified(chain, shape)
     if remembered is not None:
-        if len(passed) >= MAX_LIKE:
-            passed.clear()
-        passed[shape, report_data is None, init_data is None] = found
+        if len(remembered.beside) >= MAX_LIKE:
+            remembered.beside.clear()
+        remembered.beside[shape, report_data is None, init_data is None] = known, found
         learn(evidence, shape)
     return found
 

@@ -29,7 +29,7 @@ from adyton.broker.running.worker import Program
 from adyton.broker.settings import Settings
 from adyton.crypto import key_kinds
 from adyton.errors import Unavailable
-from adyton.stores import audit
+from adyton.stores import audit, database
 from adyton.stores.backends.vault import Vault
 from adyton.stores.sql import Database
 from adyton.stores.sqlite import Store
@@ -410,11 +410,13 @@ def test_an_approved_change_that_is_refused_leaves_the_vote(broker: Broker, monk
     assert actions(broker)[-2:] == ["approval.approve", "approval.failed"]
 
 
-def test_what_was_done_is_not_said_to_have_failed_because_its_erasure_waits(broker: Broker) -> None:
+def test_what_was_done_is_not_said_to_have_failed_because_its_erasure_waits(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The change, its row and the proposal's end are committed; that bytes are still to be overwritten undoes none of it."""
     assert broker.ask("PUT", "keys/k/e/y", {"kind": "aes-256"}).status == 200
     number, digest, token = votes(broker, rule="key", request=("DELETE", "keys/k/e/y", None))
-    broker.store._database._writer.execute("PRAGMA busy_timeout=50")  # type: ignore[attr-defined]
+    monkeypatch.setattr(database, "BUSY_SECONDS", 0.2)
     path = broker.store._database.path  # type: ignore[attr-defined]
     reader = sqlite3.connect(path, isolation_level=None)
     try:

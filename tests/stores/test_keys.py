@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+import threading
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,6 +22,7 @@ from adyton.protocol import key_record
 from adyton.protocol.key_record import KeyRecord, KeyVersion, State
 from adyton.protocol.release import Binding
 from adyton.protocol.resource import ResourcePath
+from adyton.stores import database
 from adyton.stores.keys import Material, StoredKey
 from adyton.stores.sqlite import FILE, Store
 
@@ -206,8 +209,6 @@ def test_what_is_destroyed_is_in_no_file_any_more(store: Store, tmp_path: Path, 
 def test_erasing_waits_for_readers_and_says_if_they_stay(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from adyton.stores import database
-
     made(store)
     reader = sqlite3.connect(tmp_path / "data" / FILE, isolation_level=None)
     reader.execute("BEGIN")
@@ -221,6 +222,36 @@ def test_erasing_waits_for_readers_and_says_if_they_stay(
     reader.execute("ROLLBACK")
     reader.close()
     store.keys.destroy("default", PATH, 1, NOW)
+
+
+def test_while_erasure_waits_for_a_reader_others_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A backup reads one state for long; whoever destroys a key meanwhile holds up no decision's row."""
+    monkeypatch.setattr(database, "BUSY_SECONDS", 1.5)
+    store = Store.open(tmp_path, root_key=bytes(32), now=NOW)
+    reader = sqlite3.connect(tmp_path / "broker.sqlite", isolation_level=None)
+    reader.execute("BEGIN")
+    reader.execute("SELECT count(*) FROM meta").fetchall()
+    store.check_writable()
+    pending: list[str] = []
+
+    def purge() -> None:
+        try:
+            store._database.purge()
+        except Unavailable as error:
+            pending.append(error.code)
+
+    purging = threading.Thread(target=purge)
+    purging.start()
+    slowest = written = 0.0
+    while purging.is_alive():
+        began = time.monotonic()
+        store.check_writable()
+        slowest, written = max(slowest, time.monotonic() - began), written + 1
+        time.sleep(0.005)
+    assert pending == ["erasure_pending"] and written > 20 and slowest < 0.7, (slowest, written)
+    reader.close()
+    store._database.purge()
+    store.close()
 
 
 STEPS = st.lists(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -20,6 +21,8 @@ from adyton.stores.deed import Deeds
 from adyton.stores.sql import Row, Transaction
 
 BUSY_SECONDS = 10.0
+PURGE_MILLISECONDS = 25
+PURGE_PAUSE, MAX_PAUSE = 0.02, 0.5
 
 
 class SqliteDatabase:
@@ -172,16 +175,29 @@ class SqliteDatabase:
         if self.deeds.open() is not None:
             self.deeds.afterwards(lambda: self.purge(keys=keys))
             return
+        until, pause = time.monotonic() + BUSY_SECONDS, PURGE_PAUSE
+        while self._busy_purging():
+            if time.monotonic() > until:  # somebody reads an older state, for longer than BUSY_SECONDS: a backup
+                raise Unavailable(
+                    "what was deleted is still in the store's log",
+                    code="erasure_pending",
+                    field=str(self.path),
+                    hint="it cannot be used any more; destroy it again, so that its bytes go too",
+                )
+            time.sleep(pause)
+            pause = min(2 * pause, MAX_PAUSE)
+
+    def _busy_purging(self) -> bool:
+        """Try once, in a few milliseconds: while SQLite waits for who reads, nobody writes, and decisions wait."""
         with self._writing, self._translated():
             self._check_process()
-            busy, *_ = self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-        if busy:  # somebody reads an older state, for longer than BUSY_SECONDS
-            raise Unavailable(
-                "what was deleted is still in the store's log",
-                code="erasure_pending",
-                field=str(self.path),
-                hint="it cannot be used any more; destroy it again, so that its bytes go too",
-            )
+            execute = self._writer.execute
+            execute(f"PRAGMA busy_timeout={PURGE_MILLISECONDS}")
+            try:
+                busy, *_ = execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            finally:
+                execute(f"PRAGMA busy_timeout={int(1000 * BUSY_SECONDS)}")
+        return bool(busy)
 
     def time(self, own: float) -> float:
         """``own``: nobody else has this file open."""

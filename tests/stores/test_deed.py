@@ -274,6 +274,20 @@ def wired(postgresql: Server, tmp_path: Path) -> Iterator[tuple[Store, Wire, Sto
     other.close()
 
 
+@pytest.mark.slow
+def test_erasure_that_cannot_be_done_says_that_and_nothing_else(wired: tuple[Store, Wire, Store]) -> None:
+    """The change is committed: "nothing was kept" and "busy" would be lies about it."""
+    store, _, other = wired
+    with other._database.write("mine") as transaction:
+        transaction.execute("SELECT 1")
+        transaction.raw("SET LOCAL idle_in_transaction_session_timeout = 0")  # type: ignore[attr-defined]
+        transaction.raw("LOCK TABLE resources IN SHARE UPDATE EXCLUSIVE MODE")  # type: ignore[attr-defined]
+        with pytest.raises(Unavailable) as caught:
+            store._database.purge()
+    assert caught.value.code == "erasure_pending"
+    store._database.purge(keys=True)
+
+
 @pytest.mark.parametrize("arrived", [True, False])
 def test_a_commit_without_an_answer(
     wired: tuple[Store, Wire, Store], monkeypatch: pytest.MonkeyPatch, arrived: bool

@@ -164,10 +164,17 @@ class PostgresDatabase:
         """Free what deleted values held, for others to overwrite; tables of wrapped keys are written anew without it.
 
         That is as far as PostgreSQL goes: its log, and copies of that, hold the bytes longer, sealed as they were.
+        Whatever comes in between, what was deleted stays so: ``Unavailable`` ``erasure_pending``, and nothing else.
         """
         if self.deeds.open() is not None:
             self.deeds.afterwards(lambda: self.purge(keys=keys))
             return
+        try:
+            self._purge(keys=keys)
+        except Unavailable as error:
+            raise postgres_errors.erasure_pending(self.where) from error
+
+    def _purge(self, *, keys: bool) -> None:
         link = self._take(TAKE_IN_THREAD, at_once=False)
         try:
             link.run([("SET statement_timeout = 0", ())], THREAD_SECONDS)

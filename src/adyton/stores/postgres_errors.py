@@ -38,6 +38,16 @@ def unknown_outcome(where: str) -> Unavailable:
     )
 
 
+def erasure_pending(where: str) -> Unavailable:
+    """It is deleted, and its bytes are not free to be overwritten yet."""
+    return Unavailable(
+        "what was deleted is still in the database's files",
+        code="erasure_pending",
+        field=where,
+        hint="it cannot be used any more; destroy it again, so that its bytes go too",
+    )
+
+
 def translate(state: str, where: str) -> AdytonError:
     """The error for a SQLSTATE."""
     if state in _UNREACHABLE or state.startswith("08"):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import subprocess
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -14,8 +15,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from tests.broker import rig
 from tests.broker.rig import RunningBroker
+from tests.broker.test_recorded import Broker
 
+from adyton.broker.door.answer import Answer
 from adyton.broker.door.asked import Asked
+from adyton.broker.door.connection import HttpRequest
 from adyton.broker.key_service.authority import Authority
 from adyton.broker.key_service.authority_api import AuthorityApi
 from adyton.broker.record.recorded import Recorded
@@ -289,6 +293,39 @@ def test_pages_that_are_none(serving: RunningBroker, limit: str) -> None:
             sent = {"Authorization": f"Bearer {(serving.data / 'admin.token').read_text().strip()}"}
             status, body, _ = client.ask("GET", f"/api/v0/{target}?limit={limit}", headers=sent)
             assert status == 400 and b"page_malformed" in body, (target, status, body)
+
+
+def test_strangers_who_ask_for_lists_take_neither_all_threads_nor_all_places(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker, go = Broker(tmp_path / "a"), threading.Event()
+    at_once: list[int] = []
+
+    def slow(*_: object) -> Answer:
+        at_once.append(1)
+        go.wait(20)
+        return Answer(200)
+
+    monkeypatch.setattr(Authority, "published", slow)
+
+    def asked() -> Awaitable[Answer]:
+        target = b"/t/default/.well-known/ca/1.crl"
+        answer = broker.program._front(HttpRequest("GET", target, {b"host": b"x"}, b"", keep_alive=True))
+        assert not isinstance(answer, Answer)
+        return answer
+
+    async def flood() -> list[int]:
+        waiting = [asyncio.ensure_future(asked()) for _ in range(200)]
+        await asyncio.wait_for(asyncio.to_thread(lambda: None), 5)
+        await asyncio.sleep(0.1)
+        assert len(at_once) == 2 and broker.program._front.in_flight == 64
+        go.set()
+        return [(await one).status for one in waiting]
+
+    found = asyncio.run(flood())
+    assert found.count(200) == 64 and found.count(429) == 136
+    assert broker.program._front.in_flight == 0
+    broker.close()
 
 
 def test_without_a_public_url_a_certificate_does_not_say_where(tmp_path: Path) -> None:

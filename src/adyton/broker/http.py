@@ -50,6 +50,7 @@ from adyton.stores.sqlite import Store
 _LOG = logging.getLogger(__name__)
 _STALE_KEYS = frozenset({"seal_key_unknown", "signing_key_revoked"})
 _PUBLISHING = 2  # threads for what strangers may ask: others need some too
+_PUBLISHED = 64  # of them under way or waiting
 _METHODS = frozenset({"GET", "POST", "PUT", "DELETE", "HEAD"})
 
 
@@ -110,6 +111,7 @@ class Front:
         self._rates = rates
         self._turns = Turns()
         self._publishing = asyncio.Semaphore(_PUBLISHING)
+        self._published_now = 0
         self._in_flight = 0
 
     @property
@@ -205,9 +207,10 @@ class Front:
 
     async def _published(self, where: Route, request: HttpRequest, began: float) -> Answer:
         """What a tenant's certification authority shows to everybody."""
-        if self._in_flight >= self._max_in_flight:
+        if self._in_flight >= self._max_in_flight or self._published_now >= _PUBLISHED:
             return refusals.OVERLOADED
         self._in_flight += 1
+        self._published_now += 1
         now, name = datetime.fromtimestamp(self._clock(), UTC), where.parts[2]
         try:
             async with self._publishing:
@@ -216,6 +219,7 @@ class Front:
             answer = refusals.answer(error, Stage.ADMIN)
         finally:
             self._in_flight -= 1
+            self._published_now -= 1
         self._journal.request(request, answer, began)
         return answer
 

@@ -261,6 +261,24 @@ def test_a_store_that_was_restored_goes_on_above_the_lists_that_were_published(t
     restored.close()
 
 
+def test_what_expired_long_ago_is_forgotten_in_parts(tmp_path: Path) -> None:
+    store = Store.open(tmp_path, root_key=bytes(32), now=NOW)
+    ours, at = Authority(store.authorities), NOW.timestamp()
+    stays = stored(store, ours, 1, 10)
+    with store._database.write() as transaction:
+        for number in range(1, 1502):
+            authorities.note(transaction, "default", authorities.Issued(f"{number:x}", 1, "a/b/old", number, at))
+    store.authorities.revoke("default", ["1", stays.serial], "superseded", at)
+    assert store.authorities.forget_expired(at + authorities.KEPT - 1, steady=True) == 0
+    assert crl.facts(ours.crl("default", 1, NOW + timedelta(days=29)))[3] == 2
+    after = at + authorities.KEPT
+    assert store.authorities.forget_expired(after, steady=False) == 0  # the clock may have jumped
+    assert [store.authorities.forget_expired(after, steady=True) for _ in range(3)] == [1000, 501, 0]
+    assert [one.serial for one in store.authorities.certificates("default", "", 10)] == [stays.serial]
+    assert crl.facts(ours.crl("default", 1, NOW + timedelta(days=30)))[3] == 1
+    store.close()
+
+
 def test_a_key_of_many_certificates_is_revoked_in_parts_with_their_rows(tmp_path: Path) -> None:
     store = Store.open(tmp_path, root_key=bytes(32), now=NOW)
     ours = Authority(store.authorities)

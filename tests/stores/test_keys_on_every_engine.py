@@ -79,3 +79,5 @@ def test_uses_pages_and_certificates(store: Store) -> None:
     assert len(store.keys.uses.of("acme")) == 3
     with pytest.raises(NotFound):
         ours.crl("other", 1, NOW)
+    assert store.authorities.forget_expired(NOW.timestamp() + 1e9, steady=True) == 4
+    assert store.authorities.certificates("acme", "", 100) == []

@@ -201,6 +201,19 @@ class Authorities:
                 found.append(one)
         return found
 
+    def forget_expired(self, now: float, *, steady: bool) -> int:
+        """Forget some of what expired so long ago that no list names it; how many. What they were for is in the record.
+
+        ``steady``: by a clock that is known to be right, else none: what is forgotten is not revoked any more.
+        """
+        if not steady:
+            return 0
+        rows = self._database.read("SELECT tenant, serial FROM certificates WHERE expires<=? LIMIT 1000", (now - KEPT,))
+        if rows:
+            with self._database.write(apart=True) as transaction:
+                transaction.executemany("DELETE FROM certificates WHERE tenant=? AND serial=?", rows)
+        return len(rows)
+
     def current_list(self, tenant: str, number: int, now: float) -> bytes | None:
         """The root's list if it says all and is young; an empty one if it is to be signed; ``None`` if there is no such root."""
         rows = self._database.read(

@@ -216,18 +216,17 @@ class Program:
         return Facts(pin, broker_attestation.digest(jwks), log, self.settings.environment), jwks
 
     def _reload_keys(self) -> None:
-        now = self._store.time(time.time())
-        self._current.keys = keys.load(self._store.secrets, now, self._current.keys)
+        self._current.keys = keys.load(self._store.secrets, self._store.time(time.time()), self._current.keys)
 
     def _keep_store(self) -> None:
         """What lasts is kept in order, by one worker of each broker; in a thread, since it waits for the store."""
-        own = time.time()
-        now = self._store.time(own)
+        now = self._store.time(own := time.time())
         self._clocks.compare(own, now, time.monotonic())
-        keys.rotate(self._store.secrets, now, drop=self._clocks.steady(now, time.monotonic()))
-        self._store.claims.forget_expired(datetime.fromtimestamp(now, UTC))
+        steady, at = self._clocks.steady(now, time.monotonic()), datetime.fromtimestamp(now, UTC)
+        keys.rotate(self._store.secrets, now, drop=steady)
+        self._store.claims.forget_expired(at)
         self._store.registry.finish_erasure()
-        self._tidy(datetime.fromtimestamp(now, UTC))
+        self._tidy(at, steady=steady)
 
     async def serve(self, listeners: Listeners, ending: Ending, ready: Callable[[], None]) -> None:
         """Serve until ``ending`` is wished for, then answer what is under way."""
@@ -377,13 +376,14 @@ class Program:
         others = read(self.reports, but=os.getpid()) if self.reports is not None else []
         return exposition.render(together([own, *others]), environment=self.settings.environment)
 
-    def _tidy(self, now: datetime) -> None:
-        """Once an hour: tokens that have ended, proposals that were decided long ago."""
+    def _tidy(self, now: datetime, *, steady: bool) -> None:
+        """Once an hour: tokens that have ended, proposals that were decided long ago; certificates by a steady clock."""
         if now < self._tidied + timedelta(hours=1):
             return
         self._tidied = now
         self._store.people.forget_expired(now)
         self._store.proposals.forget(now - timedelta(days=90))
+        self._store.authorities.forget_expired(now.timestamp(), steady=steady)
 
     async def _sign_checkpoints(self) -> None:
         while True:

@@ -220,11 +220,17 @@ def test_a_release_is_decided_once_for_holders_that_are_alike(bench: desk.Bench,
             decide(holder(5, readable=True))
 
 
-def test_of_long_documents_nothing_is_remembered(bench: desk.Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_documents_fill_no_memory(bench: desk.Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever may start guests chooses their documents: memories have a bound in bytes."""
-    assert appraised(bench, like(1), asked(1)).alike is not None
-    monkeypatch.setattr("adyton.broker.appraiser.MAX_DOCUMENT", len(desk.INIT_DATA.raw) - 1)
-    assert appraised(bench, like(2), asked(2)).alike is None
+    monkeypatch.setattr("adyton.broker.appraiser.MAX_ALIKE_BYTES", 3 * len(desk.INIT_DATA.raw))
+    first = appraised(bench, like(1, "guest 0"), asked(1)).alike
+    for number in range(20):
+        found = appraised(bench, like(2, f"guest {number}"), asked(2)).alike
+        assert found is not None
+        assert (found is first) is (number == 0)
+        assert appraised(bench, like(3, f"guest {number}"), asked(3)).alike is found
+        assert len(bench.appraiser._alike._answers) <= 3
+    assert appraised(bench, like(1, "guest 0"), asked(1)).alike is not first
 
 
 def test_holders_have_a_bound_in_number_and_in_bytes() -> None:

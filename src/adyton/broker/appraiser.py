@@ -35,6 +35,7 @@ from adyton.stores.policy_types import StoredPolicy
 from adyton.tee.deferred import Deferred
 
 MAX_ALIKE = 1024
+MAX_ALIKE_BYTES = 8 * 1024 * 1024  # of their documents: whoever may start guests chooses what is in those
 MAX_DOCUMENTS = 512
 MAX_DOCUMENT = 16 * 1024
 _ADDITIONAL = "additional-evidence"
@@ -89,6 +90,7 @@ class Appraiser:
         self._book = book
         self._concluder = Concluder(engine)
         self._alike = Memory[Likeness](MAX_ALIKE)
+        self._alike_bytes = 0  # that were put there
         # What is found again and again in a fleet: each is a function of its key alone, so it never grows stale.
         self._explained = Memory[tuple[Mismatch, ...]]()
         self._documents = Memory[dict[str, JsonValue]](MAX_DOCUMENTS)
@@ -114,7 +116,7 @@ class Appraiser:
         first = verified[0]
         key: tuple[object, ...] | None = None
         raw = init_data.raw if init_data is not None else None
-        if first.alike is not None and len(verified) == 1 and (raw is None or len(raw) <= MAX_DOCUMENT):
+        if first.alike is not None and len(verified) == 1:
             key = (tenant, first.alike, first.root_fingerprint, first.unchecked, policy_set, raw, len(runtime_data))
             known = self._alike.get(key)
             if known is not None and known.view is view and known.appraisal.root is first.root:
@@ -139,6 +141,9 @@ class Appraiser:
         like = None
         if key is not None and self._is_of_its_likeness(view, first.tee, policy_set, first.tee_class):
             like = Likeness(view, appraisals[0])
+            self._alike_bytes += len(raw or b"")
+            if self._alike_bytes > MAX_ALIKE_BYTES:
+                self._alike, self._alike_bytes = Memory[Likeness](MAX_ALIKE), len(raw or b"")
             self._alike.put(key, like)
         return AttestationResult(
             appraisals=tuple(appraisals),

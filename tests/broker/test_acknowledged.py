@@ -56,7 +56,7 @@ class Desk:
         result = asyncio.run(self.appraiser.appraise(tenant, (item,), request.runtime_data_claims, desk.INIT_DATA, now))
         made = said(result, item, request, number)
         ends = int(now.timestamp()) + 300
-        return result, Holder(request.key, result.generation, "", ends, made.told, result.alike, made.tell)
+        return result, Holder(request.key, result.generation, "", ends, made.told, made.like, made.tell)
 
     def decide(self, holder: Holder, now: datetime, tenant: str = "default") -> Permit:
         generation, stored = self.store.resources.with_generation(tenant, PATH)

@@ -193,7 +193,7 @@ def test_a_release_is_decided_once_for_holders_that_are_alike(bench: desk.Bench,
         result = appraised(bench, item, request)
         made = said(result, item, request, number)
         told = made.told or (made.tell and made.tell())
-        return Holder(request.key, result.generation, "", expires, told if readable else None, result.alike)
+        return Holder(request.key, result.generation, "", expires, told if readable else None, made.like)
 
     def decide(one: Holder) -> Permit:
         generation, stored = bench.store.resources.with_generation("default", path)
@@ -251,3 +251,13 @@ def test_holders_have_a_bound_in_number_and_in_bytes() -> None:
         for _ in range(2):  # the same one again takes no more
             holders.put(bytes([number]), someone(), 1000)
     assert [number for number in range(20) if holders.get(bytes([number]))] == list(range(12, 20))
+
+
+def test_what_a_permit_is_remembered_by_keeps_no_documents_and_no_reference_values(bench: desk.Bench) -> None:
+    """They outlive what is said of those that are alike, and the views that decided."""
+    found, request = appraised(bench, like(1), asked(1)), asked(1)
+    made = said(found, like(1), request, 1)
+    assert isinstance(found.alike, Likeness)
+    assert type(made.like) is object
+    assert type(found.alike.view) is object
+    assert said(appraised(bench, like(2), asked(2)), like(2), asked(2), 2).like is made.like

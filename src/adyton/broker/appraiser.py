@@ -47,14 +47,17 @@ class Likeness:
     """What appraising came to for one piece of evidence, and comes to for all that are like it by the same view.
 
     The policy's answer is a function of the values that it reads, and none of those is of the single piece. ``said``: what
-    whoever tells of such results keeps for the next one.
+    whoever tells of such results keeps for the next one. ``mark``: what others know it by, who keep it longer.
     """
 
-    __slots__ = ("appraisal", "said", "view")
+    __slots__ = ("appraisal", "generation", "mark", "reference_generation", "said", "view")
 
     def __init__(self, view: TenantView, appraisal: Appraisal) -> None:
-        self.view = view
+        self.view = view.mark
+        self.generation = view.generation
+        self.reference_generation = view.references.generation
         self.appraisal = appraisal
+        self.mark = object()
         self.said: object = None
 
     def result(self, item: VerifiedEvidence, runtime_data: Mapping[str, JsonValue]) -> AttestationResult:
@@ -62,8 +65,8 @@ class Likeness:
         annotated = Deferred(partial(self._annotated, item, runtime_data))  # which seldom anybody reads
         return AttestationResult(
             appraisals=(msgspec.structs.replace(self.appraisal, annotated=annotated),),
-            generation=self.view.generation,
-            reference_generation=self.view.references.generation,
+            generation=self.generation,
+            reference_generation=self.reference_generation,
             expires=item.expires,
             alike=self,
         )
@@ -119,7 +122,7 @@ class Appraiser:
         if first.alike is not None and len(verified) == 1:
             key = (tenant, first.alike, first.root_fingerprint, first.unchecked, policy_set, raw, len(runtime_data))
             known = self._alike.get(key)
-            if known is not None and known.view is view and known.appraisal.root is first.root:
+            if known is not None and known.view is view.mark and known.appraisal.root is first.root:
                 return known.result(first, runtime_data)
         claims = self._init_data_claims(first, init_data) if init_data is not None else None
         host_data = _host_data(verified[0], init_data)

@@ -216,7 +216,7 @@ class Handshake:
             else:
                 self._store.claims.put(tenant, said.claims, ends_at, at)
         body = rcar.token_body(keys.signer.sign(said.claims))
-        holder = Holder(request.key, result.generation, request.key.handle, ends, said.told, result.alike, said.tell)
+        holder = Holder(request.key, result.generation, request.key.handle, ends, said.told, said.like, said.tell)
         number = await self._auditor.attested(
             tenant, said.row, at, request_id=holder.handle, peer=peer, claims=digest.hex()
         )

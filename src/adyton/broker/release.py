@@ -91,7 +91,7 @@ class Releaser:
         self._reappraiser = Reappraiser(book, Concluder(engine))
         self._roots = development_roots
         # Of holders that are alike, no policy asked: functions of the view, of claims in common and a resource's version.
-        self._granted = Memory[tuple[TenantView, Permit]]()
+        self._granted = Memory[tuple[object, Permit]]()
 
     async def decide(  # noqa: PLR0917 -- who, what, which, when
         self,
@@ -122,7 +122,7 @@ class Releaser:
                 key = (claims.like, path.repository, path.type, path.tag, resource.info.version, operation)
                 known = self._granted.get(key)
                 current = claims.generation == view.generation and claims.expires > now.timestamp()
-                if current and known is not None and known[0] is view:
+                if current and known is not None and known[0] is view.mark:
                     return known[1]
             claims = claims.claims
         parts: list[JsonValue] = [path.repository, path.type, path.tag]
@@ -138,7 +138,7 @@ class Releaser:
             error.claims = asking.claims
             raise
         if permit.by in _BY_LIKENESS and not asking.policies and asking.claims is claims:
-            self._granted.put(key, (view, Permit(permit.by, permit.policies)))
+            self._granted.put(key, (view.mark, Permit(permit.by, permit.policies)))
         return permit
 
     async def decide_plugin(  # noqa: PLR0917 -- as ``decide``

@@ -33,7 +33,7 @@ class Statement(msgspec.Struct, frozen=True):
     """What is said of one attestation.
 
     ``claims`` is the token's payload, ``told`` the same read, or ``tell`` reads it. ``kept`` and ``own``: how a cookie holds
-    it; no ``own``: whole. ``row`` lacks the digest of the claims, who asked and from where.
+    it; no ``own``: whole. ``row`` lacks the digest of the claims, who asked and from where. ``like``: a holder's.
     """
 
     claims: bytes
@@ -42,6 +42,7 @@ class Statement(msgspec.Struct, frozen=True):
     kept: bytes
     own: tuple[bytes, ...] = ()
     tell: Callable[[], TokenClaims] | None = None
+    like: object = None
 
 
 class _Said(msgspec.Struct, frozen=True):
@@ -68,7 +69,7 @@ def of(  # noqa: PLR0917 -- whose, of what, for whom, when
     """
     like = result.alike if isinstance(result.alike, Likeness) and not request.additional else None
     if like is not None and isinstance(like.said, _Said):
-        return _like(like.said, verified[0], request, nonce, issued, expires)
+        return _like(like.said, like.mark, verified[0], request, nonce, issued, expires)
     at, ends = datetime.fromtimestamp(issued, UTC), datetime.fromtimestamp(expires, UTC)
     payload = ear.claims(result, issued=at, expires=ends, verbose=not request.additional)
     payload["adyton"] = {"tenant": tenant, "generation": result.generation}
@@ -78,18 +79,18 @@ def of(  # noqa: PLR0917 -- whose, of what, for whom, when
     if like is not None and (form := ear_form.of(payload)) is not None:
         kept = session.compressed(form.text)
         like.said = _Said(form, kept, told, row)
-    return Statement(claims, told, row, session.compressed(claims))
+    return Statement(claims, told, row, session.compressed(claims), like=like.mark if like is not None else None)
 
 
 def _like(  # noqa: PLR0917 -- as ``of``
-    said: _Said, item: VerifiedEvidence, request: Attestation, nonce: str, issued: int, expires: int
+    said: _Said, mark: object, item: VerifiedEvidence, request: Attestation, nonce: str, issued: int, expires: int
 ) -> Statement:
     data, token_id = item.report_data.value.hex(), nonce[:TOKEN_ID]
     own = ear_form.own_parts(
         issued=issued, expires=expires, data=data, nonce=request.nonce, key=request.key.members, token_id=token_id
     )
     tell = partial(_told, said.told, data, request.nonce, request.key.members, issued, expires, token_id)
-    return Statement(said.form.filled(own), None, said.row, said.kept, own, tell)
+    return Statement(said.form.filled(own), None, said.row, said.kept, own, tell, mark)
 
 
 def _told(  # noqa: PLR0917 -- what is each one's own

@@ -69,7 +69,8 @@ class TenantView:
     ``policies`` are those that were asked for so far, by kind, id and version (0: the one in force). ``data_key`` stands
     for the content of ``data``: it is the digest of the reference values that hold, which changes with their generation
     and with each that expires. ``environment`` is the tenant's, empty for the broker's; ``made`` is false for a tenant
-    that exists by use alone. ``rates`` are its own limits of requests, by class.
+    that exists by use alone. ``rates`` are its own limits of requests, by class. ``mark`` is this very view's: whoever
+    remembers what was decided by a view keeps that, and not all reference values that there ever were.
     """
 
     tenant: str
@@ -86,6 +87,7 @@ class TenantView:
     made: bool = True
     rates: Mapping[str, Rate] = field(default_factory=dict)
     policies: dict[_Key, StoredPolicy | None] = field(default_factory=dict)
+    mark: object = field(default_factory=object, compare=False)
 
     def holds(self, generation: int, now: datetime) -> bool:
         """Whether it may still be used: nothing changed, nothing expired."""

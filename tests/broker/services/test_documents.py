@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from tests.broker.services.service_rig import Client, Service, sample
@@ -20,11 +21,19 @@ from tests.provenance import signing, test_swid
 from tests.provenance.signing import HASH, OWNER, P256, STRANGER
 from tests.waiting import until
 
+from adyton.broker.admin import Admin
+from adyton.broker.people.gate import Gate
+from adyton.broker.people.identity import Identities
+from adyton.broker.policy.policies import PolicyBook
+from adyton.broker.policy.rego import RegoEngine
+from adyton.broker.record.checkpoints import Checkpoints
 from adyton.broker.services import providers
+from adyton.broker.services.changes import Caller, Changes
 from adyton.broker.services.program import ServiceProgram
 from adyton.broker.services.settings import ServiceSettings
 from adyton.devtee import nvidia_endorsements as made
-from adyton.errors import ConfigError
+from adyton.errors import ConfigError, NotPermitted
+from adyton.protocol.people import ApprovalRules
 from adyton.provenance.plain import MEDIA_TYPE
 from adyton.stores.sqlite import Store
 
@@ -285,3 +294,28 @@ def test_of_two_files_the_newer_one_holds(tmp_path: Path, monkeypatch: pytest.Mo
         assert store.providers.list("default") == []
     finally:
         store.close()
+
+
+def test_where_several_must_agree_a_service_changes_nothing(tmp_path: Path) -> None:
+    """A broker's store, whose owners have said so: no way around it, by token or by certificate."""
+    now = datetime.now(UTC)  # noqa: TID251 -- at the edge
+    store = Store.open(tmp_path, root_key=bytes(32), now=now)
+    rules = ApprovalRules(actions=("reference",), needed=2)
+    store.registry.change("default", lambda _, was: msgspec.structs.replace(was, approvals=rules))
+    book = PolicyBook(store, RegoEngine())
+    gate = Gate("t" * 40, store, Identities())
+    changes = Changes(
+        Admin(store, book, "production", [], Checkpoints(store)), gate.check, tenant="default", peers=True
+    )
+    message = sample(a=1)
+    for caller in (Caller("x", b"Bearer " + b"t" * 40), Caller("x", certified=True)):
+        with pytest.raises(NotPermitted) as caught:
+            changes.register(message, caller, now)
+        assert caught.value.code == "approval_needed"
+        changes.set_policy("mine_cpu", base64.urlsafe_b64encode(b"package policy\n").decode().rstrip("="), caller, now)
+    with pytest.raises(NotPermitted) as caught:
+        changes.register(message, Caller("x"), now)
+    assert caught.value.code != "approval_needed"
+    assert store.references.list("default") == []
+    book._engine.close()
+    store.close()

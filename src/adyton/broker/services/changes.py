@@ -19,7 +19,9 @@ from adyton.broker.coco_admin import CocoAdmin
 from adyton.broker.door.answer import Answer
 from adyton.broker.door.asked import Asked
 from adyton.broker.people import permissions
+from adyton.broker.people.approvals import falls_under
 from adyton.broker.people.people import Principal, Role
+from adyton.broker.people.permissions import Line
 from adyton.broker.record.recorded import Recorded
 from adyton.errors import Conflict, NotFound, NotPermitted
 from adyton.protocol.attestation_service import PolicyBody, PolicyId
@@ -104,6 +106,21 @@ class Changes:
             deed.settle(*answer.changes)
 
     def _who(self, area: str, method: str, parts: tuple[str, ...], caller: Caller, now: datetime) -> Principal:
+        line = permissions.line(area, method, parts)
+        if line is None:
+            raise NotPermitted("nobody may do this", code="permission_absent")
+        who = self._known(line, caller, now)
+        found = self._admin.store.registry.find(self._tenant)
+        if found is not None and falls_under(line.action, found.settings.approvals):
+            raise NotPermitted(
+                "several must agree to this, and a service has no votes",
+                code="approval_needed",
+                field=line.action,
+                hint="ask for it at a broker of this store",
+            )
+        return who
+
+    def _known(self, line: Line, caller: Caller, now: datetime) -> Principal:
         if self._peers and caller.certified and caller.authorization is None:
             return PEER
         if caller.authorization is None:
@@ -115,8 +132,5 @@ class Changes:
                 hint="or start the service with --client-ca FILE --changes-by peers",
             )
         who = self._check(caller.authorization, "", now)  # the service's own people: its tenant is in no organisation
-        line = permissions.line(area, method, parts)
-        if line is None:
-            raise NotPermitted("nobody may do this", code="permission_absent")
         permissions.check(line, who, self._tenant, "")
         return who

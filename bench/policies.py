@@ -3,7 +3,8 @@
 * ``seen_us``: a policy's answer that is remembered (CPU µs); ``unseen_ms``: one that must be evaluated (elapsed, median).
 * ``activation_delay_*``, ``reference_delay_*``: how much later an appraisal ends while policies are set and activated, or
   reference values set, beside it, as a process that decides all the time sees it: p99 meanwhile, and the worst one, less
-  p99 without.
+  p99 without; medians of rounds in turns. ``…_worst_of_all_ms``: the worst of all rounds. ``…_quiet_worst_ms``: the same of
+  rounds in which nothing is set, which is the machine's.
 * ``recorded_delay_*``: the same beside activations that are made as an administrator's are, with their rows in the record, of
   decisions that write theirs.
 * ``full_over_empty``: appraise, read and decide with 100,000 resources and 10,000 policies over the same with none, in turns.
@@ -18,6 +19,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
 
@@ -27,9 +29,9 @@ from bench.appraisal import NOW, PATH, Bench, cpu
 
 from adyton.appraisal.policies import DEFAULT_CPU
 from adyton.appraisal.rego_check import check
-from adyton.broker.policy.policies import ATTESTATION_RULES, PolicyBook
+from adyton.broker.policy.policies import ATTESTATION_RULES
 from adyton.broker.record.recorded import Recorded
-from adyton.broker.running.process import SWITCH_SECONDS
+from adyton.broker.running.process import SWITCH_SECONDS, settle
 from adyton.protocol import ear
 from adyton.protocol.audit_row import AuditRow
 from adyton.protocol.release import Binding
@@ -63,51 +65,26 @@ async def unseen(bench: Bench, rounds: int) -> float:
     return statistics.median(took)
 
 
-async def delays(bench: Bench, activations: int) -> dict[str, float]:
-    """How much later appraisals end beside activations than without: at p99, and the worst."""
-    book: PolicyBook = bench.book
-
-    async def appraisals(until: asyncio.Event) -> list[float]:
-        took = []
-        while not until.is_set():
-            started = time.perf_counter()
-            await bench.appraise()
-            took.append((time.perf_counter() - started) * 1000)
-            await asyncio.sleep(0.001)
-        return took
-
-    async def quiet() -> None:
-        await asyncio.sleep(activations * 0.1)
-
-    async def activating() -> None:
-        for number in range(activations):
-            text = f"{DEFAULT_CPU}\nbench{number} := {time.time_ns()}\n"
-            await asyncio.to_thread(book.set, "default", "attestation", "default_cpu", text, NOW)
-            await asyncio.sleep(0.05)
-
-    async def publishing() -> None:
-        for number in range(activations):
-            end = NOW + timedelta(days=2)
-            await asyncio.to_thread(bench.store.references.set, "default", "snp_microcode", [115, number], end, NOW)
-            await asyncio.sleep(0.05)
-
-    found = []
-    for beside in (quiet, activating, publishing):
-        done = asyncio.Event()
-        running = asyncio.ensure_future(appraisals(done))
-        await beside()
-        done.set()
-        found.append(sorted(await running))
-    without = found[0][int(len(found[0]) * 0.99) - 1]
-    figures = {}
-    for name, during in zip(("activation", "reference"), found[1:], strict=True):
-        figures[f"{name}_delay_p99_ms"] = during[int(len(during) * 0.99) - 1] - without
-        figures[f"{name}_delay_worst_ms"] = during[-1] - without
-    return figures
+Setting = Callable[[int], object]
 
 
-async def recorded(bench: Bench, activations: int) -> dict[str, float]:
-    """How much later a decision with its row ends beside activations with theirs: at p99, and the worst."""
+async def delays(bench: Bench, changes: int, rounds: int) -> dict[str, float]:
+    """How much later appraisals end beside activations, or changes of reference values, than without."""
+    book, store = bench.book, bench.store
+
+    def activate(number: int) -> None:
+        text = f"{DEFAULT_CPU}\nbench{number} := {time.time_ns()}\n"
+        book.set("default", "attestation", "default_cpu", text, NOW)
+
+    def publish(number: int) -> None:
+        end = NOW + timedelta(days=2)
+        store.references.set("default", "snp_microcode", [115, number, time.time_ns() % 1000], end, NOW)
+
+    return await compared(bench.appraise, {"activation": activate, "reference": publish}, changes, rounds)
+
+
+async def recorded(bench: Bench, changes: int, rounds: int) -> dict[str, float]:
+    """How much later a decision with its row ends beside activations with theirs."""
     store, row = bench.store, AuditRow("attest", "allowed")
 
     def activate(number: int) -> None:
@@ -117,31 +94,49 @@ async def recorded(bench: Bench, activations: int) -> dict[str, float]:
             name = f"attestation/{stored.id}@{stored.version}"
             deed.settle(("policy.set", name), ("policy.activate", name))
 
-    async def decisions(until: asyncio.Event) -> list[float]:
-        took = []
-        while not until.is_set():
-            started = time.perf_counter()
-            await bench.appraise()
-            await store.audit.append_async("default", row, NOW)
-            took.append((time.perf_counter() - started) * 1000)
-            await asyncio.sleep(0.001)
-        return took
+    async def decide() -> None:
+        await bench.appraise()
+        await store.audit.append_async("default", row, NOW)
 
-    found = []
-    for beside in (False, True):
-        done = asyncio.Event()
-        running = asyncio.ensure_future(decisions(done))
-        for number in range(activations):
-            if beside:
-                await asyncio.to_thread(activate, number)
-            await asyncio.sleep(0.05)
-        done.set()
-        found.append(sorted(await running))
-    without = found[0][int(len(found[0]) * 0.99) - 1]
-    return {
-        "recorded_delay_p99_ms": found[1][int(len(found[1]) * 0.99) - 1] - without,
-        "recorded_delay_worst_ms": found[1][-1] - without,
-    }
+    return await compared(decide, {"recorded": activate}, changes, rounds)
+
+
+async def compared(
+    decide: Callable[[], Awaitable[object]], settings: dict[str, Setting], changes: int, rounds: int
+) -> dict[str, float]:
+    """Decisions beside each of ``settings`` against decisions beside nothing, in turns; medians of the rounds."""
+    took: dict[str, list[list[float]]] = {name: [] for name in ("quiet", *settings)}
+    for _ in range(rounds):
+        for name, times in took.items():
+            done = asyncio.Event()
+            running = asyncio.ensure_future(_decisions(decide, done))
+            for number in range(changes):
+                if name in settings:
+                    await asyncio.to_thread(settings[name], number)
+                await asyncio.sleep(0.05)
+            done.set()
+            times.append(sorted(await running))
+    figures = {}
+    p99 = {name: [one[int(len(one) * 0.99) - 1] for one in every] for name, every in took.items()}
+    worst = {name: [one[-1] for one in every] for name, every in took.items()}
+    for name in settings:
+        for what, of in (("p99", p99), ("worst", worst)):
+            later = [beside - without for beside, without in zip(of[name], p99["quiet"], strict=True)]
+            figures[f"{name}_delay_{what}_ms"] = statistics.median(later)
+        figures[f"{name}_delay_worst_of_all_ms"] = max(worst[name]) - min(p99["quiet"])
+    first = next(iter(settings))
+    figures[f"{first}_quiet_worst_ms"] = statistics.median(worst["quiet"]) - statistics.median(p99["quiet"])
+    return figures
+
+
+async def _decisions(decide: Callable[[], Awaitable[object]], until: asyncio.Event) -> list[float]:
+    took = []
+    while not until.is_set():
+        started = time.perf_counter()
+        await decide()
+        took.append((time.perf_counter() - started) * 1000)
+        await asyncio.sleep(0.001)
+    return took
 
 
 def fill(bench: Bench, resources: int, policies: int) -> None:
@@ -191,8 +186,9 @@ async def run(directory: Path, *, quick: bool) -> dict[str, float]:
         fill(full, 10_000 if quick else 100_000, 1_000 if quick else 10_000)
         ratios = [await judged(full, rounds // 5) / await judged(empty, rounds // 5) for _ in range(7)]
         found["full_over_empty"] = statistics.median(ratios)
-        found |= await delays(full, 10 if quick else 40)
-        found |= await recorded(full, 10 if quick else 40)
+        settle()  # as a broker does before it serves
+        found |= await delays(full, 10 if quick else 40, 2 if quick else 5)
+        found |= await recorded(full, 10 if quick else 40, 2 if quick else 5)
     finally:
         for bench in benches:
             bench.engine.close()
@@ -210,7 +206,7 @@ def main() -> None:
         found = asyncio.run(run(Path(directory), quick=options.quick))
     if not options.json:
         for name, value in found.items():
-            print(f"{name:<28}{value:>10.3f}")
+            print(f"{name:<34}{value:>10.3f}")
     print(json.dumps(found))
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import time
@@ -314,6 +315,40 @@ def test_a_policy_with_computed_paths_is_never_remembered(engine: RegoEngine, mo
     for _ in range(3):
         engine.evaluate(accepted, RULES, {"a": 1}, {}, "generation")
     assert len(asked) == 3
+
+
+@pytest.mark.parametrize("name", [name for name in BOMBS if name != "an error inside"])
+def test_a_policy_that_breaks_on_the_last_question_takes_no_others_place(engine: RegoEngine, name: str) -> None:
+    before = check(HEAD + "trust_claims := input.a")
+    document: dict[str, JsonValue] = {"a": 7}
+    assert engine.evaluate(before, RULES, document, {}, "g")["trust_claims"] == 7
+    body = BOMBS[name][0]
+    broken = check(HEAD + f"{body}\nextra := input.a\n")
+    with contextlib.suppress(PolicyInvalid):  # some are found out by compiling them
+        engine.compile(broken, RULES)
+    assert engine.evaluate(before, RULES, {"a": 8}, {}, "g")["trust_claims"] == 8
+    with pytest.raises(PolicyInvalid):
+        engine.evaluate(broken, RULES, document, {}, "g")
+    assert works(engine)
+
+
+def test_the_last_question_is_answered_before_a_policy_is_in_force(
+    engine: RegoEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = counting(engine, monkeypatch)
+    before, after = check(HEAD + "trust_claims := input.a"), check(HEAD + "trust_claims := [input.a, input.b]")
+    every = check(HEAD + "trust_claims := [x | some k; x := input[k]]")
+    document: dict[str, JsonValue] = {"a": 1, "b": 2, "nonce": 1}
+    engine.evaluate(before, RULES, document, {}, "one")
+    engine.compile(after, RULES)
+    engine.compile(every, RULES)
+    assert len(asked) == 1
+    assert engine.evaluate(after, RULES, {**document, "nonce": 2}, {}, "one")["trust_claims"] == [1, 2]
+    assert len(asked) == 1, "a fleet's next handshake waits for nothing"
+    assert engine.evaluate(after, RULES, {**document, "b": 3}, {}, "one")["trust_claims"] == [1, 3]
+    assert engine.evaluate(after, RULES, document, {}, "two")["trust_claims"] == [1, 2]
+    assert engine.evaluate(every, RULES, {"a": 5}, {}, "two")["trust_claims"] == [5]
+    assert len(asked) == 4, "whatever the policy, the data or what it reads of the document differ in is asked"
 
 
 def test_refusals_are_not_remembered_as_results(engine: RegoEngine) -> None:

@@ -22,7 +22,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 import msgspec
 
@@ -77,6 +77,16 @@ class Memory(Generic[T]):
         self._answers[key] = answer
 
 
+class _Asked(NamedTuple):
+    """What was asked of the engine, and what stands for its data."""
+
+    policy: AcceptedPolicy
+    rules: tuple[str, ...]
+    document: Mapping[str, JsonValue]
+    data_key: Hashable
+    question: Mapping[str, object]
+
+
 class RegoEngine:
     """A worker process, one that stands by, both started when first needed, and what was found out before."""
 
@@ -87,7 +97,7 @@ class RegoEngine:
         self._worker: _Worker | None = None
         self._preparing = threading.Lock()  # taken before the other, never after it
         self._spare: _Worker | None = None
-        self._lately: OrderedDict[str, tuple[str, tuple[str, ...]]] = OrderedDict()
+        self._lately: OrderedDict[str, _Asked] = OrderedDict()
         self._thread: ThreadPoolExecutor | None = None
         self._remembered = Memory[Results]()
         self._under_way: dict[Hashable, asyncio.Future[Results]] = {}
@@ -129,7 +139,7 @@ class RegoEngine:
         key, known = self.remembered(policy, rules, document, data_key) if data_key is not None else (None, None)
         if known is not None:
             return known
-        results = self._ask(policy, rules, self._question(document, data, data_key))
+        results = self._answer(policy, rules, document, data, data_key)
         self._remembered.put(key, results)
         return results
 
@@ -168,7 +178,8 @@ class RegoEngine:
         data_key: Hashable,
     ) -> Results:
         """In the engine's thread, so that a long list of reference values does not hold up the loop."""
-        return self._ask(policy, rules, self._question(document, data, data_key))
+        question = self._question(document, data, data_key)
+        return self._ask(_Asked(policy, tuple(rules), document, data_key, question))
 
     def _answered(self, key: Hashable, asked: asyncio.Future[Results]) -> None:
         if self._under_way.get(key) is asked:
@@ -189,22 +200,41 @@ class RegoEngine:
         """``PolicyInvalid`` if the engine does not take the policy. From then on the policy is there, compiled.
 
         Compiling takes ten times as long as an answer, so it is done in a second process, beside what was asked lately;
-        then the two change places. Nobody's question waits for it.
+        then the two change places. Nobody's question waits for it. The question that was asked last is asked of the new
+        policy ahead: a fleet's next handshake has the same.
         """
         with self._preparing:
             with self._lock:
                 lately = list(self._lately.items())
-            for key, (text, named) in lately:
+            for key, asked in lately:
                 try:
-                    self._prepared_by_spare(key, text, named)
+                    self._prepared_by_spare(key, asked.policy.engine_text, asked.rules)
                 except PolicyInvalid:  # it once was taken: whoever asks next finds out what is wrong with it
                     with self._lock:
                         self._lately.pop(key, None)
-            self._prepared_by_spare(_key(policy, rules), policy.engine_text, rules)
+            spare = self._prepared_by_spare(_key(policy, rules), policy.engine_text, rules)
+            last = next((asked for _, asked in reversed(lately) if asked.rules == tuple(rules)), None)
+            if last is not None and not self._answered_ahead(spare, last._replace(policy=policy)):
+                spare.kill()
+                self._spare = None
+                return
             with self._lock:
-                self._worker, self._spare = self._spare, self._worker
+                self._worker, self._spare = spare, self._worker
 
-    def _prepared_by_spare(self, key: str, text: str, rules: Sequence[str]) -> None:
+    def _answered_ahead(self, spare: _Worker, asked: _Asked) -> bool:
+        """Have the answer, if it is one that may be remembered; whether the process may go on."""
+        try:
+            said = self._told(
+                spare, _key(asked.policy, asked.rules), asked.policy.engine_text, asked.rules, asked.question
+            )
+            if asked.data_key is not None:
+                key, _ = self.remembered(asked.policy, asked.rules, asked.document, asked.data_key)
+                self._remembered.put(key, _results(said))
+        except AdytonError:  # the policy breaks on this very question: for whoever asks it to find out
+            return False
+        return True
+
+    def _prepared_by_spare(self, key: str, text: str, rules: Sequence[str]) -> _Worker:
         if self._spare is None or not self._spare.alive():
             if self._spare is not None:
                 self._spare.kill()
@@ -215,6 +245,7 @@ class RegoEngine:
             self._spare.kill()
             self._spare = None
             raise
+        return self._spare
 
     def close(self) -> None:
         """End the worker process."""
@@ -227,8 +258,9 @@ class RegoEngine:
                     worker.kill()
             self._worker = self._spare = None
 
-    def _ask(self, policy: AcceptedPolicy, rules: Sequence[str], question: Mapping[str, object]) -> Results:
+    def _ask(self, asked: _Asked) -> Results:
         self.asked += 1
+        policy, rules = asked.policy, asked.rules
         key = _key(policy, rules)
         with self._lock:
             if self._worker is None or not self._worker.alive():  # died while idle: nobody's policy did that
@@ -236,16 +268,16 @@ class RegoEngine:
                     self._worker.kill()
                 self._worker = _Worker(self._memory)
             try:
-                said = self._told(self._worker, key, policy.engine_text, rules, question)
+                said = self._told(self._worker, key, policy.engine_text, rules, asked.question)
             except AdytonError:
                 self._worker.kill()
                 self._worker = _Worker(self._memory)  # starts up while the refusal is on its way
                 raise
-            self._lately[key] = (policy.engine_text, tuple(rules))
+            self._lately[key] = asked
             self._lately.move_to_end(key)
             if len(self._lately) > MAX_LATELY:
                 self._lately.popitem(last=False)
-        return {rule: ABSENT if text == "undefined" else single(rule, text) for rule, text in said.items()}
+        return _results(said)
 
     def _told(
         self, worker: _Worker, key: str, text: str, rules: Sequence[str], question: Mapping[str, object] | None
@@ -259,6 +291,10 @@ class RegoEngine:
             raise rego_failures.failed(str(reply["error"]), str(reply["detail"]))
         found: dict[str, str] = reply["rules"]
         return found
+
+
+def _results(said: Mapping[str, str]) -> Results:
+    return {rule: ABSENT if text == "undefined" else single(rule, text) for rule, text in said.items()}
 
 
 def _key(policy: AcceptedPolicy, rules: Sequence[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import resource
 import socket
@@ -17,6 +18,13 @@ SWITCH_SECONDS = 0.0001
 _SO_ATTACH_FILTER = 26
 _DROP = struct.pack("HBBI", 6, 0, 0, 0)  # BPF: return 0 bytes of every packet
 _MCL_CURRENT, _MCL_FUTURE, _MCL_ONFAULT = 1, 2, 4
+
+
+def settle() -> None:
+    """What is in memory stays: later collections need not look at it, and a young one is a pause of 1 ms, not of 5."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(5_000, 200, 50)
 
 
 def harden(connections: int) -> None:

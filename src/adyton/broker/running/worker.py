@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import os
 import time
@@ -62,7 +61,7 @@ from adyton.broker.running.logs import Format
 from adyton.broker.running.metrics import Metrics, Snapshot, together
 from adyton.broker.running.numbers import counted
 from adyton.broker.running.opening import read_token
-from adyton.broker.running.process import harden
+from adyton.broker.running.process import harden, settle
 from adyton.broker.running.readiness import Readiness
 from adyton.broker.running.reports import Report, read
 from adyton.broker.running.serving import METRICS, Doors, Ending, Listeners
@@ -248,9 +247,7 @@ class Program:
             chores.append(asyncio.ensure_future(self._tell()))
         if METRICS in names:
             exposition.render(Snapshot(), environment="")  # so that nobody waits for the library's import later
-        gc.collect()
-        gc.freeze()  # what is here now stays; later collections need not look at it
-        gc.set_threshold(5_000, 200, 50)  # a young collection is a pause for all connections: 1 ms, not 5
+        settle()
         ready()
         try:
             await ending.event.wait()

@@ -66,6 +66,7 @@ def test_a_candidate_never_decides(broker: rig.RunningBroker, root: DevelopmentR
 
 
 def test_what_does_not_compile_is_no_version(admin: Admin) -> None:
+    admin.set_policy(*POLICY, ALLOW, activate=False)
     before = len(admin.policy_versions(*POLICY))
     for text in ("package policy\nallow := ", "package policy\nallow := http.send({})", ""):
         for activate in (True, False):

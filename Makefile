@@ -18,7 +18,7 @@ demo: setup guest ## encrypt an image, run it after attestation, see it refused 
 	@$(VENV)/adyton demo
 
 test: setup-dev ## the tests that CI runs
-	@$(VENV)/python -m pytest -m 'not slow' -n 2 --dist loadgroup
+	@$(VENV)/python -m pytest -m 'not slow' -n 2 --dist loadfile
 
 test-all: setup-dev ## every test; fails where the evidence vectors are missing
 	@ADYTON_ALL=1 $(VENV)/python -m pytest
@@ -30,7 +30,7 @@ lint: setup-dev ## format, lint, types, import contracts
 	@$(VENV)/lint-imports
 
 check: lint ## what every commit passes: lint, and the tests that need no root
-	@$(VENV)/python -m pytest -q -m 'not slow and not root' -n 2 --dist loadgroup
+	@$(VENV)/python -m pytest -q -m 'not slow and not root' -n 2 --dist loadfile
 
 format: setup-dev ## put the code into its format
 	@$(VENV)/ruff format src tests bench fuzz

@@ -91,20 +91,11 @@ def guest(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return guest_image.build(tmp_path_factory.mktemp("guest") / "adyton-guest.erofs").path
 
 
-_SHARING = ("agent", "broker", "cli", "client", "devtee", "docs", "image", "platform", "runtime", "stores")
 _without_vectors = pytest.StashKey[int]()
 
 
-@pytest.hookimpl(tryfirst=True)  # before groups are read
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Tests of one file that share a broker, a store or a machine stay together, and in their order, in one process.
-
-    Tests that need root are skipped where the user is not root; those that need vectors, where there are none.
-    """
-    for item in items:
-        parts = item.path.relative_to(REPOSITORY).parts if item.path.is_relative_to(REPOSITORY) else ()
-        if len(parts) > 1 and parts[1] in _SHARING and not item.get_closest_marker("xdist_group"):
-            item.add_marker(pytest.mark.xdist_group("/".join(parts)))
+    """Tests that need root are skipped where the user is not root; those that need vectors, where there are none."""
     if os.geteuid() != 0:
         for item in items:
             if item.get_closest_marker("root"):

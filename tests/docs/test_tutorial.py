@@ -9,7 +9,6 @@ from tests.docs.playing import play
 
 
 @pytest.mark.root
-@pytest.mark.xdist_group("instances")
 @pytest.mark.timeout(180)
 def test_the_tutorial_does_what_it_says(tmp_path: Path, guest: Path) -> None:
     variables = {"TMPDIR": "/tmp", "GUEST": str(guest)}  # a socket's path has at most 107 bytes

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-pytestmark = [pytest.mark.root, pytest.mark.xdist_group("runtime")]
+pytestmark = pytest.mark.root
 
 
 @pytest.fixture(autouse=True)

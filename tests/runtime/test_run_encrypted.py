@@ -18,7 +18,6 @@ import pytest
 
 pytestmark = [
     pytest.mark.root,
-    pytest.mark.xdist_group("runtime"),
     pytest.mark.skipif(
         shutil.which("skopeo") is None or shutil.which("docker-registry") is None, reason="needs Debian's"
     ),

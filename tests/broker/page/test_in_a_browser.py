@@ -38,7 +38,6 @@ KEY = ResourcePath("models", "key", "1")
 ALLOWS = "package policy\n\nimport rego.v1\n\ndefault allow := true\n"
 pytestmark = [
     pytest.mark.skipif(not Path(CHROMIUM).exists(), reason="Debian's chromium is not installed"),
-    pytest.mark.xdist_group("browser"),
 ]
 
 

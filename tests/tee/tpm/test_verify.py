@@ -94,7 +94,7 @@ def test_large_evidence_that_is_none_is_refused_in_time(tpm: SoftTpm) -> None:
     ):
         begin = time.process_time()
         refused("evidence_json", MalformedEvidence, data)
-        assert time.process_time() - begin < 1
+        assert time.process_time() - begin < 10
 
 
 @pytest.mark.parametrize(

@@ -16,5 +16,6 @@ rm "$out/build.log"
 "$bin/cyclonedx-py" requirements --pyproject pyproject.toml --mc-type application --short-PURLs --output-reproducible \
     --of JSON -o "$out/adyton.cdx.json" requirements/run.txt 2> "$out/sbom.log" || { cat "$out/sbom.log" >&2; exit 1; }
 rm "$out/sbom.log"
-(cd "$out" && sha256sum ./* | sed 's# \./# #' > SHA256SUMS)
+sums=$(cd "$out" && sha256sum ./* | sed 's# \./# #')  # all of them before the file of sums is there
+printf '%s\n' "$sums" > "$out/SHA256SUMS"
 cat "$out/SHA256SUMS"

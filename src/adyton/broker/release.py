@@ -6,7 +6,7 @@ Three conditions, all of them, and every reason why not is collected:
    that is configured, ``hardware`` is exactly 32, and everything else that the policy sets is below 32 with something
    affirmed among it. No policy can lift this.
 2. **Binding.** The resource names the attester by document, image, signer or policy, or says that any accepted workload
-   may have it. Document and image count only if the tenant's reference values list what runs, the measurement and, where the
+   may have it. Document, image and signer count only if the tenant's reference values list what runs, the measurement and, where the
    TEE has them, the registers of what was booted: what says which document it runs must itself be known. No binding, no release.
    A binding may limit the operations: a key can be used without being released.
 3. **Resource policy**, where the tenant has set one (kbs-protocol 1.12). It narrows, it never widens.

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from adyton.cli import output
+from adyton.cli import files, output
 from adyton.cli.places import places
 from adyton.cli.workload_options import broker_option, document_options, image_options, registry_access, run_options
 from adyton.errors import ConfigError
@@ -118,21 +117,7 @@ def _put(document: WorkloadDocument, file: str) -> None:
     if file == "-":
         click.echo(document.raw.decode(), nl=False)
         return
-    path = Path(file)
-    try:
-        if path.exists() and not path.is_file():  # a device, a pipe
-            path.write_bytes(document.raw)
-            return
-        part = path.with_name(f".{path.name}.{os.getpid()}.part")
-        try:
-            part.write_bytes(document.raw)
-            part.replace(path)  # what was signed is not lost to a disk that is full
-        finally:
-            part.unlink(missing_ok=True)
-    except OSError as error:
-        raise ConfigError(
-            "cannot write the document", code="file_unwritable", field="-o", got=error.strerror
-        ) from error
+    files.write(Path(file), document.raw)
 
 
 @workload.command()

@@ -1,7 +1,7 @@
 """HTTP to a broker: one kept connection, the certificate checked before a byte is sent, answers bounded.
 
 The standard library's client does: a guest imports this, and start-up time is a feature. Proxies of the environment are
-not used; redirects are not followed.
+not used; redirects are not followed. Whoever answers, however slowly, holds nobody for longer than ``pace`` allows.
 """
 
 from __future__ import annotations
@@ -17,14 +17,18 @@ from typing import Self
 from urllib.parse import urlsplit
 
 from adyton.client.address import BrokerAddress
+from adyton.client.pace import RATE, Pace, Plain, Secured, TooMuch, TooSlow
 from adyton.errors import AdytonError, ConfigError, TooLarge, Unavailable
 from adyton.protocol import kbs_errors
 from adyton.protocol.kbs_errors import ErrorFacts
 
 MAX_ANSWER = 8 * 1024 * 1024
 TIMEOUT = 60.0
+"""Seconds for a whole exchange; one more for each ``pace.RATE`` bytes of it."""
+_MAX_RAW = 2 * MAX_ANSWER
 _USER_AGENT = "adyton-client"
 _UNREACHABLE = "broker_unreachable"
+_SLOW = "broker_too_slow"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +66,15 @@ class Reply:
 
 
 class Transport:
-    """A connection to the broker at ``address``, opened when first used. Not for several threads at once."""
+    """A connection to the broker at ``address``, opened when first used. Not for several threads at once.
+
+    ``timeout``: seconds until an answer is there, as a whole; what is long gets more as it comes (``pace``).
+    """
 
     def __init__(self, address: BrokerAddress, *, timeout: float = TIMEOUT) -> None:
         self.address = address
         self._timeout = timeout
-        self._connection: http.client.HTTPConnection | None = None
+        self._connection: Plain | None = None
         self._turn = 0
         self._sent = False
 
@@ -87,7 +94,8 @@ class Transport:
     ) -> Reply:
         """Ask for ``path`` (below the tenant's base, starting with a slash); of several replicas, the first that answers.
 
-        ``Unavailable`` if nobody answers, ``TooLarge`` for an endless answer, ``ConfigError`` if it is not our broker.
+        ``Unavailable`` if nobody answers, or not in time (``broker_too_slow``: something came), ``TooLarge`` for an
+        endless answer, ``ConfigError`` if it is not our broker.
         A kept connection that the broker has closed meanwhile is opened anew once. What an administrator changes is not
         sent a second time, to this replica or another, once one may have had it: to rotate a key twice is not the same.
         """
@@ -95,7 +103,7 @@ class Transport:
             try:
                 return self._request(method, path, body, headers)
             except Unavailable as error:
-                if error.code != _UNREACHABLE or (self._sent and not _may_be_repeated(method, path)):
+                if error.code not in {_UNREACHABLE, _SLOW} or (self._sent and not _may_be_repeated(method, path)):
                     raise
                 self.elsewhere()
         return self._request(method, path, body, headers)
@@ -131,30 +139,35 @@ class Transport:
             raise
 
     def _once(self, method: str, path: str, body: bytes | None, headers: dict[str, str]) -> Reply:
-        connection = self._connection or self._connect()
+        pace = Pace(self._timeout, _MAX_RAW)
+        connection = self._connection or self._connect(pace)
         self._connection = connection
+        connection.pace = pace
         self._sent = True
         connection.request(method, self.address.base + path, body=body, headers=headers)
         answer = connection.getresponse()
-        read = answer.read(MAX_ANSWER + 1)
-        if len(read) > MAX_ANSWER:
-            raise TooLarge(f"the broker's answer is larger than {MAX_ANSWER} bytes", code="answer_too_large")
-        if answer.length:  # announced and not sent: ``read`` with a limit does not say so itself
-            raise http.client.IncompleteRead(read, answer.length)
+        try:
+            read = answer.read(MAX_ANSWER + 1)
+            if len(read) > MAX_ANSWER:
+                raise _too_large()
+            if answer.length:  # announced and not sent: ``read`` with a limit does not say so itself
+                raise http.client.IncompleteRead(read, answer.length)
+        finally:
+            answer.close()
         if answer.will_close:
             self.close()
         headers_in = answer.getheaders()
         cookies = tuple([value for name, value in headers_in if name.lower() == "set-cookie"])
         return Reply(answer.status, {name.lower(): value for name, value in headers_in}, read, cookies)
 
-    def _connect(self) -> http.client.HTTPConnection:
+    def _connect(self, pace: Pace) -> Plain:
         parts = urlsplit(self.url)
         host = parts.hostname or ""
         if parts.scheme == "http":
-            plain = http.client.HTTPConnection(host, parts.port, timeout=self._timeout)
+            plain = Plain(host, parts.port, timeout=pace.left())
             plain.connect()
             return plain
-        connection = http.client.HTTPSConnection(host, parts.port, timeout=self._timeout, context=self._context())
+        connection = Secured(host, parts.port, timeout=pace.left(), context=self._context())
         connection.connect()
         if self.address.pin is not None:
             try:
@@ -177,7 +190,7 @@ class Transport:
             context.verify_mode = ssl.CERT_NONE
         return context
 
-    def _check_pin(self, connection: http.client.HTTPSConnection) -> None:
+    def _check_pin(self, connection: Secured) -> None:
         certificate = connection.sock.getpeercert(binary_form=True)
         got = spki_pin(certificate) if certificate else "no certificate"
         if self.address.pin is None or not hmac.compare_digest(got, self.address.pin):
@@ -207,6 +220,18 @@ class Transport:
                 got=self.url,
                 hint="a broker on loopback speaks plain http unless it was started with --tls: http://…",
             )
+        if isinstance(error, TooMuch):
+            return _too_large()
+        if isinstance(error, TooSlow):
+            return Unavailable(
+                "the broker's answer does not come to an end in time",
+                code=_SLOW,
+                field="url",
+                expected=f"all of it within {self._timeout:g} s, longer only at {RATE // 1024} KiB a second",
+                got=self.url,
+                hint="it or what stands in front of it stalls: its operator must look"
+                + ("; it may have been done all the same: look before you ask again" if unsure else ""),
+            )
         reason = "it does not answer in time" if isinstance(error, TimeoutError) else _said(error)
         return Unavailable(
             f"the broker cannot be reached: {reason}"[:300],
@@ -233,12 +258,16 @@ class Transport:
         self.close()
 
 
+def _too_large() -> TooLarge:
+    return TooLarge(f"the broker's answer is larger than {MAX_ANSWER} bytes", code="answer_too_large")
+
+
 def _may_be_repeated(method: str, path: str) -> bool:
     """Whether it does no harm to be asked for twice: what is only read, and what an attester asks."""
     return method == "GET" or path.startswith("/kbs/")
 
 
-def _is_over(connection: http.client.HTTPConnection) -> bool:
+def _is_over(connection: Plain) -> bool:
     """Whether the other side has closed it: nothing else comes from there before it is asked something."""
     if connection.sock is None:
         return True

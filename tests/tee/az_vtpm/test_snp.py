@@ -146,6 +146,18 @@ def test_what_is_refused(what: str, guest: AzureGuest, forge: Forge, verify: Cal
     assert caught.value.code == code
 
 
+def test_trustee_pcrs_are_counted_by_number_and_not_by_position(
+    guest: AzureGuest, verify: Callable[..., VerifiedEvidence]
+) -> None:
+    """CoCo's trustee: 24 values in a row, whatever was quoted, so that a PCR that anybody resets came to stand in PCR 8's place."""
+    for selected in ([*range(8), *range(9, 24)], [*range(8), 16, *range(9, 16)], range(8)):
+        evidence = guest.evidence(NONCE, quote=guest.quote(NONCE, selected=selected))
+        for init_data in (None, b"\x09" * 32, b"\x08" * 32):
+            with pytest.raises(AdytonError) as caught:
+                verify(evidence, init_data=init_data)
+            assert caught.value.code == "pcr_selection"
+
+
 def test_the_chip_needs_its_endorsements(guest: AzureGuest, verify: Callable[..., VerifiedEvidence]) -> None:
     with pytest.raises(EndorsementMissing):
         verify(guest.evidence(NONCE), endorsements=EndorsementSet())

@@ -147,7 +147,7 @@ def test_tee_fail_wiretap_battering_ram_extracted_keys_are_revoked(lab: Lab, kin
     assert lab.refused(lab.quote(kind), revoked) == "pck_revoked"
 
 
-def test_migratable_and_service_td_are_claims(lab: Lab) -> None:
+def test_cve_2025_30513_migratable_and_service_td_are_claims(lab: Lab) -> None:
     """CVE-2025-30513: a migratable TD's migration TD is part of its TCB."""
     body = td_body(td15=True, td_attributes=(1 << 29).to_bytes(8, "little"), mrservicetd=b"\2" * 48)
     claims = lab.verify(lab.quote("td15", body=body)).claims

@@ -45,7 +45,7 @@ def number_of(tpm: SoftTpm, register: int, kind: int) -> int:
     return next(i for i, item in enumerate(tpm.events) if item[:2] == (register, kind))
 
 
-def test_event_log_disclosure_a_relabelled_event_and_a_forged_one_give_no_claim() -> None:
+def test_go_attestation_event_log_disclosure_a_relabelled_event_and_a_forged_one_give_no_claim() -> None:
     # go-attestation, event-log disclosure: the real event gets a type that readers skip, one's own is extended later
     tpm = booted(secure_boot=b"\0")
     relabel(tpm, number_of(tpm, 7, EFI_VARIABLE_DRIVER_CONFIG), 0x12345678)

@@ -52,7 +52,7 @@ def test_nonce_not_compared(forge: NvidiaForge, verify: Verify) -> None:
             verify(forge.report(fields), nonce=wanted)
 
 
-def test_root_compared_by_sha1(forge: NvidiaForge, verify: Verify) -> None:
+def test_trustee_root_compared_by_sha1(forge: NvidiaForge, verify: Verify) -> None:
     """Roots are pinned by the SHA-256 of their key; a root with NVIDIA's name is none."""
     assert (len(DEVICE_ROOT), len(RIM_ROOT)) == (32, 32)
     with pytest.raises(EndorsementUntrusted) as caught:

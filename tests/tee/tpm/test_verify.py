@@ -162,7 +162,7 @@ def test_a_key_that_decrypts_is_refused(tpm: SoftTpm) -> None:
     refused("ak_attributes", EvidenceError, tpm.bundle(quotes(tpm)))
 
 
-def test_keylime_2021_a_key_that_nobody_vouches_for_is_told_as_such(tpm: SoftTpm) -> None:
+def test_keylime_2021_cve_2026_1709_a_key_that_nobody_vouches_for_is_told_as_such(tpm: SoftTpm) -> None:
     # Keylime's registrar took an AK though its link to the EK was broken; CVE-2026-1709 took anybody's
     verified = verify(tpm.coco(NONCE))
     assert verified.claims["ak_trust"] == "self-asserted"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -126,3 +127,9 @@ def test_evidence_of_the_other_kind(guest: AzureGuest) -> None:
     enclave = replace(guest, td_quote=lambda _: FORGE.quote().encode())
     with pytest.raises(MalformedEvidence):
         verify(enclave.evidence(NONCE))
+    of_snp = json.loads(guest.evidence(NONCE))
+    of_snp["vcek"] = of_snp.pop("td_quote")
+    for room in (verify, lambda evidence: tee.show("az-tdx-vtpm", evidence)):
+        with pytest.raises(MalformedEvidence) as caught:
+            room(json.dumps(of_snp).encode())
+        assert caught.value.field == "vcek"

@@ -30,8 +30,9 @@ def serve_adyton(port: int) -> None:
     import uvloop
 
     from adyton.broker.door.answer import Answer
-    from adyton.broker.door.connection import HttpRequest, Limits, Worker
+    from adyton.broker.door.connection import HttpRequest
     from adyton.broker.door.entrance import Entrance
+    from adyton.broker.door.worker import Limits, Worker
 
     def application(request: HttpRequest) -> Answer:
         assert request.body is not None

@@ -14,8 +14,9 @@ from tests.waiting import until
 
 from adyton.broker.door import refusals
 from adyton.broker.door.answer import Answer
-from adyton.broker.door.connection import HttpRequest, Limits, Worker
+from adyton.broker.door.connection import HttpRequest
 from adyton.broker.door.entrance import Entrance
+from adyton.broker.door.worker import Limits, Worker
 
 LIMITS = Limits(
     max_body=1000,

@@ -22,8 +22,9 @@ from tests.waiting import until
 
 from adyton.broker.door import certificate, entrance, refusals
 from adyton.broker.door.answer import Answer
-from adyton.broker.door.connection import Connection, HttpRequest, Limits, Worker
+from adyton.broker.door.connection import Connection, HttpRequest
 from adyton.broker.door.entrance import Entrance
+from adyton.broker.door.worker import Limits, Worker
 
 GET = b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n"
 LIMITS = Limits(head_seconds=20.0, body_seconds=20.0, idle_seconds=20.0, max_connections=20, sweep_seconds=0.05)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import os
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import time
@@ -15,6 +19,7 @@ import pytest
 from tests.broker import rig
 from tests.waiting import until
 
+from adyton.broker.running import process, server
 from adyton.broker.running.bell import Bell
 
 SERVE = [sys.executable, "-m", "adyton", "broker", "serve", "--listen", "127.0.0.1:0"]
@@ -49,6 +54,30 @@ def two(tmp_path: Path) -> Iterator[rig.RunningBroker]:
     if running.process is not None and running.process.poll() is None:
         running.process.kill()
         running.process.wait()
+
+
+def test_who_has_begun_to_come_is_let_in_while_others_are_turned_away() -> None:
+    code = ctypes.create_string_buffer(struct.pack("HBBI", 6, 0, 0, 0))
+    nothing = struct.pack("HxxxxxxP", 1, ctypes.addressof(code))  # a filter that lets no packet in
+    with server.listen("127.0.0.1", 0) as listener, socket.socket() as begun, socket.socket() as late:
+        for client in (begun, late):
+            client.setblocking(False)
+        begun.setsockopt(socket.SOL_SOCKET, 26, nothing)  # so the listener's answer does not reach it for now
+        assert begun.connect_ex(listener.getsockname()) == errno.EINPROGRESS
+        process.turn_away(listener)
+        begun.setsockopt(socket.SOL_SOCKET, 27, 0)
+        assert late.connect_ex(listener.getsockname()) == errno.EINPROGRESS
+        listener.settimeout(10)  # the answer is sent again after a second
+        taken, peer = listener.accept()
+        with taken:
+            assert peer == begun.getsockname()
+            begun.setblocking(True)
+            begun.sendall(b"a question")
+            taken.settimeout(10)
+            assert taken.recv(100) == b"a question", "its connection does not inherit a filter that keeps it deaf"
+        listener.settimeout(0.3)
+        with pytest.raises(TimeoutError):
+            listener.accept()
 
 
 @pytest.mark.slow

@@ -11,8 +11,8 @@ from contextlib import contextmanager, suppress
 
 from adyton.broker.custodians.peers import Giver
 from adyton.broker.door import refusals
-from adyton.broker.door.connection import Limits, Worker
 from adyton.broker.door.entrance import Entrance
+from adyton.broker.door.worker import Limits, Worker
 from adyton.protocol.peers import MAX_BODY
 
 LIMITS = Limits(max_body=MAX_BODY, head_seconds=10.0, body_seconds=10.0, idle_seconds=20.0, max_connections=32)

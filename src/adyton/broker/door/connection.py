@@ -20,7 +20,6 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Protocol, cast
 
@@ -28,30 +27,16 @@ import httptools
 import msgspec
 
 from adyton.broker.door.answer import Answer
+from adyton.broker.door.worker import STOPPING_SECONDS
 
 if TYPE_CHECKING:
-    import socket
-
     from adyton.broker.door.paths import Route
+    from adyton.broker.door.worker import Worker
 
 _LOG = logging.getLogger(__name__)
 MAX_HEAD = 128 * 1024
 MAX_QUEUE = 8
-STOPPING_SECONDS = 1.0
 IMPATIENT_SECONDS, PATIENT_SECONDS = 1.0, 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What one client may cost. Seconds and bytes. ``max_connections`` counts those whose TLS is still being made, too."""
-
-    max_body: int = 2 * 1000 * 1000
-    head_seconds: float = 10.0
-    body_seconds: float = 30.0
-    idle_seconds: float = 75.0
-    max_connections: int = 1024
-    linger_seconds: float = 2.0
-    sweep_seconds: float = 1.0
 
 
 class HttpRequest(msgspec.Struct):
@@ -78,56 +63,6 @@ class Application(Protocol):
     def __call__(self, request: HttpRequest) -> Answer | Awaitable[Answer]:
         """The answer, or something that will be."""
         ...
-
-
-class Worker:
-    """The connections of one listener in one process, their limits and their sweep.
-
-    ``arriving`` have been accepted and do not stand yet: their TLS is being made, by the task. ``unheard`` have not asked
-    anything in full yet, with their sockets, in the order they came.
-    ``leaving``: the end is near, so every connection is closed after its next answer; its client then asks elsewhere.
-    ``stopping``: it has come. ``ciphers``: what its TLS may have come to use, if not anything. ``taken``, ``refused``
-    (there were too many) and ``unmade`` (no TLS came to stand) count connections.
-    """
-
-    def __init__(
-        self, application: Application, limits: Limits, overloaded: Answer, refusals: dict[str, Answer]
-    ) -> None:
-        self.application = application
-        self.limits = limits
-        self.overloaded = overloaded
-        self.refusals = refusals
-        self.arriving: dict[Connection, asyncio.Task[object]] = {}
-        self.unheard: dict[Connection, socket.socket] = {}
-        self.connections: set[Connection] = set()
-        self.ciphers: frozenset[str] | None = None
-        self.busy = 0
-        self.stopping = False
-        self.leaving = False
-        self.taken = self.refused = self.unmade = 0
-
-    async def sweep(self) -> None:
-        """Close what has passed its deadline, every ``sweep_seconds``, until cancelled."""
-        loop = asyncio.get_running_loop()
-        while True:
-            await asyncio.sleep(self.limits.sweep_seconds)
-            now = loop.time()
-            for connection in [one for one in self.connections if one.deadline < now]:
-                connection.expire()
-
-    async def drain(self, seconds: float) -> None:
-        """Answer what was asked, then close everything; at most ``seconds``."""
-        self.stopping = self.leaving = True
-        for connection in list(self.connections):
-            connection.close_when_idle()
-        loop = asyncio.get_running_loop()
-        now = loop.time()
-        while (self.connections and loop.time() < now + seconds) or (  # noqa: ASYNC110 -- they come and go while we wait
-            self.arriving and loop.time() < now + min(seconds, STOPPING_SECONDS)
-        ):
-            await asyncio.sleep(0.02)
-        for connection in [*self.arriving, *self.connections]:
-            connection.abort()
 
 
 class Connection(asyncio.Protocol):
@@ -198,8 +133,7 @@ class Connection(asyncio.Protocol):
         """Forget it; an answer under way goes nowhere."""
         self._closing = True
         self._queue.clear()
-        self._worker.connections.discard(self)
-        self._worker.unheard.pop(self, None)
+        self._worker.forget(self)
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser; what it cannot read ends the connection with one answer."""
@@ -389,8 +323,7 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
         elif (making := self._worker.arriving.pop(self, None)) is not None:
             making.cancel()
-        self._worker.connections.discard(self)
-        self._worker.unheard.pop(self, None)
+        self._worker.forget(self)
 
 
 def _among(transport: asyncio.BaseTransport, ciphers: frozenset[str]) -> bool:

@@ -13,7 +13,8 @@ Nobody makes way while the broker makes its answer. If there is nobody, the newc
 would have TLS by the end of its connection. So a flood of peers that do nothing costs others nothing but
 the time to turn it away, and is never an end of descriptors.
 
-Where the process or the system has no descriptor left all the same, nothing is accepted for a moment.
+Where the process or the system has no descriptor left all the same, nothing is accepted for a moment. A worker that holds
+more connections than another leaves a newcomer to that one, for a moment (``share.py``).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import select
 import socket
 import ssl
 import struct
@@ -29,7 +31,9 @@ from contextlib import suppress
 from functools import partial
 from itertools import islice
 
-from adyton.broker.door.connection import Connection, Worker
+from adyton.broker.door.connection import Connection
+from adyton.broker.door.share import STEP_SECONDS
+from adyton.broker.door.worker import Worker
 
 BATCH = 32
 LOOK = 32
@@ -52,15 +56,19 @@ class Entrance:
 
     def __init__(self, worker: Worker, listener: socket.socket, context: ssl.SSLContext | None) -> None:
         self._worker = worker
+        self._share = worker.share
         self._listener = listener
         self._context = context
         self._loop = asyncio.get_running_loop()
         self._pausing: asyncio.TimerHandle | None = None
+        self._waiting = select.poll()
+        self._waiting.register(listener, select.POLLIN)
         self._complained = -COMPLAIN_SECONDS
         self._idlers: deque[Connection] = deque()
         self._looked = 0.0
         listener.setblocking(False)
         self._loop.add_reader(listener, self._come)
+        self._open()
 
     @property
     def port(self) -> int:
@@ -76,16 +84,24 @@ class Entrance:
             self._listener.close()
 
     def take_all(self) -> None:
-        """Take what is in the queue now."""
+        """Take what is in the queue now, and leave nobody to others."""
+        self._share = None
         while self._come():
             pass
 
     def _come(self) -> bool:
         """Take some; whether there may be more. Others of the loop have their turn in between."""
+        share = self._share
         for _ in range(BATCH):
+            if share is not None and share.leaves(self._worker.held, self._loop.time()):
+                self._loop.remove_reader(self._listener)  # else it would be called all the time
+                self._pausing = self._loop.call_later(STEP_SECONDS, self._look)
+                return False
             try:
                 client, _ = self._listener.accept()
             except (BlockingIOError, InterruptedError):
+                if share is not None:
+                    share.taken()
                 return False
             except OSError as error:
                 if error.errno in _GONE:
@@ -98,7 +114,7 @@ class Entrance:
     def _take(self, client: socket.socket) -> None:
         worker = self._worker
         worker.taken += 1
-        if len(worker.connections) + len(worker.arriving) >= worker.limits.max_connections:
+        if worker.held >= worker.limits.max_connections:
             worker.refused += 1
             if not self._make_way(self._loop.time()):
                 self._turn_away(client)
@@ -112,12 +128,14 @@ class Entrance:
         )
         worker.arriving[connection] = making
         worker.unheard[connection] = client
+        if worker.share is not None:
+            worker.share.tell(worker.held)
         making.add_done_callback(partial(self._made, connection, client))
 
     def _made(self, connection: Connection, client: socket.socket, making: asyncio.Task[object]) -> None:
         self._worker.arriving.pop(connection, None)
         if making.cancelled() or making.exception() is not None:
-            self._worker.unheard.pop(connection, None)
+            self._worker.forget(connection)
             self._worker.unmade += self._context is not None
             client.close()  # where it was cancelled before it began, nobody else does
 
@@ -159,10 +177,27 @@ class Entrance:
         if self._pausing is None:
             self._loop.remove_reader(self._listener)
             self._pausing = self._loop.call_later(PAUSE_SECONDS, self._resume)
+            if self._share is not None:
+                self._share.shut()
 
     def _resume(self) -> None:
         self._pausing = None
         self._loop.add_reader(self._listener, self._come)
+        self._open()
+
+    def _open(self) -> None:
+        if self._share is not None and not self._worker.leaving:
+            self._share.open(self._worker.held)
+
+    def _look(self) -> None:
+        """Whether somebody still waits who was left to others."""
+        self._pausing = None
+        if self._waiting.poll(0):
+            self._come()
+        elif self._share is not None:
+            self._share.taken()
+        if self._pausing is None:
+            self._loop.add_reader(self._listener, self._come)
 
 
 def _silent(client: socket.socket) -> bool:

@@ -16,7 +16,15 @@ _PR_SET_DUMPABLE = 4
 _SPARE_FILES = 512
 SWITCH_SECONDS = 0.0001
 _SO_ATTACH_FILTER = 26
-_DROP = struct.pack("HBBI", 6, 0, 0, 0)  # BPF: return 0 bytes of every packet
+_FLAGS, _SYN = 13, 0x02  # of a TCP header: which byte has the flags, and that of who begins
+_NO_BEGINNING = b"".join(  # BPF over a packet from its TCP header on
+    (
+        struct.pack("HBBI", 0x30, 0, 0, _FLAGS),  # load that byte
+        struct.pack("HBBI", 0x45, 0, 1, _SYN),  # is the bit set?
+        struct.pack("HBBI", 0x06, 0, 0, 0),  # then none of it
+        struct.pack("HBBI", 0x06, 0, 0, 0xFFFFFFFF),  # else all
+    )
+)
 _MCL_CURRENT, _MCL_FUTURE, _MCL_ONFAULT = 1, 2, 4
 
 
@@ -48,12 +56,14 @@ def harden(connections: int) -> None:
 
 
 def turn_away(listener: socket.socket) -> None:
-    """Take no packet of a new connection from now on; those in the listener's queue stay there to be taken.
+    """Let no new connection begin; those in the listener's queue, and those that have begun, come to stand and are taken.
 
-    Closing a listener resets what is in its queue: clients whose connection stands and who have asked already.
+    Closing a listener resets what is in its queue: clients whose connection stands and who have asked already. The last
+    step of TCP's three must get through: for the client the connection stands before it, for this side after it. And a
+    connection inherits its listener's filter, so one that dropped everything could keep it deaf.
     """
-    code = ctypes.create_string_buffer(_DROP, len(_DROP))
-    program = struct.pack("HxxxxxxP", 1, ctypes.addressof(code))
+    code = ctypes.create_string_buffer(_NO_BEGINNING, len(_NO_BEGINNING))
+    program = struct.pack("HxxxxxxP", len(_NO_BEGINNING) // 8, ctypes.addressof(code))
     with suppress(OSError):  # not on this system: then the queue's last ones are lost
         listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
 

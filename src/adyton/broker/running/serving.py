@@ -18,9 +18,11 @@ import msgspec
 
 from adyton.broker.door import refusals, tls
 from adyton.broker.door.answer import Answer
-from adyton.broker.door.connection import Application, HttpRequest, Limits, Worker
+from adyton.broker.door.connection import Application, HttpRequest
 from adyton.broker.door.entrance import Entrance
+from adyton.broker.door.share import Share
 from adyton.broker.door.tls import Identity
+from adyton.broker.door.worker import Limits, Worker
 from adyton.broker.running.exposition import CONTENT_TYPE
 from adyton.broker.running.process import turn_away
 from adyton.broker.settings import Settings
@@ -28,7 +30,7 @@ from adyton.crypto import profile
 
 PUBLIC, ADMIN, METRICS = "public", "admin", "metrics"
 DRAIN_SECONDS = 10.0
-QUEUE_SECONDS = 0.1
+QUEUE_SECONDS = 0.3  # for the last step of connections that have begun: a round trip
 _METRICS_LIMITS = Limits(
     max_body=1024, head_seconds=5.0, body_seconds=5.0, idle_seconds=60.0, max_connections=16, sweep_seconds=1.0
 )
@@ -100,7 +102,14 @@ class _Collectors:
 class Doors:
     """All doors of one worker."""
 
-    def __init__(self, settings: Settings, application: Application, render: Renderer, names: frozenset[str]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        application: Application,
+        render: Renderer,
+        names: frozenset[str],
+        share: Share | None = None,
+    ) -> None:
         self._settings = settings
         split = ADMIN in names
         applications: dict[str, Application] = {
@@ -119,6 +128,8 @@ class Doors:
         }
         for worker in self.workers.values():
             worker.ciphers = profile.of(fips=settings.fips).ciphers
+        if share is not None:
+            self.workers[PUBLIC].share = share
         self._entrances: dict[str, Entrance] = {}
         self._listeners: Listeners = {}
         self._closed = False
@@ -166,12 +177,14 @@ class Doors:
     @property
     def standing(self) -> int:
         """Connections, those whose TLS is being made included."""
-        return sum(len(worker.connections) + len(worker.arriving) for worker in self.workers.values())
+        return sum(worker.held for worker in self.workers.values())
 
     def leave(self) -> None:
         """Close every connection after its next answer; still take new ones."""
         for worker in self.workers.values():
             worker.leaving = True
+            if worker.share is not None:
+                worker.share.shut()
 
     async def close(self, *, last: bool) -> None:
         """Take no more, answer what was asked, and close.

@@ -18,6 +18,7 @@ from contextlib import suppress
 import msgspec
 
 from adyton.broker.custodians import attesting
+from adyton.broker.door.share import Board
 from adyton.broker.running import notify, reports
 from adyton.broker.running.bell import Bell
 from adyton.broker.running.serving import DRAIN_SECONDS, Listeners, Tell
@@ -55,6 +56,8 @@ class Supervisor:
         self._bell = Bell((signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2))
         self._stopping = self._serving = False
         self._asked: set[int] = set()
+        self._board = Board.make(2 * settings.workers)  # for those who leave, and those who come in their place
+        self._places: dict[_Process, int] = {}
         self._workers: dict[int, _Process] = {}
         self._leaving: dict[_Process, float] = {}
         self._deaths: list[float] = []
@@ -119,7 +122,7 @@ class Supervisor:
             except PlatformError as error:
                 _LOG.error("worker %d is not relieved, the old one stays: %s [%s]", number, error.message, error.code)
                 if new is not None:
-                    _close(new)
+                    self._close(new)
                 return
             if not began:
                 self._leaving[new] = time.monotonic()
@@ -137,7 +140,7 @@ class Supervisor:
                 continue
             _LOG.error("worker %d ended with status %d; starting another", number, worker.returncode)
             self._fold(worker)
-            _close(worker)
+            self._close(worker)
             self._deaths = [*(death for death in self._deaths if now - death < QUICK_SECONDS), now]
             if len(self._deaths) >= QUICK_DEATHS:
                 raise Unavailable(
@@ -162,7 +165,7 @@ class Supervisor:
             if worker.poll() is not None:
                 del self._leaving[worker]
                 self._fold(worker)
-                _close(worker)
+                self._close(worker)
 
     def _fold(self, worker: _Process) -> None:
         if self._settings.metrics_listen:
@@ -171,12 +174,13 @@ class Supervisor:
     def _start(self, number: int) -> _Process:
         descriptors = {name: listener.fileno() for name, listener in self._listeners.items()}
         channel = attesting.descriptor(self._settings.attester)
+        place = min(set(range(len(self._board.words))).difference(self._places.values()), default=-1)
         try:
             worker = subprocess.Popen(
                 [sys.executable, "-P", "-m", "adyton.broker.running.worker_process"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                pass_fds=(*descriptors.values(), *([] if channel is None else [channel])),
+                pass_fds=(*descriptors.values(), self._board.descriptor, *([] if channel is None else [channel])),
                 start_new_session=True,  # the terminal's Ctrl-C is for the first process, which tells the others
             )
         except OSError as error:
@@ -185,7 +189,10 @@ class Supervisor:
                 code="worker_failed",
                 hint="has this machine, or this user, as many processes as it may have?",
             ) from error
-        _write(worker, Start(self._settings, self._store.instance, descriptors, number, self._root_key))
+        if place >= 0:
+            self._places[worker] = place
+        instance, board = self._store.instance, self._board.descriptor
+        _write(worker, Start(self._settings, instance, descriptors, number, self._root_key, board, place))
         return worker
 
     def _began(self, worker: _Process) -> bool:
@@ -233,7 +240,18 @@ class Supervisor:
             if worker.poll() is None:
                 worker.kill()
                 worker.wait()
-            _close(worker)
+            self._close(worker)
+        self._board.close()
+
+    def _close(self, worker: _Process) -> None:
+        """Wait for one that has ended, or that will not serve; its place is another's."""
+        _hang_up(worker)
+        if worker.poll() is None:
+            worker.wait()
+        if worker.stdout is not None:
+            worker.stdout.close()
+        if (place := self._places.pop(worker, -1)) >= 0:
+            self._board.clear(place)
 
 
 def _failed(said: bytes) -> PlatformError:
@@ -269,11 +287,3 @@ def _hang_up(worker: _Process) -> None:
     if worker.stdin is not None:
         with suppress(BrokenPipeError):
             worker.stdin.close()
-
-
-def _close(worker: _Process) -> None:
-    _hang_up(worker)
-    if worker.poll() is None:
-        worker.wait()
-    if worker.stdout is not None:
-        worker.stdout.close()

@@ -26,6 +26,7 @@ from adyton.broker.door import certificate
 from adyton.broker.door.asked import Room
 from adyton.broker.door.connection import Application
 from adyton.broker.door.rates import Rates
+from adyton.broker.door.share import Share
 from adyton.broker.door.tls import Watched
 from adyton.broker.handshake import Handshake, Verifying
 from adyton.broker.http import Current, Front, Handlers
@@ -90,6 +91,7 @@ class Program:
     def __init__(self, settings: Settings, store: Store, *, number: int = 0) -> None:
         self.settings = settings
         self.reports: Path | None = None  # where workers tell what they counted, if there are several
+        self.share: Share | None = None  # of the connections, likewise
         self._store = store
         self._number = number
         self._endorsements = Endorsements(settings.endorsements)
@@ -232,7 +234,7 @@ class Program:
         front: Application = self._front
         application = self._tracing.application(front) if self._tracing is not None else front
         names = frozenset(name for name in listeners if name != METRICS or self._number == 0)
-        self._doors = Doors(self.settings, application, self.render, names)
+        self._doors = Doors(self.settings, application, self.render, names, self.share)
         self._doors.open(listeners, self._watched.current)
         chores = [asyncio.ensure_future(worker.sweep()) for worker in self._doors.workers.values()]
         chores.append(asyncio.ensure_future(self._maintain()))

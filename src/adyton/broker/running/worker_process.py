@@ -20,6 +20,7 @@ from typing import Any, Protocol, cast
 import msgspec
 import uvloop
 
+from adyton.broker.door.share import Board, Share
 from adyton.broker.running import logs
 from adyton.broker.running.logs import Format
 from adyton.broker.running.opening import open_store
@@ -55,13 +56,19 @@ class Serves(Protocol):
 
 
 class Start(msgspec.Struct, frozen=True):
-    """What a parent tells a worker, over a pipe that nobody else has. ``number`` 0 is the one that turns keys."""
+    """What a parent tells a worker, over a pipe that nobody else has. ``number`` 0 is the one that turns keys.
+
+    ``board`` is the descriptor of the page on which workers tell how many connections they hold, ``place`` this one's; -1:
+    there was none left.
+    """
 
     settings: Settings
     instance: str
     descriptors: dict[str, int]
     number: int
     root_key: bytes
+    board: int
+    place: int
 
 
 def run(program: Serves, listeners: Listeners, ready: Callable[[Ending], None]) -> None:
@@ -139,6 +146,8 @@ def _work(start: Start, told: list[bytes]) -> None:
         program = Program(start.settings, store, number=start.number)
         if start.settings.metrics_listen:
             program.reports = start.settings.directory / DIRECTORY
+        if start.place >= 0:
+            program.share = Share(Board(start.board), start.place)
         listeners = {name: socket.socket(fileno=number) for name, number in start.descriptors.items()}
 
         def ready(ending: Ending) -> None:

@@ -20,6 +20,8 @@ from tests.broker.test_recorded import Broker
 from adyton.broker.door.answer import Answer
 from adyton.broker.door.asked import Asked
 from adyton.broker.door.connection import HttpRequest
+from adyton.broker.door.rates import Rates
+from adyton.broker.key_service import published as published_files
 from adyton.broker.key_service.authority import Authority
 from adyton.broker.key_service.authority_api import AuthorityApi
 from adyton.broker.record.recorded import Recorded
@@ -313,37 +315,102 @@ def test_pages_that_are_none(serving: RunningBroker, limit: str) -> None:
             assert status == 400 and b"page_malformed" in body, (target, status, body)
 
 
-def test_strangers_who_ask_for_lists_take_neither_all_threads_nor_all_places(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    broker, go = Broker(tmp_path / "a"), threading.Event()
-    at_once: list[int] = []
+def fetch(broker: Broker, name: str, peer: str = "192.0.2.7", tenant: str = "default") -> Awaitable[Answer] | Answer:
+    target = f"/t/{tenant}/.well-known/ca/{name}".encode()
+    return broker.program._front(HttpRequest("GET", target, {b"host": b"x"}, b"", keep_alive=True, peer=peer))
 
-    def slow(*_: object) -> Answer:
+
+async def fetched(broker: Broker, name: str, peer: str = "192.0.2.7", tenant: str = "default") -> Answer:
+    answer = fetch(broker, name, peer, tenant)
+    return answer if isinstance(answer, Answer) else await answer
+
+
+@pytest.fixture
+def alone(tmp_path: Path) -> Iterator[Broker]:
+    broker = Broker(tmp_path / "a")
+    body = {"kind": "p-256", "certificate": {"subject": "x", "names": ["x.example"]}}
+    assert broker.ask("PUT", "keys/k/e/y", body).status == 200
+    yield broker
+    broker.close()
+
+
+def test_strangers_who_ask_for_lists_take_neither_all_threads_nor_all_places(
+    alone: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go = threading.Event()
+    at_once: list[int] = []
+    whole = Authority.crl
+
+    def slow(*given: object) -> bytes:
         at_once.append(1)
         go.wait(20)
-        return Answer(200)
+        return whole(*given)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Authority, "published", slow)
-
-    def asked() -> Awaitable[Answer]:
-        target = b"/t/default/.well-known/ca/1.crl"
-        answer = broker.program._front(HttpRequest("GET", target, {b"host": b"x"}, b"", keep_alive=True))
-        assert not isinstance(answer, Answer)
-        return answer
+    monkeypatch.setattr(Authority, "crl", slow)
 
     async def flood() -> list[int]:
-        waiting = [asyncio.ensure_future(asked()) for _ in range(200)]
+        waiting = [asyncio.ensure_future(fetched(alone, "1.crl")) for _ in range(200)]
         await asyncio.wait_for(asyncio.to_thread(lambda: None), 5)
         await asyncio.sleep(0.1)
-        assert len(at_once) == 2 and broker.program._front.in_flight == 64
+        assert len(at_once) == 2 and alone.program._front.in_flight == 64
         go.set()
         return [(await one).status for one in waiting]
 
     found = asyncio.run(flood())
     assert found.count(200) == 64 and found.count(429) == 136
-    assert broker.program._front.in_flight == 0
-    broker.close()
+    assert len(at_once) == 2  # who waited was served from memory
+    assert alone.program._front.in_flight == 0
+
+
+def test_what_is_known_is_served_from_memory_and_nothing_else_is(
+    alone: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert asyncio.run(fetched(alone, "1.crl")).status == asyncio.run(fetched(alone, "1.crt")).status == 200
+    known = fetch(alone, "1.crl")
+    assert isinstance(known, Answer) and isinstance(fetch(alone, "1.crt"), Answer)
+    for name, tenant in (("2.crl", "default"), ("1.crl", "nobody"), ("1.crt", "nobody"), ("0.crl", "default")):
+        absent = fetch(alone, name, tenant=tenant)
+        assert isinstance(absent, Answer) and absent.status == 404  # no thread for what is made up
+    assert alone.ask("POST", "authority/revocations", {"uri": "kbs:///k/e/y", "reason": "superseded"}).status == 200
+    again = fetch(alone, "1.crl")
+    assert not isinstance(again, Answer)  # acknowledged: the old list is no answer any more
+    after = asyncio.run(_awaited(again))
+    assert crl.facts(after.body)[3] == 1 and crl.facts(known.body)[3] == 0
+    memory = alone.program._front._authority
+    monkeypatch.setattr(published_files, "MAX_BYTES", 10)
+    memory._keep(("default", 1, "crl"), 1, b"x" * 11)
+    assert memory._known == {} and memory._bytes == 0
+
+
+async def _awaited(answer: Awaitable[Answer]) -> Answer:
+    return await answer
+
+
+def test_an_address_fetches_so_often_and_no_more(alone: Broker) -> None:
+    alone.program._front._rates = Rates((), ("published=0.001:4",))
+    for peer, name, status in (("192.0.2.1", "1.crl", 200), ("192.0.2.2", "1.crt", 200), ("192.0.2.3", "77.crl", 404)):
+        found = [asyncio.run(fetched(alone, name, peer)).status for _ in range(6)]
+        assert found == [status] * 4 + [429] * 2
+    refused = asyncio.run(fetched(alone, "1.crt", "192.0.2.1"))
+    assert refused.status == 429 and refused.retry_after
+    assert asyncio.run(fetched(alone, "1.crl", "192.0.2.4")).status == 200
+
+
+def test_a_tenant_is_fetched_from_so_often(alone: Broker) -> None:
+    alone.program._front._rates = Rates(("published=0.001:2",), ("published=1000:1000",))
+    found = [asyncio.run(fetched(alone, "1.crl", f"192.0.2.{number}")).status for number in range(3)]
+    assert found == [200, 200, 429]
+
+
+def test_lists_of_revoked_sessions_are_fetched_under_the_same_rate(alone: Broker) -> None:
+    alone.program._front._rates = Rates((), ("published=0.001:2",))
+    found = []
+    for _ in range(3):
+        request = HttpRequest("GET", b"/.well-known/revocations.jwt", {b"host": b"x"}, b"", keep_alive=True, peer="::1")
+        answer = alone.program._front(request)
+        assert isinstance(answer, Answer)
+        found.append(answer.status)
+    assert found == [200, 200, 429]
 
 
 def test_without_a_public_url_a_certificate_does_not_say_where(tmp_path: Path) -> None:

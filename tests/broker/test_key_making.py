@@ -58,6 +58,9 @@ class Leftovers:
     def kept(self, intent: Intent, known: Removal) -> None:
         raise AssertionError("nothing is kept here")
 
+    def removed(self, tenant: str, backend: str, known: Removal) -> None:
+        raise AssertionError("nothing is destroyed here")
+
     def unused(self, intent: Intent, known: Removal | None, _: AdytonError) -> None:
         assert intent in self.begun and intent.removal.kind == "made"
         assert known is None  # of what was made and destroyed again on the way nobody knows the handle

@@ -95,7 +95,8 @@ class Desk:
     def __init__(self, store: Store, devices: Any) -> None:
         self.store = store
         self.use = KeyUse(store.keys, devices)
-        self.api = KeyApi(store, PolicyBook(store, RegoEngine()), self.use, devices, ElsewhereValues(store, devices))
+        self.values = ElsewhereValues(store, devices)
+        self.api = KeyApi(store, PolicyBook(store, RegoEngine()), self.use, devices, self.values)
 
     def ask(self, method: str, path: str, kind: type[_T], body: Any = None, tenant: str = "default") -> _T:
         asked = Asked(method, tenant, msgspec.json.encode(body) if body is not None else b"", NOW)
@@ -189,6 +190,38 @@ def test_destroyed_in_the_record_first_then_in_the_device(desk: Desk, token: Tok
     assert token.holder.encrypt(second, b"x")
     desk.ask("DELETE", "", type(None))
     assert code_of(token.holder.encrypt, second, b"x") == "held_key_absent"
+
+
+def test_what_a_device_that_was_down_still_has_is_shown_and_goes_by_itself(desk: Desk, token: Token) -> None:
+    desk.make("aes-256")
+    desk.ask("POST", "/rotate", KeyView, RotateBody())
+    first, second = handles(desk)
+    token.down = True
+    for _ in range(2):
+        assert code_of(desk.ask, "POST", "/versions/1/destroy", KeyView) == "backend_slow"
+        assert desk.ask("GET", "", KeyView).erasing == ["hsm"]
+    assert desk.store.removals.counts("default") == {"hsm": 1}
+    desk.values.sweeper.sweep()
+    assert desk.ask("GET", "", KeyView).erasing == ["hsm"]
+    token.down = False
+    desk.values.sweeper.sweep()
+    assert desk.ask("GET", "", KeyView).erasing == []
+    assert code_of(token.holder.encrypt, first, b"x") == "held_key_absent"
+    assert token.holder.encrypt(second, b"x")
+
+
+def test_deleting_a_key_of_a_device_that_was_down_is_asked_for_again(desk: Desk, token: Token) -> None:
+    desk.make("aes-256")
+    [handle] = handles(desk)
+    token.down = True
+    for _ in range(2):
+        assert code_of(desk.ask, "DELETE", "", type(None)) == "backend_slow"
+    assert desk.ask("GET", "", KeyView).erasing == ["hsm"]
+    token.down = False
+    desk.ask("DELETE", "", type(None))
+    assert code_of(token.holder.encrypt, handle, b"x") == "held_key_absent"
+    assert desk.store.removals.counts("default") == {}
+    assert code_of(desk.ask, "DELETE", "", type(None)) == "key_absent"
 
 
 def test_what_the_store_does_not_take_the_device_forgets(

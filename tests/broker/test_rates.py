@@ -51,6 +51,18 @@ def test_never_more_than_burst_and_rate(per_second: int, burst: int, gaps: list[
             assert last - first + 1 <= burst + per_second * (allowed[last] - allowed[first]) + 1e-3
 
 
+def test_what_anybody_may_fetch_is_limited_by_default() -> None:
+    list_of_revoked = where(".well-known", "ca", "1.crl", area="top")
+    for operators in (None, Rates(["auth=1"], ["resource=1:1"])):
+        fetches = rates.Fetches()
+        assert [fetches.wait(operators, list_of_revoked, "192.0.2.1", 1.0) for _ in range(501)] == [0] * 500 + [1]
+        assert not fetches.wait(operators, list_of_revoked, "192.0.2.2", 1.0)
+        assert not fetches.wait(operators, list_of_revoked, "192.0.2.1", 2.0)
+    set_wider = Rates([], ["published=1000:1000"])
+    assert not any(rates.Fetches().wait(set_wider, list_of_revoked, "192.0.2.1", 1.0) for _ in range(1000))
+    assert not any(set_wider.wait(where("auth"), "192.0.2.1", 1.0) for _ in range(2000))
+
+
 def test_who_waits_as_told_is_let_through() -> None:
     limits = Rates([], ["auth=0.5:1"])
     assert limits.wait(where("auth"), "192.0.2.1", 10.0) == 0
@@ -80,7 +92,7 @@ def test_invented_addresses_gain_nothing(monkeypatch: pytest.MonkeyPatch) -> Non
     limits = Rates([], ["auth=1:1"])
     let = sum(not limits.wait(where("auth"), f"10.0.{number // 256}.{number % 256}", 5.0) for number in range(5000))
     assert let == 101  # those that have a bucket, and the one that the others share
-    assert len(limits._peers["auth"].empty_at) <= 101
+    assert len(limits.peers["auth"].empty_at) <= 101
     assert limits.wait(where("auth"), "10.9.9.9", 8.0) == 0  # when the others are quiet again, there is room
 
 

@@ -432,6 +432,47 @@ def test_what_was_done_is_not_said_to_have_failed_because_its_erasure_waits(
     assert is_(broker.store)["keys"] == {}
 
 
+def test_a_deletion_whose_erasure_waits_can_be_asked_for_again(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert broker.ask("PUT", "keys/k/e/y", {"kind": "aes-256"}).status == 200
+    assert broker.ask("POST", "keys/k/e/y/rotate", {}).status == 200
+    monkeypatch.setattr(database, "BUSY_SECONDS", 0.2)
+    path = broker.store._database.path  # type: ignore[attr-defined]
+    reader = sqlite3.connect(path, isolation_level=None)
+    try:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM audit").fetchall()
+        assert broker.ask("POST", "keys/k/e/y/versions/1/destroy").status == 503
+        assert json.loads(broker.ask("GET", "keys/k/e/y").body)["erasing"] == ["the store"]
+        for _ in range(2):
+            answer = broker.ask("DELETE", "keys/k/e/y")
+            assert answer.status == 503 and b"erasure_pending" in answer.body
+        shown = broker.ask("GET", "keys/k/e/y")
+        assert shown.status == 404 and b"adyton key delete kbs:///k/e/y" in shown.body
+    finally:
+        reader.close()
+    assert broker.ask("DELETE", "keys/k/e/y").status == 204
+    assert broker.ask("DELETE", "keys/k/e/y").status == 404
+    assert b"adyton key delete" not in broker.ask("GET", "keys/k/e/y").body
+
+
+def test_the_broker_erases_by_itself_what_waits(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert broker.ask("PUT", "keys/k/e/y", {"kind": "aes-256"}).status == 200
+    monkeypatch.setattr(database, "BUSY_SECONDS", 0.2)
+    reader = sqlite3.connect(broker.store._database.path, isolation_level=None)  # type: ignore[attr-defined]
+    sweeper = broker.program._values.sweeper
+    try:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM audit").fetchall()
+        assert broker.ask("DELETE", "keys/k/e/y").status == 503
+        sweeper.sweep()
+        assert broker.store.erasures.paths("default")
+    finally:
+        reader.close()
+    sweeper.sweep()
+    assert not broker.store.erasures.paths("default")
+    assert broker.ask("DELETE", "keys/k/e/y").status == 404
+
+
 def test_nobody_votes_without_a_row(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
     number, digest, token = votes(broker)
     with monkeypatch.context() as disk:

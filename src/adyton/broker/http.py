@@ -24,7 +24,7 @@ from adyton.broker.door.answer import Answer
 from adyton.broker.door.asked import Asked
 from adyton.broker.door.connection import HttpRequest
 from adyton.broker.door.paths import Route, route
-from adyton.broker.door.rates import Rates
+from adyton.broker.door.rates import Fetches, Rates
 from adyton.broker.door.refusals import Stage
 from adyton.broker.door.turns import Turns
 from adyton.broker.handshake import Handshake
@@ -32,6 +32,7 @@ from adyton.broker.holders import Holder
 from adyton.broker.key_service import key_delivery, key_use
 from adyton.broker.key_service.authority import PLACE, Authority
 from adyton.broker.key_service.key_delivery import KeyDelivery
+from adyton.broker.key_service.published import Published
 from adyton.broker.keys import BrokerKeys
 from adyton.broker.outside.plugins import PREFIX, Plugins
 from adyton.broker.page import Page
@@ -49,8 +50,6 @@ from adyton.stores.sqlite import Store
 
 _LOG = logging.getLogger(__name__)
 _STALE_KEYS = frozenset({"seal_key_unknown", "signing_key_revoked"})
-_PUBLISHING = 2  # threads for what strangers may ask: others need some too
-_PUBLISHED = 64  # of them under way or waiting
 _METHODS = frozenset({"GET", "POST", "PUT", "DELETE", "HEAD"})
 
 
@@ -110,8 +109,8 @@ class Front:
         self._lists = PublishedLists(handlers.store)
         self._rates = rates
         self._turns = Turns()
-        self._publishing = asyncio.Semaphore(_PUBLISHING)
-        self._published_now = 0
+        self._fetches = Fetches()
+        self._authority = Published(handlers.authority, handlers.store.authorities)
         self._in_flight = 0
 
     @property
@@ -144,7 +143,7 @@ class Front:
         if self._in_flight >= self._max_in_flight:
             return refusals.OVERLOADED
         if self._rates is not None and (wait := self._rates.wait(where, request.peer, began)):
-            return refusals.plain(429, Variant.HTTP_FAILED, "too often; ask again later", "rate", retry_after=wait)
+            return _too_often(wait)
         if where.area == "kbs" and where.parts == ("auth",) and request.method == "POST":
             return self._auth(where.tenant, request)
         return self._counted(where, request, began)
@@ -195,6 +194,8 @@ class Front:
         if where.parts == (".well-known", "jwks.json") and method in {"GET", "HEAD"}:
             return Answer(200, self._current.keys.jwks)
         if where.parts == (".well-known", "revocations.jwt") and method in {"GET", "HEAD"}:
+            if wait := self._fetches.wait(self._rates, where, request.peer, began):
+                return _too_often(wait)
             try:
                 return self._lists.answer(where.tenant, self._current.keys, self._clock())
             except AdytonError as error:
@@ -205,21 +206,21 @@ class Front:
             return self._attested(request, began) if method == "POST" else refusals.NO_METHOD
         return refusals.NO_PATH
 
-    async def _published(self, where: Route, request: HttpRequest, began: float) -> Answer:
+    def _published(self, where: Route, request: HttpRequest, began: float) -> Answer | Awaitable[Answer]:
         """What a tenant's certification authority shows to everybody."""
-        if self._in_flight >= self._max_in_flight or self._published_now >= _PUBLISHED:
+        if wait := self._fetches.wait(self._rates, where, request.peer, began):
+            return _too_often(wait)
+        known = self._authority.at_once(where.tenant, where.parts[2], self._clock())
+        return known or self._signed(where, request, began)
+
+    async def _signed(self, where: Route, request: HttpRequest, began: float) -> Answer:
+        if self._in_flight >= self._max_in_flight:
             return refusals.OVERLOADED
         self._in_flight += 1
-        self._published_now += 1
-        now, name = datetime.fromtimestamp(self._clock(), UTC), where.parts[2]
         try:
-            async with self._publishing:
-                answer = await asyncio.to_thread(self._handlers.authority.published, where.tenant, name, now)
-        except AdytonError as error:
-            answer = refusals.answer(error, Stage.ADMIN)
+            answer = await self._authority.made(where.tenant, where.parts[2], self._clock())
         finally:
             self._in_flight -= 1
-            self._published_now -= 1
         self._journal.request(request, answer, began)
         return answer
 
@@ -385,6 +386,10 @@ class Front:
             action, name, error = done.refused
             await auditor.administered(done.log, action, name, now, actor=done.who, error=error, peer=request.peer)
         return done.answer
+
+
+def _too_often(wait: int) -> Answer:
+    return refusals.plain(429, Variant.HTTP_FAILED, "too often; ask again later", "rate", retry_after=wait)
 
 
 @lru_cache(maxsize=1024)

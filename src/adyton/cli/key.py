@@ -330,6 +330,11 @@ def said(view: KeyView, as_json: bool) -> None:
             for one in view.versions
         ],
     )
+    if view.erasing:
+        print_line(
+            f"what was destroyed still lies in {' and in '.join(view.erasing)}: the broker tries again by itself,"
+            f" and at once with adyton key destroy {view.uri} --version N, or adyton key delete {view.uri}"
+        )
 
 
 def _leaves(view: KeyView) -> str:

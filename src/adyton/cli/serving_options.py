@@ -75,14 +75,14 @@ _LIMITS = (
         "rate_limits",
         multiple=True,
         metavar="CLASS=RATE[:BURST]",
-        help="At most so many requests a second of auth, attest, resource or admin for each tenant, in each worker.",
+        help="At most so many requests a second of auth, attest, resource, admin or published for each tenant, in each worker.",
     ),
     click.option(
         "--peer-rate-limit",
         "peer_rate_limits",
         multiple=True,
         metavar="CLASS=RATE[:BURST]",
-        help="The same for each address that asks. Neither is limited by default.",
+        help="The same for each address that asks. By default only published=50:500 is limited: lists of revoked.",
     ),
     click.option(
         "--drain-seconds", type=float, default=0.0, show_default=True, help="Say not ready so long before ending."

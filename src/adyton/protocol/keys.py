@@ -77,7 +77,11 @@ class KeyVersionView(msgspec.Struct, frozen=True):
 
 
 class KeyView(msgspec.Struct, frozen=True):
-    """A key without its value."""
+    """A key without its value.
+
+    ``erasing``: where what was destroyed still lies: ``the store``, or the back end's name. Destroying it again, or the
+    broker by itself, goes on with that.
+    """
 
     uri: str
     kind: str
@@ -90,6 +94,7 @@ class KeyView(msgspec.Struct, frozen=True):
     size: int = 0
     secret: bool = True
     backend: str = ""
+    erasing: list[str] = []
 
 
 class PublicView(msgspec.Struct, frozen=True, omit_defaults=True):

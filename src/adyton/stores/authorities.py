@@ -225,6 +225,17 @@ class Authorities:
         changes, list_changes, made, found = rows[0]
         return bytes(found) if _fresh(changes, list_changes, made, now) else b""
 
+    def list_state(self, tenant: str, number: int, now: float) -> int | None:
+        """The number of the root's list, if that says all and is young; 0 if it is to be signed; ``None``: no such root."""
+        rows = self._database.read(
+            "SELECT changes, list_changes, list_time, list_number FROM authorities WHERE tenant=? AND number=?",
+            (tenant, number),
+        )
+        if not rows:
+            return None
+        changes, list_changes, made, last = rows[0]
+        return int(last) if _fresh(changes, list_changes, made, now) else 0
+
     def signed_list(self, tenant: str, number: int, now: float, sign: Sign) -> bytes:
         """The root's list, signed anew if that is due; ``NotFound``, or ``Unavailable`` if others sign all the time.
 

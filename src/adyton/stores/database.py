@@ -182,7 +182,7 @@ class SqliteDatabase:
                     "what was deleted is still in the store's log",
                     code="erasure_pending",
                     field=str(self.path),
-                    hint="it cannot be used any more; destroy it again, so that its bytes go too",
+                    hint="it cannot be used any more; its bytes go when you ask for it again, or when the broker next tries by itself",
                 )
             time.sleep(pause)
             pause = min(2 * pause, MAX_PAUSE)

@@ -24,8 +24,10 @@ from adyton.protocol.release import Binding
 from adyton.protocol.resource import ResourcePath
 from adyton.stores import authorities, key_uses, quotas, tenants
 from adyton.stores.authorities import Issued
+from adyton.stores.erasures import Erasures
 from adyton.stores.intents import Intent, Intents
 from adyton.stores.key_uses import KeyUses
+from adyton.stores.removals import Removal, Removals
 from adyton.stores.resource_rows import ResourceInfo
 from adyton.stores.resources import ALL, Resources, absent
 from adyton.stores.seal import Sealer
@@ -61,11 +63,21 @@ class StoredKey:
 class Keys:
     """The keys of all tenants. Nothing here reads across them. Every change is durable on return."""
 
-    def __init__(self, database: Database, sealer: Sealer, resources: Resources, intents: Intents) -> None:
+    def __init__(  # noqa: PLR0917 -- the tables beside it
+        self,
+        database: Database,
+        sealer: Sealer,
+        resources: Resources,
+        intents: Intents,
+        erasures: Erasures,
+        removals: Removals,
+    ) -> None:
         self._database = database
         self._sealer = sealer
         self._resources = resources
         self._intents = intents
+        self._erasures = erasures
+        self._removals = removals
         self.uses = KeyUses(database)
 
     def create(  # noqa: PLR0917 -- one value each
@@ -139,7 +151,10 @@ class Keys:
         )
 
     def destroy(self, tenant: str, path: ResourcePath, number: int | None, now: datetime) -> StoredKey:
-        """Erase a version, or all of them. Doing it again erases what a failure may have left."""
+        """Erase a version, or all of them. Doing it again erases what a failure may have left.
+
+        What a back end holds of them is queued to be removed there (``removals``), in the same transaction.
+        """
 
         def turned(record: KeyRecord, _: int) -> KeyRecord:
             wanted = record.versions if number is None else (key_record.version(record, number),)
@@ -149,7 +164,7 @@ class Keys:
             return record
 
         stored = self._change(tenant, path, turned, now)
-        self._database.purge()
+        self._erasures.finish()
         return stored
 
     def get(self, tenant: str, path: ResourcePath) -> StoredKey | None:
@@ -220,6 +235,11 @@ class Keys:
                         (tenant, str(path), before.serial),
                     )
                     key_uses.forget(transaction, tenant, path, before.serial)
+                    self._erasures.begin(transaction, tenant, path)
+                    if kept.key.backend and before.handle:
+                        self._removals.add(
+                            transaction, tenant, kept.key.backend, Removal("key", str(path), before.handle)
+                        )
             if material is not None:
                 self._seal(transaction, tenant, path, serial, material)
                 key_uses.begin(transaction, tenant, path, serial, record.kind)

@@ -44,7 +44,7 @@ def erasure_pending(where: str) -> Unavailable:
         "what was deleted is still in the database's files",
         code="erasure_pending",
         field=where,
-        hint="it cannot be used any more; destroy it again, so that its bytes go too",
+        hint="it cannot be used any more; its bytes go when you ask for it again, or when the broker next tries by itself",
     )
 
 

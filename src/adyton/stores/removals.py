@@ -18,6 +18,7 @@ from adyton.stores.seal import Sealer
 from adyton.stores.sql import Database, Transaction
 
 KIND = "removal"
+MOST_SHOWN = 1000
 STATEMENTS = (
     """CREATE TABLE removals (
     tenant TEXT NOT NULL,
@@ -91,6 +92,10 @@ class Removals:
         """How many wait, by back end."""
         found = "SELECT backend, count(*) FROM removals WHERE tenant=? GROUP BY backend ORDER BY backend"
         return {backend: int(count) for backend, count in self._database.read(found, (tenant,))}
+
+    def keys(self, tenant: str, backend: str) -> list[Waiting]:
+        """The keys that wait in a back end, at most ``MOST_SHOWN``."""
+        return [one for one in self.of(tenant, backend, 0, MOST_SHOWN) if one.removal.kind == "key"]
 
     def done(self, one: Waiting) -> None:
         """It is gone there; forget it. Again is no error."""

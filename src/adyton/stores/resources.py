@@ -18,6 +18,7 @@ from adyton.protocol.key_record import KeyRecord, State
 from adyton.protocol.release import Binding
 from adyton.protocol.resource import ResourcePath
 from adyton.stores import key_uses, quotas, resource_rows, tenants
+from adyton.stores.erasures import Erasures
 from adyton.stores.intents import Intent, Intents
 from adyton.stores.removals import Removal, Removals, Waiting
 from adyton.stores.resource_rows import Elsewhere, Kept, ResourceInfo
@@ -88,11 +89,14 @@ _ONLY_KEYS = " AND (h.kind='key' OR h.kind IS NULL)"
 class Resources:
     """The table of resources. Nothing here reads across tenants."""
 
-    def __init__(self, database: Database, sealer: Sealer, removals: Removals, intents: Intents) -> None:
+    def __init__(
+        self, database: Database, sealer: Sealer, removals: Removals, intents: Intents, erasures: Erasures
+    ) -> None:
         self._database = database
         self._sealer = sealer
         self._removals = removals
         self._intents = intents
+        self._erasures = erasures
 
     def set(
         self, tenant: str, path: ResourcePath, value: bytes | Elsewhere, binding: Binding | None, now: datetime
@@ -264,6 +268,7 @@ class Resources:
     def delete(self, tenant: str, path: ResourcePath) -> Waiting | None:
         """Forget it, durable on return; ``NotFound`` if there is none. Of a key every version is erased.
 
+        ``Unavailable`` ``erasure_pending``: it is gone, and its bytes are not; doing it again goes on with those.
         Returns what is to be removed from where its value lies, if that is elsewhere: it lies there still.
         """
         with self._database.write() as transaction:
@@ -276,16 +281,16 @@ class Resources:
             ):
                 raise _held(path, record.backend)
             done = transaction.execute("DELETE FROM resources WHERE tenant=? AND path=?", (tenant, str(path)))
-            if not done.rowcount:
+            if not done.rowcount and not self._erasures.waits(transaction, tenant, path):
                 raise absent(path)
             transaction.execute("DELETE FROM resource_heads WHERE tenant=? AND path=?", (tenant, str(path)))
             material = transaction.execute("DELETE FROM key_versions WHERE tenant=? AND path=?", (tenant, str(path)))
             key_uses.forget(transaction, tenant, path)
-            erased = material.rowcount
+            if material.rowcount:
+                self._erasures.begin(transaction, tenant, path)
             left = self._leave(transaction, tenant, kept)
             tenants.touch(transaction, tenant)
-        if erased:
-            self._database.purge()
+        self._erasures.finish()
         return left
 
     def leave_all(self, transaction: Transaction, tenant: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from adyton.stores import (
     authorities,
+    erasures,
     intents,
     key_uses,
     keys_schema,
@@ -134,6 +135,7 @@ FOURTH: tuple[str, ...] = (
     *people_schema.STATEMENTS,
     *removals.STATEMENTS,
     *intents.STATEMENTS,
+    *erasures.STATEMENTS,
     *resources.STATEMENTS,
     *seal.STATEMENTS,
 )

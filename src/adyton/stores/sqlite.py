@@ -17,6 +17,7 @@ from adyton.stores.audit import AuditLog
 from adyton.stores.authorities import Authorities
 from adyton.stores.database import SqliteDatabase
 from adyton.stores.deed import Deed
+from adyton.stores.erasures import Erasures
 from adyton.stores.intents import Intents
 from adyton.stores.keepsakes import ClaimSets, Secrets
 from adyton.stores.keys import Keys
@@ -48,9 +49,10 @@ class Store:
         self.sealer = sealer
         self.removals = Removals(database, sealer)
         self.intents = Intents(database, sealer, self.removals, lock.instance, shared=database.elsewhere)
-        self.resources = Resources(database, sealer, self.removals, self.intents)
+        self.erasures = Erasures(database)
+        self.resources = Resources(database, sealer, self.removals, self.intents, self.erasures)
         self.authorities = Authorities(database, sealer)
-        self.keys = Keys(database, sealer, self.resources, self.intents)
+        self.keys = Keys(database, sealer, self.resources, self.intents, self.erasures, self.removals)
         self.policies = Policies(database, sealer)
         self.dry_runs, self.staged = DryRuns(database), Staged(database)
         self.recordings = Recordings(database, sealer)

@@ -17,10 +17,14 @@ from math import ceil
 from adyton.broker.door.paths import Route
 from adyton.errors import ConfigError
 
-CLASSES = ("auth", "attest", "resource", "admin")
+PUBLISHED = "published"
+"""The class of what anybody may fetch: certificates of roots, lists of revoked."""
+CLASSES = ("auth", "attest", "resource", "admin", PUBLISHED)
+FETCHES = f"{PUBLISHED}=50:500"
+"""What an address may fetch of it in each worker, where nobody has set a rate."""
 MAX_BUCKETS = 65_536
 SWEEP_SECONDS = 1.0
-_RATE = re.compile(r"(auth|attest|resource|admin)=(\d{1,7}(?:\.\d{1,3})?)(?::(\d{1,7}))?\Z")
+_RATE = re.compile(r"(auth|attest|resource|admin|published)=(\d{1,7}(?:\.\d{1,3})?)(?::(\d{1,7}))?\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,21 +106,23 @@ class Rates:
         self._own = own
         self._special: dict[tuple[str, str], _Buckets] = {}
         self._tenants = {name: _Buckets(rate) for name, rate in map(Rate.parse, tenants)}
-        self._peers = {name: _Buckets(rate) for name, rate in map(Rate.parse, peers)}
+        self.peers = {name: _Buckets(rate) for name, rate in map(Rate.parse, peers)}
 
     @classmethod
     def of(cls, tenants: Iterable[str], peers: Iterable[str], own: Own | None = None) -> Rates | None:
         """``None`` where nothing is limited, so that nothing is paid for it."""
         made = cls(tenants, peers, own)
-        return made if made._tenants or made._peers or own is not None else None
+        return made if made._tenants or made.peers or own is not None else None
 
     def wait(self, where: Route, peer: str, now: float) -> int:
         """0 if the request may go on, else whole seconds until it may. ``now`` only ever grows."""
-        if not self._peers and not self._tenants and (self._own is None or not self._own(where.tenant, now)):
+        if not self.peers and not self._tenants and (self._own is None or not self._own(where.tenant, now)):
             return 0
         first = where.parts[0] if where.area == "kbs" and where.parts else ""
         name = first if first in {"auth", "attest"} else "resource" if first in {"resource", "key"} else "admin"
-        buckets = self._peers.get(name)
+        if where.area == "top":
+            name = PUBLISHED
+        buckets = self.peers.get(name)
         over = buckets.take(_host(peer), now) if buckets is not None else 0.0
         if not over and (buckets := self._of(where.tenant, name, now)) is not None:
             over = buckets.take(where.tenant, now)
@@ -132,6 +138,20 @@ class Rates:
                 self._special.clear()
             found = self._special[tenant, name] = _Buckets(rate, found.empty_at if found is not None else {})
         return found
+
+
+class Fetches:
+    """The limit of one worker for what anybody may fetch: each address has one, set by the operator or ``FETCHES``."""
+
+    def __init__(self) -> None:
+        self._rates = Rates((), (FETCHES,))
+
+    def wait(self, rates: Rates | None, where: Route, peer: str, now: float) -> int:
+        """As ``Rates.wait``. ``rates``: those that were set."""
+        wait = rates.wait(where, peer, now) if rates is not None else 0
+        if not wait and (rates is None or PUBLISHED not in rates.peers):
+            wait = self._rates.wait(where, peer, now)
+        return wait
 
 
 def _host(peer: str) -> str:

@@ -10,11 +10,9 @@ import hashlib
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from adyton.broker.door.answer import Answer
 from adyton.broker.door.api_bodies import stamp
 from adyton.crypto import crl, issuing, key_kinds
 from adyton.crypto.key_kinds import Kind
-from adyton.errors import NotFound
 from adyton.protocol.authority import AuthorityView
 from adyton.protocol.key_record import CertificateRequest
 from adyton.stores.authorities import Authorities, Issued, Root, StoredAuthority, absent
@@ -76,18 +74,6 @@ class Authority:
         if current is None:
             raise absent()
         return current or self._kept.signed_list(tenant, number, now.timestamp(), sign)
-
-    def published(self, tenant: str, name: str, now: datetime) -> Answer:
-        """``<number>.crl`` or ``<number>.crt``, for anybody. It may wait for the store. ``NotFound``."""
-        number, _, form = name.partition(".")
-        if not number.isdigit() or len(number) > 4 or number.startswith("0") or form not in {"crl", "crt"}:
-            raise NotFound("there is no such file", code="authority_absent", field="path", got=name[:40])
-        if form == "crl":
-            return Answer(200, self.crl(tenant, int(number), now), CRL)
-        for one in self._kept.all(tenant):
-            if one.number == int(number):
-                return Answer(200, one.certificate, CERTIFICATE)
-        raise absent()
 
     def place(self, tenant: str, number: int, form: str) -> str:
         """The URL of what a root publishes; empty if nobody said where the broker is reached."""

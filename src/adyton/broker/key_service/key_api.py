@@ -6,7 +6,7 @@ the key's own settings let its owner do with it. Whatever changes or uses a key 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from urllib.parse import parse_qsl
 
@@ -35,6 +35,9 @@ from adyton.protocol.resource import ResourcePath
 from adyton.stores.keys import StoredKey
 from adyton.stores.resources import ALL
 from adyton.stores.sqlite import Store
+
+THE_STORE = "the store"
+"""Where bytes of a destroyed key may lie, beside back ends, whose names have no spaces."""
 
 
 class KeyApi:
@@ -73,7 +76,10 @@ class KeyApi:
             case ("PUT",):
                 return self._create(asked, path, read(asked.body, NewKey))
             case ("DELETE",):
-                if self._found(tenant, path).record.backend:
+                found = self._keys.get(tenant, path)
+                if found is None and str(path) not in self._store.erasures.paths(tenant):
+                    raise _absent(path)
+                if found is not None and found.record.backend:
                     self._destroyed(asked, path, None)
                 self._store.resources.delete(tenant, path)
                 return Answer(204, changes=(("key.delete", path.uri),))
@@ -144,7 +150,7 @@ class KeyApi:
         asked.deed.settle(("key.destroy", path.uri if number is None else f"{path.uri}?version={number}"))
         for version in stored.record.versions:
             if number in {None, version.number}:
-                self._making.destroy(asked.tenant, stored.record, version)
+                self._making.destroy(asked.tenant, path, stored.record, version)
         return stored
 
     def _used(self, asked: Asked, path: ResourcePath, name: str) -> Answer:
@@ -168,15 +174,29 @@ class KeyApi:
     def _listed(self, tenant: str, after: str, limit: int) -> list[KeyView]:
         found = self._keys.list(tenant, after=after, limit=limit)
         uses = self._keys.uses.of(tenant, found[0].info.path, found[-1].info.path) if found else {}
-        return [view(stored, uses) for stored in found]
+        left = self._left(tenant, found)
+        return [view(stored, uses, left.get(str(stored.info.path), ())) for stored in found]
 
     def _view(self, tenant: str, stored: StoredKey) -> KeyView:
-        return view(stored, self._keys.uses.of(tenant, stored.info.path))
+        left = self._left(tenant, [stored])
+        return view(stored, self._keys.uses.of(tenant, stored.info.path), left.get(str(stored.info.path), ()))
+
+    def _left(self, tenant: str, found: Iterable[StoredKey]) -> dict[str, list[str]]:
+        """Where what was destroyed of these keys still lies, by path."""
+        destroyed = [stored for stored in found if any(one.state is State.DESTROYED for one in stored.record.versions)]
+        left: dict[str, list[str]] = {}
+        if destroyed:
+            for path in self._store.erasures.paths(tenant):
+                left.setdefault(path, []).append(THE_STORE)
+            for backend in sorted({stored.record.backend for stored in destroyed} - {""}):
+                for path in {one.removal.path for one in self._store.removals.keys(tenant, backend)}:
+                    left.setdefault(path, []).append(backend)
+        return left
 
     def _found(self, tenant: str, path: ResourcePath) -> StoredKey:
         found = self._keys.get(tenant, path)
         if found is None:
-            raise NotFound(f"there is no key {path.uri}", code="key_absent", field="resource", got=path.uri)
+            raise _absent(path, erasing=str(path) in self._store.erasures.paths(tenant))
         return found
 
     def _checked(self, tenant: str, binding: Binding) -> Binding:
@@ -184,8 +204,20 @@ class KeyApi:
         return binding
 
 
-def view(stored: StoredKey, uses: Mapping[tuple[str, int], int]) -> KeyView:
-    """What may be shown of a key. ``uses`` by path and serial."""
+def _absent(path: ResourcePath, *, erasing: bool = False) -> NotFound:
+    return NotFound(
+        f"there is no key {path.uri}",
+        code="key_absent",
+        field="resource",
+        got=path.uri,
+        hint=f"it was deleted, and its bytes still lie in the store: adyton key delete {path.uri} goes on with that"
+        if erasing
+        else None,
+    )
+
+
+def view(stored: StoredKey, uses: Mapping[tuple[str, int], int], erasing: Iterable[str] = ()) -> KeyView:
+    """What may be shown of a key. ``uses`` by path and serial; ``erasing``: where destroyed versions of it still lie."""
     path = str(stored.info.path)
     record: KeyRecord = stored.record
     return KeyView(
@@ -200,6 +232,7 @@ def view(stored: StoredKey, uses: Mapping[tuple[str, int], int]) -> KeyView:
         size=record.size,
         secret=record.secret,
         backend=record.backend,
+        erasing=list(erasing),
     )
 
 

@@ -57,6 +57,10 @@ class Leftovers(Protocol):
         """It gets no row, because of ``error``; ``known``: how to remove it, if it is known that it was made."""
         ...
 
+    def removed(self, tenant: str, backend: str, known: Removal, /) -> None:
+        """It was queued to be removed, and is gone there now."""
+        ...
+
 
 class KeyMaking:
     """Makes versions for one worker."""
@@ -151,11 +155,12 @@ class KeyMaking:
         if made.intent is not None:
             self._left.kept(made.intent, Removal("key", str(path), made.version.handle))
 
-    def destroy(self, tenant: str, record: KeyRecord, version: KeyVersion) -> None:
-        """Have the back end destroy a version that the record says is destroyed; ``Unavailable``: do it again."""
+    def destroy(self, tenant: str, path: ResourcePath, record: KeyRecord, version: KeyVersion) -> None:
+        """Have the back end destroy a version that the record says is destroyed; ``Unavailable``: it waits to be tried again."""
         if record.backend and version.handle and version.state is State.DESTROYED:
             device = self._devices.configured_for(tenant, record.backend)
             device.with_keys(lambda held: held.destroy(version.handle))
+            self._left.removed(tenant, record.backend, Removal("key", str(path), version.handle))
 
     def _forget(self, intent: Intent | None, handle: str, path: ResourcePath, error: AdytonError) -> None:
         if intent is not None:

@@ -169,6 +169,12 @@ class ElsewhereValues:
 
         self._store.afterwards(lambda: None, unused)
 
+    def removed(self, tenant: str, backend: str, known: Removal) -> None:
+        """It was removed there by somebody who asked for it: nothing of it waits any more."""
+        for one in self._store.removals.keys(tenant, backend):
+            if one.removal == known:
+                self._store.removals.done(one)
+
     def unused(self, intent: Intent, known: Removal | None, error: AdytonError) -> None:
         """What was put there gets no row, because of ``error``; where that cannot be removed now, the sweeper does it.
 

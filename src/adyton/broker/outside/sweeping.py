@@ -64,6 +64,7 @@ class Sweeper:
         now = self._store.time(time.time())
         for intent in self._store.intents.abandoned(now, self.grace):
             self._store.intents.give_up(intent)
+        self._erase()
         gone, silent = 0, set[str]()
         for tenant in self._store.removals.tenants():
             for backend in self._store.removals.counts(tenant):
@@ -72,6 +73,13 @@ class Sweeper:
         if gone:
             _LOG.info("removed from back ends, late: %d", gone)
         return gone
+
+    def _erase(self) -> None:
+        """What the store itself could not overwrite yet; a try takes seconds at most."""
+        try:
+            self._store.erasures.finish()
+        except Unavailable as error:
+            _LOG.warning("keys were destroyed, their bytes are not overwritten yet: %s [%s]", error.message, error.code)
 
     def _some(self, tenant: str, backend: str, silent: set[str]) -> int:
         gone, refused = 0, ""

@@ -13,7 +13,7 @@ from tests.tee.eventlog.building import SHA384_ONLY, event, header
 
 from adyton.devtee.tpm import efi_variable
 from adyton.errors import EvidenceError, MalformedEvidence
-from adyton.tee.eventlog import ccel, coco, tagged, variables
+from adyton.tee.eventlog import ccel, coco, device_paths, tagged
 from adyton.tee.eventlog.banks import SHA256, SHA384, SHA512, SM3
 from adyton.tee.eventlog.kinds import EVENT_TAG
 from adyton.wire import b64
@@ -211,12 +211,65 @@ def test_details_by_type(kind: int, data: bytes, expected: dict[str, Any]) -> No
 )
 def test_device_paths_that_cannot_be_are_refused(path: bytes) -> None:
     with pytest.raises(ValueError, match="device path"):
-        variables.device_path(path)
+        device_paths.texts(path)
 
 
 def test_device_paths_are_read_node_by_node() -> None:
     nodes = b"\1\1\6\0\2\3" + b"\3\x17\x08\0" + b"abcd" + b"\x7f\xff\4\0" + b"after the end"
-    assert variables.device_path(nodes) == ["Pci(2,3)", "Path(3,23,61626364)"]
+    assert device_paths.texts(nodes) == ["Pci(2,3)", "Path(3,23,61626364)"]
+
+
+GUID = bytes.fromhex("72f728144ab61e44b8c39ebdd7f893c7")
+
+
+@pytest.mark.parametrize(
+    ("kind", "subkind", "body", "text"),
+    [
+        (1, 1, b"\2", "Path(1,1,02)"),  # too short for what it is
+        (2, 1, struct.pack("<II", 0x0A0341D0, 0), "ACPI(PNP0A03,0)"),
+        (3, 5, b"\1\2", "USB(1,2)"),
+        (3, 0x0B, bytes.fromhex("525400123456").ljust(32, b"\0") + b"\1", "Mac(525400123456,0x01)"),
+        (3, 0x0B, bytes(32), "Path(3,11," + "00" * 32 + ")"),
+        (
+            *(3, 0x0C, bytes((10, 0, 0, 1, 10, 0, 0, 2)) + struct.pack("<HHHBII", 0, 80, 6, 1, 7, 0)),
+            "IPv4(2.0.0.10,TCP,Static,1.0.0.10,7,0)",
+        ),
+        (3, 0x0C, bytes(8) + struct.pack("<HHHBII", 0, 0, 9, 9, 0, 0), "IPv4(0.0.0.0,,,0.0.0.0)"),
+        (3, 0x15, bytes(range(16)), "FibreEx(0x0001020304050607,0x08090a0b0c0d0e0f)"),
+        (
+            *(4, 1, struct.pack("<IQQ", 1, 2048, 16) + GUID + b"\2\2"),
+            "HD(1,GPT,1428F772-B64A-441E-B8C3-9EBDD7F893C7,0x800,0x10)",
+        ),
+        (4, 1, struct.pack("<IQQ", 0, 0, 0) + b"\1\2\3\4".ljust(16, b"\0") + b"\1\1", "HD(0,MBR,0x04030201)"),
+        (4, 1, bytes(38), "Path(4,1," + "00" * 38 + ")"),
+        (4, 3, GUID, "VenMedia(1428F772-B64A-441E-B8C3-9EBDD7F893C7,)"),
+        (4, 3, GUID + b"\xab", "VenMedia(1428F772-B64A-441E-B8C3-9EBDD7F893C7,ab)"),
+        (4, 3, GUID[:15], f"Path(4,3,{GUID[:15].hex()})"),
+        (4, 4, "kernel\0".encode("utf-16-le"), "File(kernel)"),
+        (4, 4, b"odd", "Path(4,4,6f6464)"),
+        (5, 1, b"\3\0\1\0cd\0more", "BBS(CDROM,cd,1)"),
+        (5, 1, b"\x42\0\0\0", "BBS(66,,0)"),
+        (5, 1, b"\3\0\1\0\xff", "Path(5,1,03000100ff)"),
+    ],
+)
+def test_each_node_reads_as_cocos_verifier_writes_it(kind: int, subkind: int, body: bytes, text: str) -> None:
+    assert device_paths.node(kind, subkind, body) == text
+
+
+@given(st.integers(0, 6), st.integers(0, 0x20), st.binary(max_size=64))
+def test_any_node_has_a_text(kind: int, subkind: int, body: bytes) -> None:
+    assert device_paths.node(kind, subkind, body).endswith(")")
+
+
+@pytest.mark.vectors
+def test_real_logs_read_as_cocos_verifier_reads_them(vectors: Path) -> None:
+    """Two that CoCo's own tests hold: OVMF's kernel, and td-shim's flags, which are not all text."""
+    ovmf = entries((vectors / "tdx/ccel/CCEL_data_ovmf.bin").read_bytes())
+    paths = [entry["details"]["device_paths"] for entry in ovmf if "device_paths" in entry["details"]]
+    assert ["VenMedia(1428F772-B64A-441E-B8C3-9EBDD7F893C7,)", "File(kernel)"] in paths
+    shim = entries((vectors / "tdx/ccel/CCEL_data.bin").read_bytes())
+    flags = [entry["details"] for entry in shim if entry["type_name"] == "EV_PLATFORM_CONFIG_FLAGS"]
+    assert flags == [{"string": ""}, {"string": "td_payload_info root=/dev/vda1 console=hvc0 rw"}]
 
 
 @given(st.sampled_from([1, 6, 0xA, 0xD, 0x80000001, 0x80000003, 0x8000000A]), st.binary(max_size=120))

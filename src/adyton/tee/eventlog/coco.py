@@ -7,6 +7,7 @@ ask for ``digest_matches_event`` before it believes ``event`` or ``details``.
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable
 
 from adyton.rats.types import JsonValue
@@ -78,7 +79,12 @@ def _described(body: bytes) -> _Details:
 
 
 def _flags(body: bytes) -> _Details:
-    return {"string": "".join(character for character in body.decode("utf-8") if character.isprintable())}
+    """Without control characters, but a space for each DLE; empty if it is no text."""
+    try:
+        text = body.decode("utf-8").replace("\x10", " ")
+    except UnicodeDecodeError:
+        return {"string": ""}
+    return {"string": "".join(character for character in text if unicodedata.category(character) != "Cc")}
 
 
 def _variable(body: bytes) -> _Details:

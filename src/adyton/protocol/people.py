@@ -189,7 +189,7 @@ class Vote(msgspec.Struct, frozen=True):
 class ProposalView(msgspec.Struct, frozen=True):
     """A change that waits for approval. ``digest`` names the exact request (SHA-256, hex); votes are given for it.
 
-    ``state``: pending, executing, done, failed, rejected or expired. ``shown`` is the request's body, but for what would
+    ``state``: pending, executing, done, failed, unknown, rejected or expired. ``shown`` is the request's body, but for what would
     show a secret. ``agreed`` counts as the votes do now.
     """
 

@@ -34,12 +34,16 @@ class Person(msgspec.Struct, frozen=True):
 
 
 class Credential(msgspec.Struct, frozen=True, omit_defaults=True):
-    """As stored. ``secret`` is a key's 32 public bytes or the digest of a token's secret; Unix seconds, 0 for no end."""
+    """As stored. ``secret`` is a key's 32 public bytes or the digest of a token's secret; Unix seconds, 0 for no end.
+
+    ``made_by``: the id of the token by which its owner made it; it counts while that one does.
+    """
 
     person: str
     secret: bytes = b""
     created: float = 0.0
     expires: float = 0.0
+    made_by: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,13 +2,16 @@
 
 A proposal goes pending -> executing -> done or failed, or pending -> rejected or expired; one to read something goes
 pending -> approved -> done, when its proposer asks once more; each step is one transaction
-that only one caller can take. So an approved request is carried out at most once, whoever asks in whatever worker; a
-process that dies while carrying it out leaves it ``executing``, and it must be proposed anew.
+that only one caller can take. So an approved request is carried out at most once, whoever asks in whatever worker.
+
+Its end is committed with the last of what it changes, and what it changes before that with a note of it (``note``). So of
+one whose process died the store says where it stands: ``failed`` if nothing was noted, since then nothing was changed,
+else ``unknown``, with what was done. Whoever is late with one that was given up changes nothing more.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal, TypeAlias
@@ -20,10 +23,13 @@ from adyton.stores import tenants
 from adyton.stores.seal import Sealer
 from adyton.stores.sql import Database, Row, Transaction
 
-State: TypeAlias = Literal["pending", "approved", "executing", "done", "failed", "rejected", "expired"]
+State: TypeAlias = Literal["pending", "approved", "executing", "done", "failed", "unknown", "rejected", "expired"]
 MAX_PENDING = 200
 _KIND = "proposal"
 _VOTE = "vote"
+GRACE = 1800.0
+"""Seconds that somebody who lives may take to carry one out: several calls of back ends, each with its deadline."""
+MAX_STEPS = 100
 
 
 class Proposal(msgspec.Struct, frozen=True):
@@ -31,6 +37,7 @@ class Proposal(msgspec.Struct, frozen=True):
 
     ``organisation`` and ``person`` are the proposer's, ``root`` when the admin token asked; ``role`` and ``tenants`` what
     they were then. ``tenant`` is the one asked about, where that does not exist yet and the broker's owners agree.
+    ``begun`` and ``instance``: when, and by which broker, it began to be carried out; ``steps``: what of it was changed.
     """
 
     action: str
@@ -50,6 +57,9 @@ class Proposal(msgspec.Struct, frozen=True):
     tenant: str = ""
     role: str = ""
     tenants: tuple[str, ...] | None = None
+    begun: float = 0.0
+    instance: str = ""
+    steps: tuple[str, ...] = ()
 
 
 class Ballot(msgspec.Struct, frozen=True):
@@ -74,11 +84,13 @@ class StoredProposal:
 
 
 class Proposals:
-    """The tables of proposals and votes."""
+    """The tables of proposals and votes. ``instance``: which broker this is; ``shared``: whether others may be at work too."""
 
-    def __init__(self, database: Database, sealer: Sealer) -> None:
+    def __init__(self, database: Database, sealer: Sealer, instance: str = "", *, shared: bool = False) -> None:
         self._database = database
         self._sealer = sealer
+        self._instance = instance
+        self._shared = shared
 
     def make(self, tenant: str, number: str, value: Proposal, voter: str, ballot: Ballot) -> None:
         """Write down a proposal with its proposer's vote; ``TooMany`` that wait."""
@@ -147,14 +159,76 @@ class Proposals:
 
     def move(self, tenant: str, number: str, before: State, after: State, outcome: str = "") -> bool:
         """From one state to the next, durable on return; false if somebody else was quicker."""
+        return self._step(tenant, number, before, after, lambda value: msgspec.structs.replace(value, outcome=outcome))
+
+    def begin(self, tenant: str, number: str, now: float) -> bool:
+        """A pending one is carried out from now on, by who is told true."""
+
+        def begun(value: Proposal) -> Proposal:
+            return msgspec.structs.replace(value, begun=now, instance=self._instance)
+
+        return self._step(tenant, number, "pending", "executing", begun)
+
+    def note(self, tenant: str, number: str, steps: Sequence[str]) -> None:
+        """Some of it is changed, in the same transaction; ``Conflict`` if it was given up: then nothing is."""
+
+        def noted(value: Proposal) -> Proposal:
+            return msgspec.structs.replace(value, steps=(*value.steps, *steps)[:MAX_STEPS])
+
+        if not self._step(tenant, number, "executing", "executing", noted):
+            self._check_not_given_up(tenant, number)
+
+    def end(self, tenant: str, number: str, outcome: str) -> None:
+        """The last of it is changed, in the same transaction; ``Conflict`` if it was given up: then nothing is."""
+        if not self.move(tenant, number, "executing", "done", outcome):
+            self._check_not_given_up(tenant, number)
+
+    def _check_not_given_up(self, tenant: str, number: str) -> None:
+        if (found := self.get(tenant, number)) is not None:  # else it went with its tenant, which was to be deleted
+            raise Conflict(
+                "it took so long that the proposal was given up",
+                code="proposal_given_up",
+                field="proposal",
+                got=found.state,
+                hint="look at the record, and propose it again",
+            )
+
+    def abandoned(self, now: float, grace: float = GRACE) -> list[tuple[str, StoredProposal]]:
+        """With their tenants, those that nobody carries out any more: of a broker that ended, or for longer than ``grace``."""
+        rows = self._database.read(
+            "SELECT tenant, id FROM proposals WHERE state='executing' ORDER BY created LIMIT 100"
+        )
+        found = [(tenant, self.get(tenant, number)) for tenant, number in rows]
+        return [
+            (tenant, one)
+            for tenant, one in found
+            if one is not None
+            and one.state == "executing"
+            and (one.value.begun + grace < now or (not self._shared and one.value.instance != self._instance))
+        ]
+
+    def give_up(self, tenant: str, found: StoredProposal, outcome: str) -> bool:
+        """One of those is ``failed``, or ``unknown`` if any of it was changed; false if it went on meanwhile."""
+        after: State = "unknown" if found.value.steps else "failed"
+
+        def ended(value: Proposal) -> Proposal | None:
+            return msgspec.structs.replace(value, outcome=outcome) if value.steps == found.value.steps else None
+
+        return self._step(tenant, found.id, "executing", after, ended)
+
+    def _step(
+        self, tenant: str, number: str, before: State, after: State, edit: Callable[[Proposal], Proposal | None]
+    ) -> bool:
         with self._database.write() as transaction:
             row = transaction.execute(
                 "SELECT state, version, sealed FROM proposals WHERE tenant=? AND id=?", (tenant, number)
             ).fetchone()
             if row is None or row[0] != before:
                 return False
-            value = self._open(tenant, number, *row)
-            self._write(transaction, tenant, number, after, msgspec.structs.replace(value, outcome=outcome))
+            edited = edit(self._open(tenant, number, *row))
+            if edited is None:
+                return False
+            self._write(transaction, tenant, number, after, edited)
         return True
 
     def get(self, tenant: str, number: str) -> StoredProposal | None:

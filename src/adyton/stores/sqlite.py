@@ -65,7 +65,7 @@ class Store:
         self.claims = ClaimSets(database)
         self.registry = TenantRegistry(database, sealer, schema.tables_of_tenants(), self.resources.leave_all)
         self.people = People(database, sealer)
-        self.proposals = Proposals(database, sealer)
+        self.proposals = Proposals(database, sealer, lock.instance, shared=database.elsewhere)
 
     @classmethod
     def open(

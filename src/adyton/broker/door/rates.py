@@ -120,7 +120,7 @@ class Rates:
             return 0
         first = where.parts[0] if where.area == "kbs" and where.parts else ""
         name = first if first in {"auth", "attest"} else "resource" if first in {"resource", "key"} else "admin"
-        if where.area == "top":
+        if where.area == "top" and where.parts[:1] == (".well-known",):
             name = PUBLISHED
         buckets = self.peers.get(name)
         over = buckets.take(_host(peer), now) if buckets is not None else 0.0

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeAlias
 
 import msgspec
@@ -223,7 +223,7 @@ class Approvals:
             if found.value.method == "GET":
                 if self._store.proposals.move(tenant, number, "pending", "approved"):
                     changes.append(("approval.approved", f"{number} {found.value.action}"))
-            elif self._store.proposals.move(tenant, number, "pending", "executing"):  # by nobody else
+            elif self._store.proposals.begin(tenant, number, now):  # and nobody else does
                 asked.deed.settle(*changes)
                 self._execute(asked, number, found.value)
                 changes = []
@@ -233,7 +233,11 @@ class Approvals:
 
     def _execute(self, asked: Asked, number: str, proposal: Proposal) -> None:
         """Carry it out and record what was changed, together with where the proposal stands then."""
-        noted = _Noted(asked.deed, f" [proposal {number} of {proposal.by}]")
+        noted = _Noted(
+            asked.deed,
+            f" [proposal {number} of {proposal.by}]",
+            lambda steps: self._store.proposals.note(asked.tenant, number, steps),
+        )
         proposer = self._proposer(proposal)
         try:
             if proposer is None:
@@ -244,7 +248,7 @@ class Approvals:
             )
             answer = self.carry_out(proposal.area, proposal.parts, again)
             if answer.status < 300:
-                self._store.proposals.move(asked.tenant, number, "executing", "done", f"{answer.status}")
+                self._store.proposals.end(asked.tenant, number, f"{answer.status}")
                 told = f"{number} {proposal.action} {answer.status}"
                 asked.deed.settle(*noted.of(answer.changes), ("approval.done", told))
                 return
@@ -321,11 +325,12 @@ class Approvals:
 
 
 class _Noted:
-    """A deed whose rows say which proposal they carry out."""
+    """A deed whose rows say which proposal they carry out; that they were written, the proposal says too (``keep``)."""
 
-    def __init__(self, deed: Settling, note: str) -> None:
+    def __init__(self, deed: Settling, note: str, keep: Callable[[Sequence[str]], None]) -> None:
         self._deed = deed
         self._note = note
+        self._keep = keep
 
     def of(self, changes: Changes) -> Changes:
         """``changes`` with the note."""
@@ -333,6 +338,8 @@ class _Noted:
 
     def settle(self, *changes: tuple[str, str]) -> None:
         """As the deed's."""
+        if changes:
+            self._keep([f"{action} {name}"[:120] for action, name in changes])
         self._deed.settle(*self.of(changes))
 
     def undo(self) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from dataclasses import replace
 from datetime import datetime
 
 from adyton.broker.people.identity import Identities
@@ -16,7 +17,7 @@ from adyton.crypto import jws
 from adyton.crypto.aead import random_bytes
 from adyton.crypto.jws import Parsed, TrustedKey
 from adyton.errors import NotPermitted
-from adyton.stores.people import Credential
+from adyton.stores.people import MAX_CREDENTIALS, Credential
 from adyton.stores.sqlite import Store
 from adyton.wire import b64
 
@@ -81,7 +82,20 @@ class Gate:
             if found is not None and hmac.compare_digest(found.secret, digest):
                 if found.expires <= now.timestamp():
                     raise NotPermitted("the token has expired", code="token_expired")
-                return self._person(organisation, found.person, f"token {number}")
+                self._check_origin(organisation, found)
+                person = self._person(organisation, found.person, f"token {number}")
+                return replace(person, token=number, until=found.expires)
+        raise refused()
+
+    def _check_origin(self, organisation: str, token: Credential) -> None:
+        """``NotPermitted`` unless the token that made this one, and the one that made that, are still there."""
+        for _ in range(MAX_CREDENTIALS):
+            if not token.made_by:
+                return
+            found = self._store.people.credential(organisation, "token", token.made_by)
+            if found is None or found.person != token.person:
+                break
+            token = found
         raise refused()
 
     def _signed(self, parsed: Parsed, organisations: dict[str, None], now: datetime) -> Principal:

@@ -33,7 +33,8 @@ class Principal:
     ``organisation`` is empty for people of the broker itself. ``tenants`` are theirs, or ``None`` for all of the
     organisation (of the broker, if that is empty). ``by`` says how they showed who they are. ``person`` is who they are
     registered as; empty for the admin token, and for who is known only by what an identity provider says: such a one
-    may ask for what needs approval, and never counts among those who approve.
+    may ask for what needs approval, and never counts among those who approve. ``token``: the id of the personal token that
+    they came by, which ends at ``until`` (Unix seconds).
     """
 
     name: str
@@ -42,6 +43,8 @@ class Principal:
     tenants: frozenset[str] | None = None
     by: str = ""
     person: str = ""
+    token: str = ""
+    until: float = 0.0
 
     @property
     def registered(self) -> bool:

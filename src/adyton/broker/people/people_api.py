@@ -7,7 +7,7 @@ the URL's tenant belongs to; the broker's own, if it belongs to none.
 from __future__ import annotations
 
 import re
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import cast
 from urllib.parse import unquote
 
@@ -171,8 +171,11 @@ class PeopleApi:
         if not 1 <= days <= MAX_DAYS:
             raise _invalid("days", f"1 to {MAX_DAYS}", days)
         number, token, digest = new_token()
-        expires = asked.now + timedelta(days=days)
-        value = Credential(name, digest, asked.now.timestamp(), expires.timestamp())
+        who, expires = asked.principal, asked.now + timedelta(days=days)
+        if who.token:  # what a token makes ends with it, or whoever stole it would have one for ever
+            expires = min(expires, datetime.fromtimestamp(who.until, UTC))
+        made_by = who.token if (who.organisation, who.person) == (organisation, name) else ""
+        value = Credential(name, digest, asked.now.timestamp(), expires.timestamp(), made_by)
         self._store.people.add(organisation, "token", number, value)
         action = "token.own" if asked.principal.person == name else "person.token"
         told = f"{full_name(organisation, name)} {number}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import time
 from collections.abc import Callable
@@ -40,6 +39,7 @@ from adyton.broker.outside.elsewhere import ElsewhereValues
 from adyton.broker.outside.endorsements import Endorsements
 from adyton.broker.outside.plugins import Plugins
 from adyton.broker.page import Page
+from adyton.broker.people import interrupted
 from adyton.broker.people.administration import Administration
 from adyton.broker.people.approvals import Approvals
 from adyton.broker.people.gate import Gate
@@ -56,21 +56,21 @@ from adyton.broker.record.checkpoints import Checkpoints
 from adyton.broker.record.chronicle import Chronicle
 from adyton.broker.release import Releaser
 from adyton.broker.revoked_api import RevokedApi
-from adyton.broker.running import exposition, fips, replicas
+from adyton.broker.running import exposition, fips, replicas, upkeep
 from adyton.broker.running.journal import Journal
 from adyton.broker.running.logs import Format
 from adyton.broker.running.metrics import Metrics, Snapshot, together
 from adyton.broker.running.numbers import counted
 from adyton.broker.running.opening import read_token
-from adyton.broker.running.process import harden, settle
+from adyton.broker.running.process import settle
 from adyton.broker.running.readiness import Readiness
 from adyton.broker.running.reports import Report, read
 from adyton.broker.running.serving import METRICS, Doors, Ending, Listeners
 from adyton.broker.running.tracing import Tracing
+from adyton.broker.running.upkeep import Upkeep
 from adyton.broker.settings import Settings
 from adyton.config import Environment
 from adyton.crypto import profile
-from adyton.errors import AdytonError
 from adyton.protocol import broker_attestation
 from adyton.protocol.broker_attestation import Facts
 from adyton.rats.types import TrustAnchors
@@ -78,11 +78,9 @@ from adyton.stores.backends.configured import Backends
 from adyton.stores.sqlite import Store
 from adyton.stores.tenants import DEFAULT
 
-MAINTENANCE_SECONDS = 5.0
 CHECKPOINT_SECONDS = 60.0
 REPORT_SECONDS = 1.0
 TCB_ROUNDS = 720  # of maintenance, an hour: "lately"
-_LOG = logging.getLogger(__name__)
 
 
 class Program:
@@ -197,7 +195,8 @@ class Program:
             page=Page() if settings.page else None,
             desk=self._desk,
         )
-        self._identity = self._watched.current
+        self._upkeep = Upkeep(self._endorsements, self._watched, self._readiness, self._metrics)
+        self._rounds = 0
         self._started = time.time()
         self._report: Report | None = None
         self._tidied = datetime.fromtimestamp(0, UTC)
@@ -227,6 +226,7 @@ class Program:
         keys.rotate(self._store.secrets, now, drop=steady)
         self._store.claims.forget_expired(at)
         self._store.registry.finish_erasure()
+        interrupted.decide(self._store, at)
         self._tidy(at, steady=steady)
 
     async def serve(self, listeners: Listeners, ending: Ending, ready: Callable[[], None]) -> None:
@@ -237,13 +237,15 @@ class Program:
         self._doors = Doors(self.settings, application, self.render, names, self.share)
         self._doors.open(listeners, self._watched.current)
         chores = [asyncio.ensure_future(worker.sweep()) for worker in self._doors.workers.values()]
-        chores.append(asyncio.ensure_future(self._maintain()))
+        self._upkeep.doors, every = self._doors, self._upkeep.every
+        chores.append(asyncio.ensure_future(every(upkeep.SECONDS, "maintenance failed", self._maintain)))
         if self._rehearsal is not None:
             chores.append(asyncio.ensure_future(self._rehearsal.keep_up(shared=self._store.shared)))
         self._afterwards.start(asyncio.get_running_loop())
         if self._number == 0:
-            chores.append(asyncio.ensure_future(self._sign_checkpoints()))
-            chores.append(asyncio.ensure_future(self._sweep()))
+            signing = every(CHECKPOINT_SECONDS, "checkpoints cannot be signed", self._sign_checkpoints)
+            sweeping = every(upkeep.SECONDS, "what back ends are to remove was not gone over", self._sweep)
+            chores += [asyncio.ensure_future(signing), asyncio.ensure_future(sweeping)]
         if self.reports is not None:
             self._report = Report(self.reports, os.getpid())
             chores.append(asyncio.ensure_future(self._tell()))
@@ -279,70 +281,36 @@ class Program:
 
     def apply(self, settings: Settings) -> None:
         """Go on with ``settings``, which differ only in what can change live; of what cannot be used the old stays."""
-        logging.getLogger().setLevel(settings.log_level.upper())
-        harden(settings.connections)
-        self._endorsements.replace(settings.endorsements)
-        self._endorsements.refresh(force=True)
+        self._upkeep.apply(settings)
         limited = (settings.rate_limits, settings.peer_rate_limits)
         if limited != (self.settings.rate_limits, self.settings.peer_rate_limits):
             self._rates = Rates.of(*limited, self._own_rates)  # else what was counted goes on
         self._front.apply(max_in_flight=settings.max_in_flight, tenant_hosts=settings.tenant_hosts, rates=self._rates)
         self.settings = settings
         self._handshake.apply(session_seconds=settings.session_seconds, token_seconds=settings.token_seconds)
-        self._doors.limit(settings)
-        self._watched.refresh(settings, force=True)
-        self._renew()
-
-    def _renew(self) -> None:
-        """Open the doors anew with the identity that is current, if it is another one."""
-        if self._watched.current is not self._identity:
-            self._identity = self._watched.current
-            self._doors.reopen(self.settings, self._identity)
+        self._upkeep.renew(settings)
 
     async def _maintain(self) -> None:
-        rounds = 0
-        while True:
-            await asyncio.sleep(MAINTENANCE_SECONDS)
-            rounds += 1
-            try:
-                self._endorsements.refresh()
-                self._watched.refresh(self.settings)
-                self._renew()
-                if self._issuers.trusted:
-                    await asyncio.to_thread(self._issuers.refresh, time.time())
-                if self._number == 0:
-                    await asyncio.to_thread(self._keep_store)
-                await asyncio.to_thread(self._store.sealer.forget_deleted)
-                if self.settings.metrics_tenants:
-                    self._metrics.know(self._store.tenants())
-                if not rounds % TCB_ROUNDS:
-                    self._handshake.tcb_dates.clear()
-                self._reload_keys()
-                self._readiness.keys_loaded = True
-            except AdytonError as error:
-                self._failed(error.code)
-                _LOG.error("maintenance failed: %s [%s]", error.message, error.code)
-            except Exception:  # noqa: BLE001 -- a chore that ended would never turn a key or read a CRL again
-                self._failed("")
-                _LOG.exception("maintenance failed")
+        self._rounds += 1
+        self._upkeep.look(self.settings)
+        if self._issuers.trusted:
+            await asyncio.to_thread(self._issuers.refresh, time.time())
+        if self._number == 0:
+            await asyncio.to_thread(self._keep_store)
+        await asyncio.to_thread(self._store.sealer.forget_deleted)
+        if self.settings.metrics_tenants:
+            self._metrics.know(self._store.tenants())
+        if not self._rounds % TCB_ROUNDS:
+            self._handshake.tcb_dates.clear()
+        self._reload_keys()
+        self._readiness.keys_loaded = True
 
     async def _sweep(self) -> None:
         """Apart from what else is kept in order: a back end may take its time."""
-        while True:
-            await asyncio.sleep(MAINTENANCE_SECONDS)
-            try:
-                await asyncio.to_thread(self._values.sweeper.sweep)
-            except AdytonError as error:
-                self._failed(error.code)
-                _LOG.error("what back ends are to remove cannot be looked up: %s [%s]", error.message, error.code)
-            except Exception:  # noqa: BLE001 -- as in _maintain
-                self._failed("")
-                _LOG.exception("removing from back ends failed")
+        await asyncio.to_thread(self._values.sweeper.sweep)
 
-    def _failed(self, code: str) -> None:
-        self._metrics.count("maintenance_failures")
-        if code.startswith(("keys_", "sealed_")):
-            self._readiness.keys_loaded = False
+    async def _sign_checkpoints(self) -> None:
+        await asyncio.to_thread(self._checkpoints.sign_due, _now())
 
     async def _tell(self) -> None:
         while True:
@@ -383,16 +351,6 @@ class Program:
         self._store.people.forget_expired(now)
         self._store.proposals.forget(now - timedelta(days=90))
         self._store.authorities.forget_expired(now.timestamp(), steady=steady)
-
-    async def _sign_checkpoints(self) -> None:
-        while True:
-            await asyncio.sleep(CHECKPOINT_SECONDS)
-            try:
-                await asyncio.to_thread(self._checkpoints.sign_due, datetime.fromtimestamp(time.time(), UTC))
-            except AdytonError as error:
-                _LOG.error("checkpoints cannot be signed: %s [%s]", error.message, error.code)
-            except Exception:  # noqa: BLE001 -- as in _maintain
-                _LOG.exception("checkpoints cannot be signed")
 
 
 def _now() -> datetime:

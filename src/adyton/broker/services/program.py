@@ -35,17 +35,17 @@ from adyton.broker.people.identity import Identities
 from adyton.broker.policy.policies import PolicyBook
 from adyton.broker.policy.rego import RegoEngine
 from adyton.broker.record.checkpoints import Checkpoints
-from adyton.broker.running import exposition, notify, server
+from adyton.broker.running import exposition, notify, server, upkeep
 from adyton.broker.running.journal import Journal
 from adyton.broker.running.logs import Format
 from adyton.broker.running.metrics import Metrics, Snapshot
 from adyton.broker.running.numbers import counted
 from adyton.broker.running.opening import open_store, read_token
-from adyton.broker.running.process import harden
 from adyton.broker.running.readiness import Readiness
 from adyton.broker.running.replicas import Deadline
 from adyton.broker.running.serving import DRAIN_SECONDS, METRICS, PUBLIC, Doors, Ending, Listeners
 from adyton.broker.running.tracing import Tracing
+from adyton.broker.running.upkeep import Upkeep
 from adyton.broker.running.worker_process import run
 from adyton.broker.services import providers
 from adyton.broker.services.changes import Changes
@@ -62,8 +62,7 @@ from adyton.stores.sqlite import Store
 if TYPE_CHECKING:
     from adyton.broker.services.grpc_port import GrpcPort
 
-MAINTENANCE_SECONDS = 5.0
-CHECKPOINT_EVERY = 12  # times of maintenance
+CHECKPOINT_SECONDS = 60.0
 _LOG = logging.getLogger(__name__)
 
 
@@ -119,10 +118,10 @@ class ServiceProgram:
             peers=settings.peers_may_change,
         )
         self._watched = Watched(settings)
-        self._identity = self._watched.current
         fetches = self._fetching is not None and (settings.fetch_endorsements or bool(settings.fetch_from))
         self._readiness = Readiness(store, book, self._engine, self._endorsements, _now, fetches=fetches)
         self._metrics = Metrics()
+        self._upkeep = Upkeep(self._endorsements, self._watched, self._readiness, self._metrics)
         store.audit.observe = partial(self._metrics.time, "audit_append")
         self._journal = Journal(form=cast("Format", settings.log_format), metrics=self._metrics)
         self._own_rates = book.rates
@@ -154,7 +153,10 @@ class ServiceProgram:
         self._doors.open(listeners, self._watched.current)
         port = self._open_grpc(loop)
         chores = [asyncio.ensure_future(worker.sweep()) for worker in self._doors.workers.values()]
-        chores.append(asyncio.ensure_future(self._maintain()))
+        self._upkeep.doors, every = self._doors, self._upkeep.every
+        maintenance = every(upkeep.SECONDS, "maintenance failed", self._maintain)
+        signing = every(CHECKPOINT_SECONDS, "checkpoints cannot be signed", self._sign_checkpoints)
+        chores += [asyncio.ensure_future(maintenance), asyncio.ensure_future(signing)]
         if port is not None:
             chores.append(asyncio.ensure_future(port.waiting.sweep()))
         if METRICS in listeners:
@@ -182,18 +184,13 @@ class ServiceProgram:
 
     def apply(self, settings: ServiceSettings) -> None:
         """Go on with ``settings``, which differ only in what can change live; of what cannot be used the old stays."""
-        logging.getLogger().setLevel(settings.log_level.upper())
-        harden(settings.connections)
-        self._endorsements.replace(settings.endorsements)
-        self._endorsements.refresh(force=True)
+        self._upkeep.apply(settings)
         limited = (self.settings.rate_limits, self.settings.peer_rate_limits)
         self.settings = settings
         if limited != (settings.rate_limits, settings.peer_rate_limits):
             self._passage.rates = self._rates()  # else what was counted goes on
         self._passage.max_in_flight = settings.max_in_flight
         self._evaluator.token_seconds = settings.token_seconds
-        self._doors.limit(settings)
-        self._watched.refresh(settings, force=True)
         try:
             self._providers = self._read_providers()
         except AdytonError as error:
@@ -201,7 +198,7 @@ class ServiceProgram:
         self._applying = asyncio.ensure_future(self._applied())
 
     async def _applied(self) -> None:
-        self._renew()
+        self._upkeep.renew(self.settings)
         try:
             await self._follow_providers()
         except AdytonError as error:
@@ -250,34 +247,14 @@ class ServiceProgram:
             tenant, now = self.settings.tenant, _now()
             await asyncio.to_thread(providers.follow, self._admin, tenant, self._providers, now)
 
-    def _renew(self) -> None:
-        """Open the doors anew with the identity that is current, if it is another one; gRPC asks for it by itself."""
-        if self._watched.current is not self._identity:
-            self._identity = self._watched.current
-            self._doors.reopen(self.settings, self._identity)
-
     async def _maintain(self) -> None:
-        rounds = 0
-        while True:
-            await asyncio.sleep(MAINTENANCE_SECONDS)
-            rounds += 1
-            try:
-                self._endorsements.refresh()
-                self._watched.refresh(self.settings)
-                self._renew()
-                await asyncio.to_thread(keys.rotate, self._store.secrets, time.time())
-                self._keys = keys.load(self._store.secrets, time.time(), self._keys)
-                self._readiness.keys_loaded = True
-                if not rounds % CHECKPOINT_EVERY:
-                    await asyncio.to_thread(self._checkpoints.sign_due, _now())
-            except AdytonError as error:
-                self._metrics.count("maintenance_failures")
-                if error.code.startswith(("keys_", "sealed_")):
-                    self._readiness.keys_loaded = False
-                _LOG.error("maintenance failed: %s [%s]", error.message, error.code)
-            except Exception:  # noqa: BLE001 -- a chore that ended would never turn a key or read a CRL again
-                self._metrics.count("maintenance_failures")
-                _LOG.exception("maintenance failed")
+        self._upkeep.look(self.settings)
+        await asyncio.to_thread(keys.rotate, self._store.secrets, time.time())
+        self._keys = keys.load(self._store.secrets, time.time(), self._keys)
+        self._readiness.keys_loaded = True
+
+    async def _sign_checkpoints(self) -> None:
+        await asyncio.to_thread(self._checkpoints.sign_due, _now())
 
     async def _render(self) -> bytes:
         """The text of ``/metrics``."""

@@ -98,6 +98,17 @@ def test_an_error_about_bytes_is_json_all_the_same(home: Path) -> None:
         ("tenant", "quota", "default", "resources=\N{SUPERSCRIPT TWO}", "--json"),
         ("reference", "set", "x", "[" * 50_000, "--json-value", "--json"),
         ("reference", "set", "x", '{"a": 1, "a": 2}', "--json-value", "--json"),
+        ("bogus", "--json"),
+        ("image", "inspect", "--json"),
+        ("image", "bogus", "--json"),
+        ("collateral", "bundle", "--json"),
+        ("collateral", "list", "--at", "x", "--json"),
+        ("devtee", "show", "--bogus", "--json"),
+        ("measure", "snp", "--json"),
+        ("measure", "workload", "/none", "--json"),
+        ("workload", "show", "/none", "--json"),
+        ("ps", "--bogus", "--json"),
+        ("demo", "x", "--json"),
     ],
 )
 def test_wrong_usage_is_one_object(home: Path, arguments: tuple[str, ...]) -> None:

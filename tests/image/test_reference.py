@@ -49,6 +49,10 @@ DIGEST = "sha256:" + "ab" * 32
         "x" * 5000,
         "host.example/" + "a" * 250,
         "user@host.example/name",
+        "docker-daemon:app",
+        "docker-archive:/tmp/app.tar",
+        "containers-storage:app",
+        "ostree:app@/repo",
         "name@" + DIGEST + "@" + DIGEST,
     ],
 )
@@ -108,3 +112,23 @@ def test_any_text_is_a_name_or_an_error_of_ours(text: str) -> None:
     except AdytonError:
         return
     assert ImageReference.parse(str(reference)) == reference
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "docker://ada:hunter2@host.example/name:v1",
+        "ada:hunter2@host.example/name",
+        "docker://ada:hunter2/h@u@h.example/n",
+    ],
+)
+def test_a_password_in_a_name_is_not_repeated(text: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        ImageReference.parse(text)
+    said = str(caught.value.as_dict())
+    assert "hunter2" not in said and "--authfile" in said
+
+
+def test_a_path_may_hold_spaces() -> None:
+    for text in ("oci:/my images/app:v1", "dir:/my images/app", "oci-archive:an app.tar:v1"):
+        assert str(ImageReference.parse(text)) == text

@@ -68,6 +68,17 @@ class _Nouns(click.Group):
         assert isinstance(command, click.Command)  # noqa: S101 -- our own table
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            from adyton.cli.administering import tell
+
+            tell(error, wanted="--json" in args)
+            raise
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(noun, NOUNS[noun][2]) for noun in sorted(NOUNS)])

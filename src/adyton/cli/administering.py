@@ -60,7 +60,7 @@ class Verb(click.Command):
         try:
             ctx = super().make_context(info_name, args, parent, **extra)
         except click.ClickException as error:
-            _tell(error, wanted=wanted)
+            tell(error, wanted=wanted)
             raise
         ctx.meta.setdefault(_WANTED, (self, wanted))
         return ctx
@@ -71,7 +71,7 @@ class Verb(click.Command):
             return super().invoke(ctx)
         except click.ClickException as error:
             outermost, wanted = ctx.meta[_WANTED]
-            _tell(error, wanted=wanted and outermost is self)
+            tell(error, wanted=wanted and outermost is self)
             raise
 
 
@@ -82,7 +82,8 @@ class Noun(Verb, click.Group):
 _WANTED = "adyton.json"
 
 
-def _tell(error: click.ClickException, *, wanted: bool) -> None:
+def tell(error: click.ClickException, *, wanted: bool) -> None:
+    """Print a usage error as JSON if it is ``wanted``."""
     if wanted and not isinstance(error, click.exceptions.NoArgsIsHelpError):
         print_json({"error": ConfigError(error.format_message(), code="usage").as_dict()})
 

@@ -13,6 +13,7 @@ import click
 
 from adyton import tee as tees
 from adyton.cli import collecting
+from adyton.cli.administering import Noun
 from adyton.cli.bars import Bars
 from adyton.cli.collateral_view import print_items, row
 from adyton.cli.collecting import cache_option, opened, source_options
@@ -26,7 +27,7 @@ MAX_EVIDENCE = 4 * 1024 * 1024
 _FILE = click.Path(exists=True, dir_okay=False, readable=True, path_type=Path)
 
 
-@click.group()
+@click.group(cls=Noun)
 def collateral() -> None:
     """Endorsements (certificates, CRLs, TCB info): fetch, keep, bundle, import and serve them. Nothing here trusts them."""
 

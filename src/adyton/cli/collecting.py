@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from adyton.cli.files import read_text
 from adyton.cli.places import places
 from adyton.errors import AdytonError, ConfigError
 
@@ -80,10 +81,7 @@ def sources(from_: tuple[str, ...], ca_file: Path | None, *, offline: bool) -> l
         return []
     if not from_:
         return services.vendors(now)
-    try:
-        ca_pem = ca_file.read_text("ascii") if ca_file else None
-    except (OSError, ValueError) as error:
-        raise ConfigError("the CA file cannot be read", code="ca_invalid", field=str(ca_file)) from error
+    ca_pem = read_text(ca_file) if ca_file else None
     return [services.source(text, clock=now, ca_pem=ca_pem) for text in from_]
 
 

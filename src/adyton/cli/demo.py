@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from adyton.cli.administering import Verb
 from adyton.cli.output import Exit, json_option, print_json
 from adyton.cli.places import places
 
@@ -22,7 +23,7 @@ def _guest(given: Path | None) -> Path:
     raise ConfigError("there is no guest stack to start from", code="guest_missing", hint="build it: make guest")
 
 
-@click.command()
+@click.command(cls=Verb)
 @click.option("--guest", type=click.Path(path_type=Path), help="The guest file (default: build/adyton-guest.erofs).")
 @json_option
 def demo(guest: Path | None, as_json: bool) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from adyton.cli.administering import Noun
 from adyton.cli.output import json_option, print_json, say
 from adyton.cli.places import Places, places
 from adyton.errors import Unavailable
@@ -23,7 +24,7 @@ WARNING = (
 )
 
 
-@click.group()
+@click.group(cls=Noun)
 def devtee() -> None:
     """The development TEE: evidence in genuine formats, issued under a root of your own. No hardware protection."""
 

@@ -19,6 +19,7 @@ import click
 
 from adyton import tee as tees
 from adyton.cli.collecting import Collecting, cache_option, opened, source_options
+from adyton.cli.files import read
 from adyton.cli.output import Exit, exit_status, json_option, print_error, print_json, say
 from adyton.cli.verdict import Verdict
 from adyton.cli.verdict import show as show_verdict
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from adyton.crypto.x509 import EndorsementSet
 
 MAX_EVIDENCE = 4 * 1024 * 1024
+_MAX_MANIFEST = 64 * 1024 * 1024
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,6})?([Zz]|[+-]\d\d:\d\d)\Z")
 _HEX = re.compile(r"([0-9a-fA-F]{2})*\Z")
 _PATH = click.Path(exists=True, dir_okay=False, readable=True, path_type=Path)
@@ -267,8 +269,10 @@ def vectors(manifest: Path, tee_names: tuple[str, ...], globs: tuple[str, ...], 
 
 def _manifest(path: Path) -> dict[str, Any]:
     try:
-        loaded = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
+        loaded = json.loads(read(path, _MAX_MANIFEST))
+    except ConfigError as error:
+        raise click.UsageError(error.message) from error
+    except (ValueError, RecursionError) as error:
         raise click.UsageError(f"{path} is not a manifest: {error}") from error
     well_formed = isinstance(loaded, dict) and loaded.get("schema") == "evidence-vectors/1"
     cases = loaded.get("cases") if well_formed else None

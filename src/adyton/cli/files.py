@@ -1,4 +1,7 @@
-"""Files that a command writes because it was told to: whole or not at all, and nothing but a regular file is replaced."""
+"""Files that a command reads or writes because it was told to.
+
+Reading is bounded: a device may never end. Writing is whole or not at all, and nothing but a regular file is replaced.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,38 @@ from typing import BinaryIO
 
 from adyton.errors import ConfigError
 
+MAX_READ = 4 * 1024 * 1024  # keys, certificates, settings, documents: all of them are far smaller
 _DEVICES = Path("/dev")
+
+
+def read(path: Path, most: int = MAX_READ) -> bytes:
+    """All of a file of at most ``most`` bytes; ``ConfigError`` ``file_unreadable``."""
+    try:
+        with path.open("rb") as opened:
+            content = opened.read(most + 1)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot read {path}: {error.strerror or type(error).__name__}", code="file_unreadable", field=str(path)
+        ) from error
+    except ValueError as error:  # a NUL byte in its name
+        raise ConfigError(f"cannot read {path}: not a name", code="file_unreadable", field=str(path)) from error
+    if len(content) > most:
+        raise ConfigError(
+            f"cannot read {path}: too large",
+            code="file_unreadable",
+            field=str(path),
+            expected=f"at most {most} bytes",
+            got="more",
+        )
+    return content
+
+
+def read_text(path: Path, most: int = MAX_READ) -> str:
+    """The same of a text in UTF-8."""
+    try:
+        return read(path, most).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"cannot read {path}: not UTF-8 text", code="file_unreadable", field=str(path)) from error
 
 
 def write(path: Path, content: bytes, *, private: bool = False) -> None:

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from adyton.cli.administering import broker_options, open_admin
+from adyton.cli.administering import Noun, broker_options, open_admin
+from adyton.cli.files import read, read_text
 from adyton.cli.output import json_option, print_json, print_table, say
 from adyton.cli.registry_access import (
     REGISTRY_OPTIONS,
     access,
     chosen_platform,
     platform_option,
-    read_text,
     registry_options,
 )
 from adyton.cli.signers import fingerprints, signer_option
@@ -24,7 +24,7 @@ from adyton.errors import AdytonError, ConfigError, Conflict, NotFound
 if TYPE_CHECKING:
     from adyton.client.admin import Admin
     from adyton.image.encrypt import Recipients
-    from adyton.image.jwe_recipient import PublicKey
+    from adyton.image.jwe_recipient import PrivateKey, PublicKey
     from adyton.protocol.release import Binding
     from adyton.protocol.resource import ResourcePath
     from adyton.rats.types import Digest, JsonValue
@@ -33,7 +33,7 @@ _File = click.Path(exists=True, dir_okay=False, path_type=Path)
 _BROKER = ("broker", "admin_token_file", "admin_key", "broker_pin", "tenant", "insecure_http", "unattested")
 
 
-@click.group()
+@click.group(cls=Noun)
 def image() -> None:
     """Encrypt, decrypt and inspect images.
 
@@ -155,7 +155,6 @@ def decrypt(src: str, dst: str, as_json: bool, **given: Any) -> None:
     from adyton.cli.bars import Bars
     from adyton.image.decrypt import decrypt as run
     from adyton.image.ocicrypt import ImageKeys
-    from adyton.image.recipient_keys import load_private_key
     from adyton.image.reference import ImageReference
     from adyton.image.transports import open_sink, open_source
 
@@ -163,7 +162,7 @@ def decrypt(src: str, dst: str, as_json: bool, **given: Any) -> None:
         raise click.UsageError("give --decryption-key or --key-file; a broker gives keys to attested workloads alone")
     source_name, target_name = ImageReference.parse(src), ImageReference.parse(dst)
     keys = ImageKeys(
-        private_keys=tuple(load_private_key(path.read_bytes()) for path in given["pems"]),
+        private_keys=tuple(_private_key(path) for path in given["pems"]),
         source=_KeyFile(_key_file(given["key_file"]), given["key"]) if given["key_file"] is not None else None,
         unauthenticated_wrap_accepted=given["accept_unauthenticated_wrap"],
     )
@@ -288,9 +287,20 @@ def _recipient(text: str) -> PublicKey:
     if scheme != "jwe" or not colon:
         raise click.UsageError("a recipient is jwe:PEM, the path of a public key or certificate")
     try:
-        return load_public_key(Path(path).read_bytes())
-    except OSError as error:
-        raise ConfigError("a recipient's key cannot be read", code="file_unusable", field=path) from error
+        return load_public_key(read(Path(path)))
+    except ConfigError as error:
+        error.field = path
+        raise
+
+
+def _private_key(path: Path) -> PrivateKey:
+    from adyton.image.recipient_keys import load_private_key
+
+    try:
+        return load_private_key(read(path))
+    except ConfigError as error:
+        error.field = str(path)
+        raise
 
 
 def _key_file(path: Path) -> bytes:

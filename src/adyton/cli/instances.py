@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from adyton.cli import output
+from adyton.cli.administering import Verb
 from adyton.cli.places import places
 from adyton.errors import AdytonError, PlatformError, Unavailable
 
@@ -47,7 +48,7 @@ def reach() -> Control:
     return Control.connect(places().devtee_socket)
 
 
-@click.command()
+@click.command(cls=Verb)
 @click.option("-a", "--all", "everything", is_flag=True, help="Also those that have ended.")
 @output.json_option
 def ps(everything: bool, as_json: bool) -> None:

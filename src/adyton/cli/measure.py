@@ -7,16 +7,18 @@ from pathlib import Path
 
 import click
 
+from adyton.cli.administering import Noun
+from adyton.cli.files import read
 from adyton.cli.output import json_option, print_json, say
 from adyton.cli.places import places
 from adyton.rats.types import JsonValue
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-_MAX_DOCUMENT = 1 << 20
+_MAX_FIRMWARE = 256 << 20
 _PIECE = 1 << 20
 
 
-@click.group()
+@click.group(cls=Noun)
 def measure() -> None:
     """Compute the measurements that evidence must show."""
 
@@ -53,8 +55,7 @@ def workload(file: Path, as_json: bool) -> None:
     """HOST_DATA of an instance that is started for the workload document FILE: the SHA-256 of its bytes."""
     from adyton.protocol import workload as document
 
-    with file.open("rb") as stream:
-        checked = document.parse(stream.read(_MAX_DOCUMENT))
+    checked = document.parse(read(file))
     if as_json:
         print_json({"host_data": checked.digest.hex, "image": checked.workload.image})
     else:
@@ -104,7 +105,7 @@ def snp(
             kernel=_sha256(kernel), initrd=_sha256(initrd or Path(os.devnull)), cmdline=cmdline
         )
     digest = launch_digest(
-        firmware=firmware.read_bytes(),
+        firmware=read(firmware, _MAX_FIRMWARE),
         kernel_hashes=hashes,
         vcpus=vcpus,
         vcpu_type=vcpu_type,
@@ -200,7 +201,7 @@ def nitro(image: Path | None, role: str | None, instance: str | None, as_json: b
 
     if image is None and role is None and instance is None:
         raise click.UsageError("give an enclave image, --role or --instance")
-    found = registers.image_pcrs(image.read_bytes()) if image is not None else {}
+    found = registers.image_pcrs(_enclave_image(image)) if image is not None else {}
     if role is not None:
         found[registers.ROLE] = registers.role_pcr(role)
     if instance is not None:
@@ -213,8 +214,19 @@ def nitro(image: Path | None, role: str | None, instance: str | None, as_json: b
         click.echo(f"{'PCR' + number + ':':<7}{value}")
 
 
+def _enclave_image(path: Path) -> bytes:
+    """All of it; no more than its beginning if that shows that it is none."""
+    from adyton.tee.nitro.eif import HEADER_SIZE, MAGIC
+
+    with path.open("rb") as stream:
+        head = stream.read(HEADER_SIZE)
+        return head + stream.read() if head.startswith(MAGIC) else head
+
+
 def _sha256(path: Path) -> bytes:
     import hashlib
 
+    if path.is_char_device() and path != Path(os.devnull):
+        raise click.UsageError(f"{path} is a device, which may never end")
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").digest()

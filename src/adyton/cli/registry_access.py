@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from adyton.cli.files import read_text
 from adyton.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -93,11 +94,3 @@ def credentials_file() -> Path | None:
     if runtime := os.environ.get("XDG_RUNTIME_DIR"):
         places.insert(0, Path(runtime) / "containers" / "auth.json")
     return next((path for path in places if path.is_file()), None)
-
-
-def read_text(path: Path) -> str:
-    """A text file that an option names; ``ConfigError``."""
-    try:
-        return path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError("a file cannot be read", code="file_unusable", field=str(path)) from error

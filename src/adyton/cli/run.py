@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from adyton.cli import output
+from adyton.cli.files import read, read_text
 from adyton.cli.instances import connect
 from adyton.cli.places import places
-from adyton.cli.registry_access import read_text
 from adyton.cli.workload_options import broker_option, document_options, image_options, registry_access, run_options
 from adyton.errors import AdytonError, ConfigError
 
@@ -132,7 +132,7 @@ def _name(document_file: str | None, store: Store) -> str:
 
     if document_file is None:
         raise click.UsageError("Missing argument 'IMAGE' (only with --workload may it be left out).")
-    return images.name_of(Digest.parse(workload.parse(Path(document_file).read_bytes()).workload.image), store)
+    return images.name_of(Digest.parse(workload.parse(read(Path(document_file))).workload.image), store)
 
 
 def _document(
@@ -146,7 +146,7 @@ def _document(
         named = images.find(options.image, store, access, images.Pull(given["pull"]))
         written = documents.from_image(named.digest, named.config, options, broker=broker_option(given))
         return workload.write(written), named
-    document = workload.parse(Path(given["document_file"]).read_bytes())
+    document = workload.parse(read(Path(given["document_file"])))
     if (broker := broker_option(given)) is not None and broker != document.workload.broker:
         raise ConfigError(
             "the workload document names another broker, and it alone decides",

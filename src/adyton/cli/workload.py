@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from adyton.cli import files, output
+from adyton.cli.administering import Noun
 from adyton.cli.places import places
 from adyton.cli.workload_options import broker_option, document_options, image_options, registry_access, run_options
 from adyton.errors import ConfigError
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from adyton.protocol.workload import WorkloadDocument
 
 
-@click.group()
+@click.group(cls=Noun)
 def workload() -> None:
     """Write and read workload documents: what is to run, exactly."""
 
@@ -149,7 +150,7 @@ def sign(file: str, key: Path, passphrase_file: Path | None, to: str | None, as_
     if as_json and to == "-":
         raise click.UsageError("--json and -o -: both write to standard output")
     private = signing_key(key, passphrase_file)
-    document = workload_signers.sign(parse(Path(file).read_bytes()), private)
+    document = workload_signers.sign(parse(files.read(Path(file))), private)
     _put(document, to if to is not None else file)
     signer = detached.fingerprint(private.public_key())
     if as_json:
@@ -169,7 +170,7 @@ def show(file: str, as_json: bool) -> None:
     from adyton.protocol import workload_signers
     from adyton.protocol.workload import parse, to_toml
 
-    document = parse(Path(file).read_bytes())
+    document = parse(files.read(Path(file)))
     signers = workload_signers.signers("sha256", document.data)
     if as_json:
         content = msgspec.to_builtins(document.workload)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from adyton.cli.registry_access import REGISTRY_OPTIONS, access, read_text, registry_options
+from adyton.cli.files import read, read_text
+from adyton.cli.registry_access import REGISTRY_OPTIONS, access, registry_options
 from adyton.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ def broker_option(given: dict[str, Any]) -> Broker | None:
         from cryptography.x509 import load_pem_x509_certificate
 
         try:
-            key = load_pem_x509_certificate(Path(given["broker_cert"]).read_bytes()).public_key()
+            key = load_pem_x509_certificate(read(Path(given["broker_cert"]))).public_key()
         except ValueError as error:
             raise ConfigError(
                 "not a PEM certificate", code="certificate_malformed", field="--broker-cert", got=given["broker_cert"]

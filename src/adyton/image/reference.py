@@ -24,6 +24,11 @@ _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
 _HOST = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9a-fA-F:.]+\])(?::(?P<port>[0-9]{{1,5}}))?\Z")
 _PATH = re.compile(rf"{_PART}(?:/{_PART})*\Z")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}\Z")
+_CREDENTIALS = re.compile(r"(?<=//).*:.*@(?![a-z0-9]+:\w*\Z)|^(?!.*//).*:.*@(?![a-z0-9]+:\w*\Z)")
+# Other tools' places. Each would also be a name on Docker Hub, and what is meant for this machine would go there.
+_FOREIGN = frozenset(
+    {"docker-archive", "docker-daemon", "containers-storage", "ostree", "sif", "tarball", "atomic", "oci-dir"}
+)
 _LAYOUT_TAG = re.compile(r"[A-Za-z0-9]+(?:(?:[-._:@+]|--|/)[A-Za-z0-9]+)*\Z")
 
 
@@ -53,14 +58,14 @@ class ImageReference:
     @classmethod
     def parse(cls, text: str) -> ImageReference:
         """Read a name; ``ConfigError`` says what is wrong with it."""
-        if not text or len(text) > MAX_LENGTH or any(ord(c) < 0x21 or ord(c) == 0x7F for c in text):
+        if not text or len(text) > MAX_LENGTH or any(ord(c) < 0x20 or ord(c) == 0x7F for c in text):
             raise _invalid(text, "a name without white space or control characters")
         if text.startswith("docker://"):
             return _registry_name(text, text.removeprefix("docker://"))
         for transport in (Transport.LAYOUT, Transport.ARCHIVE, Transport.DIRECTORY):
             if text.startswith(f"{transport.value}:"):
                 return _path_name(text, transport, text.removeprefix(f"{transport.value}:"))
-        if "://" in text:
+        if "://" in text or text.partition(":")[0] in _FOREIGN:
             raise _invalid(text, "docker://, oci:, oci-archive: or dir:")
         return _registry_name(text, text)
 
@@ -93,6 +98,8 @@ class ImageReference:
 
 
 def _registry_name(text: str, name: str) -> ImageReference:
+    if " " in text:
+        raise _invalid(text, "a name without white space or control characters")
     rest, at, digest_text = name.partition("@")
     digest = None
     if at:
@@ -138,11 +145,14 @@ def _path_name(text: str, transport: Transport, rest: str) -> ImageReference:
 
 
 def _invalid(text: str, expected: str) -> ConfigError:
+    shown = _CREDENTIALS.sub("…@", text)
+    if shown != text:
+        expected += "; credentials are in no name, but in --authfile"
     return ConfigError(
         f"not an image name: it needs {expected}",
         code="image_reference_invalid",
         field="image",
         expected=expected,
-        got=text[:200],
+        got=shown[:200],
         hint="examples: registry.example/team/app:1.0, docker://localhost:5000/app@sha256:…, oci:./layout:tag, dir:./image",
     )

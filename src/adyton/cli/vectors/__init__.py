@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from adyton.cli.files import read
 from adyton.cli.vectors.case import Case, Got
-from adyton.errors import AdytonError, UnsupportedEvidence
+from adyton.errors import AdytonError, ConfigError, UnsupportedEvidence
 from adyton.rats.types import JsonValue
 
+_MAX_FILE = 1 << 30  # a guest's initial RAM disk can be as large as that
 NOT_SUPPORTED = "not supported"
 _UNCOMPARED = ("failure", "note")  # members of `expected` that say why, not what
 # The manifest's name of a TEE -> the module with ``RUNNERS``, kind of case -> function.
@@ -78,9 +80,9 @@ def run(manifest: Mapping[str, Any], folder: Path, entry: Mapping[str, Any]) -> 
         contents = []
         for name in names if isinstance(names, list) else [names]:
             try:
-                contents.append((folder / name).read_bytes())
-            except (OSError, ValueError, TypeError) as error:  # no text, or a NUL byte in it
-                reason = error.strerror if isinstance(error, OSError) else "not a file's name"
+                contents.append(read(folder / name, _MAX_FILE))
+            except (ConfigError, TypeError) as error:  # no text
+                reason = error.message if isinstance(error, ConfigError) else "not a file's name"
                 return Outcome(entry, {"outcome": "unreadable", "file": name, "reason": reason}, [f"files.{role}"])
             entry_of_file = manifest.get("files", {}).get(name)
             listed = entry_of_file.get("sha256") if isinstance(entry_of_file, dict) else None

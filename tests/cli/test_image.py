@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import pty
+import signal
 import socket
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from tests.image.building import Built, busybox_layer, image, index_of, layer
 from tests.image.registries import RunningRegistry, docker_registry, serving
+from tests.waiting import until
 
 from adyton.cli import adyton
 from adyton.cli.output import run
@@ -28,6 +30,7 @@ from adyton.protocol import kbs_errors
 from adyton.protocol.kbs_errors import Variant
 
 URI = "kbs:///default/key/app"
+PROGRAM = (sys.executable, "-m", "adyton")
 MARKER = b"the recipe nobody may read"
 
 
@@ -182,7 +185,6 @@ def test_wrong_usage(
         ["--key", URI, "--workload", "sha256:00"],
         ["--key", URI, "--platform", "linux"],
         ["--key", URI, "--admin-token-file", "SHORT"],
-        ["--recipient", "jwe:/nonexistent"],
         ["--recipient", "jwe:SHORT"],
     ],
 )
@@ -467,3 +469,32 @@ def test_bars_only_on_a_terminal(plain: str, tmp_path: Path, pems: tuple[Path, P
     assert b"layer 1" in seen
     assert b"layer 1" not in out
     assert out.startswith(b"WHAT")
+
+
+@pytest.mark.parametrize("transport", ["oci", "oci-archive", "dir"])
+def test_ended_while_it_writes_nothing_is_left(pems: tuple[Path, Path], tmp_path: Path, transport: str) -> None:
+    """Ended by what a service manager or a terminal that closes sends; half a plain image would be left else."""
+    source = tmp_path / "source"
+    image([layer({"big": os.urandom(48 << 20)}), layer({"b": os.urandom(48 << 20)})]).write_layout(source)
+    out = tmp_path / "out"
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        out.mkdir()
+        process = subprocess.Popen(
+            [
+                *PROGRAM,
+                "image",
+                "encrypt",
+                f"oci:{source}",
+                f"{transport}:{out / 'x'}",
+                "--recipient",
+                f"jwe:{pems[1]}",
+            ],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        until(lambda: any(path.is_file() for path in out.rglob("*")))
+        process.send_signal(number)
+        said, complaint = process.communicate(timeout=60)
+        assert (process.returncode, said, complaint) == (128 + number, b"", b"")
+        assert list(out.iterdir()) == []
+        out.rmdir()

@@ -18,7 +18,7 @@ from adyton.image.blob_file import FileBlobWriter, open_blob_file, read_file
 from adyton.image.dir_layout import DirectorySink, DirectorySource
 from adyton.image.oci_layout import LayoutSink, LayoutSource
 from adyton.image.reference import ImageReference
-from adyton.image.source import read_blob
+from adyton.image.source import ImageSink, read_blob
 from adyton.image.transports import open_sink
 from adyton.rats.types import Digest
 
@@ -246,3 +246,70 @@ def test_entries_of_others_in_an_index_stay_as_they_are(tmp_path: Path) -> None:
     after = json.loads((tmp_path / "index.json").read_text())["manifests"]
     assert after[0] == index["manifests"][0]
     assert after[1]["digest"] == str(TWO.digest)
+
+
+@pytest.mark.parametrize("kind", ["oci", "dir"])
+def test_what_is_not_published_is_removed_and_nothing_else(tmp_path: Path, kind: str) -> None:
+    place = tmp_path / "a" / "b"
+    reference = ImageReference.parse(f"{kind}:{place}")
+    with closing(open_sink(reference)) as sink:
+        _write(sink, b"a layer")
+        assert any(path.is_file() for path in place.rglob("*"))
+    assert list(tmp_path.iterdir()) == []
+    place.mkdir(parents=True)
+    with closing(open_sink(reference)) as sink:
+        _write(sink, b"a layer")
+    assert list(place.iterdir()) == []  # it was there before
+    with closing(open_sink(reference)) as sink:
+        for blob in ONE.blobs.values():
+            _write(sink, blob)
+        sink.put_manifest(ONE.raw, ONE.media_type)
+    whole = sorted(place.rglob("*"))
+    with closing(open_sink(reference)) as sink:
+        for blob in (*ONE.blobs.values(), b"another layer"):
+            _write(sink, blob)
+    assert sorted(place.rglob("*")) == whole
+
+
+def test_what_two_write_at_once_one_of_them_does_not_remove(tmp_path: Path) -> None:
+    first, second = LayoutSink(tmp_path / "x", "first"), LayoutSink(tmp_path / "x", "second")
+    for blob in ONE.blobs.values():
+        _write(first, blob)
+    first.close()
+    for blob in ONE.blobs.values():
+        _write(second, blob)
+    second.put_manifest(ONE.raw, ONE.media_type)
+    second.close()
+    source = LayoutSource(tmp_path / "x", None)
+    for digest, blob in ONE.blobs.items():
+        with closing(source.open_blob(digest)) as stream:
+            assert stream.read() == blob
+
+
+def test_an_archive_replaces_no_device(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "directory").mkdir()
+    for name in ("pipe", "directory"):
+        with pytest.raises(ConfigError) as caught:
+            open_sink(ImageReference.parse(f"oci-archive:{tmp_path / name}"))
+        assert caught.value.code == "not_a_file"
+    assert (tmp_path / "pipe").is_fifo() and len(list(tmp_path.iterdir())) == 2
+
+
+def test_blobs_are_as_private_as_the_mask_says(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        for reference in (f"oci:{tmp_path / 'o'}", f"dir:{tmp_path / 'd'}"):
+            with closing(open_sink(ImageReference.parse(reference))) as sink:
+                for blob in ONE.blobs.values():
+                    _write(sink, blob)
+                sink.put_manifest(ONE.raw, ONE.media_type)
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o077 for path in tmp_path.rglob("*")} == {0}
+
+
+def _write(sink: ImageSink, blob: bytes) -> None:
+    writer = sink.start_blob()
+    writer.write(blob)
+    writer.commit(Digest.of(blob))

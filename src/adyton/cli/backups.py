@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import signal
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from adyton.cli.bars import Bars
 from adyton.cli.custody_options import all_opening_options, openers
+from adyton.cli.ending import put_away_when_ended
 from adyton.cli.output import json_option, print_json, say
 from adyton.cli.places import places
 from adyton.errors import AdytonError, ConfigError
@@ -53,7 +52,7 @@ def backup(
     from adyton.stores.backup import make
 
     harden(0)
-    _put_away_when_ended()
+    put_away_when_ended()
     directory = (data or places().broker).absolute()
     opening = openers(options, ask=False)
     _here(directory)
@@ -113,7 +112,7 @@ def restore(  # noqa: PLR0917 -- click gives each option by name
     from adyton.stores.restore import restore as restored
 
     harden(0)
-    _put_away_when_ended()
+    put_away_when_ended()
     opening = openers(options, ask=False)
     plain = root_key_file.absolute() if root_key_file else None
 
@@ -152,17 +151,6 @@ def restore(  # noqa: PLR0917 -- click gives each option by name
     say(
         "next       adyton broker serve, with the root key that it had then; what was revoked since is not revoked here"
     )
-
-
-def _put_away_when_ended() -> None:
-    """What ends a timer's or a terminal's command leaves half a copy behind no more than Ctrl-C does."""
-
-    def leave(number: int, _frame: FrameType | None) -> None:
-        raise SystemExit(128 + number)
-
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is signal.SIG_DFL:  # else nohup, or whoever runs this within another program
-            signal.signal(number, leave)
 
 
 def _told(manifest: Manifest) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from adyton.cli.administering import Verb
+from adyton.cli.ending import put_away_when_ended
 from adyton.cli.output import Exit, json_option, print_json
 from adyton.cli.places import places
 
@@ -40,6 +41,7 @@ def demo(guest: Path | None, as_json: bool) -> None:
         raise PlatformError(
             "the demo needs root, for mounts and namespaces", code="not_permitted_here", hint="sudo make demo"
         )
+    put_away_when_ended()
     screen = Screen(quiet=as_json)
     good = tell(screen, _guest(guest))
     if as_json:

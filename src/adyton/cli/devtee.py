@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from adyton.cli.administering import Noun
+from adyton.cli.ending import put_away_when_ended
 from adyton.cli.output import json_option, print_json, say
 from adyton.cli.places import Places, places
 from adyton.errors import Unavailable
@@ -84,6 +85,7 @@ def build_guest(output: Path | None, force: bool, as_json: bool) -> None:
     from adyton.platform.guest import measure
     from adyton.platform.guest_image import build
 
+    put_away_when_ended()
     screen = _Screen()
     began = time.monotonic()
     built = build(output or places().guest, screen, force=force)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from adyton.cli.administering import Noun, broker_options, open_admin
+from adyton.cli.ending import put_away_when_ended
 from adyton.cli.files import read, read_text
 from adyton.cli.output import json_option, print_json, print_table, say
 from adyton.cli.registry_access import (
@@ -76,6 +77,7 @@ def encrypt(src: str, dst: str, as_json: bool, **given: Any) -> None:
     path, to_register, recipients = _recipients(given)
     platform = chosen_platform(given["platform"])
     options = access((source_name, target_name), **{name: given[name] for name in REGISTRY_OPTIONS})
+    put_away_when_ended()
     with contextlib.ExitStack() as stack:
         registration = None
         if path is not None and to_register:
@@ -168,6 +170,7 @@ def decrypt(src: str, dst: str, as_json: bool, **given: Any) -> None:
     )
     platform = chosen_platform(given["platform"])
     options = access((source_name, target_name), **{name: given[name] for name in REGISTRY_OPTIONS})
+    put_away_when_ended()
     with contextlib.ExitStack() as stack:
         source = stack.enter_context(contextlib.closing(open_source(source_name, options)))
         sink = stack.enter_context(contextlib.closing(open_sink(target_name, options, source_name)))

@@ -14,7 +14,7 @@ import tarfile
 import tempfile
 from pathlib import Path
 
-from adyton.errors import MalformedImage, NotFound, UnsupportedImage
+from adyton.errors import ConfigError, MalformedImage, NotFound, UnsupportedImage
 from adyton.image.blob_file import FileBlobWriter, SliceReader, file_errors, open_blob_file
 from adyton.image.manifest import MAX_MANIFEST
 from adyton.image.oci_layout import LayoutSink, check_layout, checked_manifest, choose, parse_index
@@ -71,6 +71,8 @@ class ArchiveSink:
 
     def __init__(self, path: Path, tag: str | None) -> None:
         self._path = path
+        if path.exists() and not path.is_file():
+            raise ConfigError("not a regular file", code="not_a_file", field="path", got=str(path))
         with file_errors(path):
             self._staging = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.absolute().parent))
         self._layout = LayoutSink(self._staging, tag)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import io
 import os
 import stat
@@ -114,7 +115,7 @@ class FileBlobWriter:
     def finish_as(self, path: Path) -> None:
         """Close and rename to ``path``."""
         try:
-            os.fchmod(self._descriptor, 0o644)
+            os.fchmod(self._descriptor, 0o600 | (0o644 & ~withheld()))
             path.parent.mkdir(parents=True, exist_ok=True)
             self._path.rename(path)
         except OSError as error:
@@ -128,6 +129,69 @@ class FileBlobWriter:
             self._open = False
             os.close(self._descriptor)
             self._path.unlink(missing_ok=True)
+
+
+def withheld() -> int:
+    """Mode bits that a new file does not get from ``open``: setuid and the like, and the mask. Reading changes nothing."""
+    try:
+        for line in Path("/proc/self/status").read_text("ascii", "replace").splitlines():
+            if line.startswith("Umask:"):
+                return 0o7000 | int(line.split()[1], 8)
+    except (OSError, ValueError):
+        pass
+    return 0o7777
+
+
+class Unpublished:
+    """What a sink made of an image that nobody can name yet: removed again unless it is published.
+
+    A blob that was there before is somebody's and stays. ``shared``: others may write into the same place meanwhile, and
+    then everything stays.
+    """
+
+    def __init__(self, *, shared: bool) -> None:
+        self._shared = shared
+        self._files: list[Path] = []
+        self._directories: list[Path] = []
+        self._place: int | None = None
+
+    def directory(self, path: Path) -> None:
+        """Make a directory and those above it. ``OSError``."""
+        absent = []
+        above = path
+        while not above.exists() and above != above.parent:
+            absent.append(above)
+            above = above.parent
+        path.mkdir(parents=True, exist_ok=True)
+        self._directories += reversed(absent)
+        if self._shared:
+            self._place = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            fcntl.flock(self._place, fcntl.LOCK_SH)
+
+    def file(self, path: Path) -> Path:
+        """A file that is about to be made there."""
+        if not path.exists():
+            self._files.append(path)
+        return path
+
+    def published(self) -> None:
+        """Everything stays."""
+        self._files.clear()
+        self._directories.clear()
+
+    def close(self) -> None:
+        """Remove what was not published."""
+        with contextlib.suppress(OSError):
+            if self._place is not None:
+                fcntl.flock(self._place, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            for path in self._files:
+                path.unlink(missing_ok=True)
+            for path in reversed(self._directories):
+                path.rmdir()
+        self.published()
+        if self._place is not None:
+            os.close(self._place)
+            self._place = None
 
 
 @contextlib.contextmanager

@@ -14,7 +14,15 @@ from pathlib import Path
 
 from adyton.errors import ConfigError, Conflict, NotFound
 from adyton.image import manifest as manifests
-from adyton.image.blob_file import FileBlobWriter, SliceReader, file_errors, open_blob_file, read_file, write_file
+from adyton.image.blob_file import (
+    FileBlobWriter,
+    SliceReader,
+    Unpublished,
+    file_errors,
+    open_blob_file,
+    read_file,
+    write_file,
+)
 from adyton.image.manifest import MAX_MANIFEST, Index
 from adyton.image.oci_layout import checked_manifest
 from adyton.image.source import RawManifest
@@ -57,7 +65,8 @@ class DirectorySink:
     def __init__(self, path: Path) -> None:
         self._path = path
         with contextlib.ExitStack() as held, file_errors(path):
-            path.mkdir(parents=True, exist_ok=True)
+            self._unpublished = Unpublished(shared=False)
+            self._unpublished.directory(path)
             held.callback(os.close, lock := os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -68,6 +77,7 @@ class DirectorySink:
                     field="DST",
                     got=str(path),
                 ) from error
+            held.callback(self._unpublished.close)
             if any(path.iterdir()) and not (path / "version").is_file():
                 raise ConfigError(
                     "the destination directory holds something that is not an image",
@@ -76,7 +86,7 @@ class DirectorySink:
                     got=str(path),
                     hint="name a new or an empty directory",
                 )
-            write_file(path / "version", VERSION)
+            write_file(self._unpublished.file(path / "version"), VERSION)
             self._held = held.pop_all()
 
     def has_blob(self, digest: Digest) -> bool:
@@ -85,11 +95,12 @@ class DirectorySink:
 
     def start_blob(self) -> FileBlobWriter:
         """As ``ImageSink``."""
-        return FileBlobWriter(self._path, lambda digest: _place(self._path, digest))
+        return FileBlobWriter(self._path, lambda digest: self._unpublished.file(_place(self._path, digest)))
 
     def put_manifest(self, raw: bytes, media_type: str) -> Digest:
         """As ``ImageSink``."""
         write_file(self._path / "manifest.json", raw)
+        self._unpublished.published()
         self._remove_others(raw)
         return Digest.of(raw)
 

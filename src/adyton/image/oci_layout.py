@@ -12,7 +12,15 @@ from pathlib import Path
 from adyton.errors import MalformedImage, NotFound
 from adyton.image import manifest as manifests
 from adyton.image import media_types
-from adyton.image.blob_file import FileBlobWriter, SliceReader, file_errors, open_blob_file, read_file, write_file
+from adyton.image.blob_file import (
+    FileBlobWriter,
+    SliceReader,
+    Unpublished,
+    file_errors,
+    open_blob_file,
+    read_file,
+    write_file,
+)
 from adyton.image.manifest import MAX_MANIFEST, Descriptor, Index
 from adyton.image.source import RawManifest
 from adyton.rats.types import Digest
@@ -99,10 +107,11 @@ class LayoutSink:
         self._path = path
         self._tag = tag
         self._blobs = path / "blobs" / "sha256"
-        with file_errors(path):
-            self._blobs.mkdir(parents=True, exist_ok=True)
         if (path / "oci-layout").exists():
             check_layout(read_file(path / "oci-layout", 4096))
+        self._unpublished = Unpublished(shared=True)
+        with file_errors(path):
+            self._unpublished.directory(self._blobs)
 
     def has_blob(self, digest: Digest) -> bool:
         """As ``ImageSink``; what lies there is not trusted to be whole, so it is written again."""
@@ -110,12 +119,12 @@ class LayoutSink:
 
     def start_blob(self) -> FileBlobWriter:
         """As ``ImageSink``."""
-        return FileBlobWriter(self._blobs, lambda digest: blob_path(self._path, digest))
+        return FileBlobWriter(self._blobs, lambda digest: self._unpublished.file(blob_path(self._path, digest)))
 
     def put_manifest(self, raw: bytes, media_type: str) -> Digest:
         """As ``ImageSink``: the manifest's blob, then the index, replaced in one step under a lock."""
         digest = Digest.of(raw)
-        write_file(blob_path(self._path, digest), raw)
+        write_file(self._unpublished.file(blob_path(self._path, digest)), raw)
         entry: dict[str, object] = {"mediaType": media_type, "digest": str(digest), "size": len(raw)}
         if self._tag is not None:
             entry["annotations"] = {REF_NAME: self._tag}
@@ -124,10 +133,12 @@ class LayoutSink:
             index = {"schemaVersion": 2, "mediaType": media_types.OCI_INDEX, "manifests": [*kept, entry]}
             write_file(self._path / "oci-layout", LAYOUT)
             write_file(self._path / "index.json", json.dumps(index, separators=(",", ":")).encode())
+        self._unpublished.published()
         return digest
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Remove what was not published."""
+        self._unpublished.close()
 
     def _others(self) -> list[object]:
         """The entries of other names in the index that is there, as they are."""

@@ -16,11 +16,11 @@ import os
 import stat
 from dataclasses import dataclass
 from enum import Enum
-from pathlib import Path
 
 from adyton.errors import MalformedImage
 from adyton.image import disk
 from adyton.image import limits as bounds
+from adyton.image.blob_file import withheld
 from adyton.image.limits import Limits
 from adyton.image.overlay import NO_DEVICE, OPAQUE, is_whiteout
 from adyton.image.tar_header import MAX_SIZE, Kind, TarEntry, malformed, printable
@@ -85,7 +85,7 @@ class _Unpacker:
         self._parent = b""
         self._below_whiteout = False
         self._owner = (os.geteuid(), os.getegid())
-        self._unmasked = _umask()
+        self._unmasked = withheld()
         if os.fstat(root).st_mode & stat.S_ISGID or _has_default_acl(root):
             self._owner = (-1, -1)  # files would inherit group or mode: set both on every one
             self._unmasked = 0o7777
@@ -353,14 +353,3 @@ def _has_default_acl(directory: int) -> bool:
         return bool(os.getxattr(directory, "system.posix_acl_default"))
     except OSError:
         return False
-
-
-def _umask() -> int:
-    """Mode bits that a new file does not get from ``open``: setuid and the like, and the mask. Reading changes nothing."""
-    try:
-        for line in Path("/proc/self/status").read_text("ascii", "replace").splitlines():
-            if line.startswith("Umask:"):
-                return 0o7000 | int(line.split()[1], 8)
-    except (OSError, ValueError):
-        pass
-    return 0o7777

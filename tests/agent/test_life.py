@@ -7,6 +7,7 @@ import pty
 import shutil
 import signal
 import socket
+import threading
 import time
 import tty
 from pathlib import Path
@@ -326,6 +327,45 @@ def test_much_output_and_a_reader_that_leaves(launch: Any) -> None:
     instance.process.stdout = None
     instance.wait()
     assert instance.status() in {9, 141}  # busybox's echo sees EPIPE, or SIGPIPE ends it
+
+
+def test_output_that_does_not_come_out_is_no_success(launch: Any) -> None:
+    null, full = os.open(os.devnull, os.O_RDWR), os.open("/dev/full", os.O_WRONLY)
+    for stdio, name in (((null, full, null), "stdout"), ((null, null, full), "stderr")):
+        instance = launch("sh", "-c", f"echo lost >&{2 if name == 'stderr' else 1}", stdio=stdio)
+        instance.wait()
+        failure = instance.failure()
+        assert (failure["code"], failure["field"]) == ("output_unwritable", name)
+        assert "No space left" in failure["message"]
+    os.close(null)
+    os.close(full)
+
+
+def test_descriptors_that_do_not_wait(launch: Any) -> None:
+    """A caller may have made its own ends non-blocking: nothing is cut off when it reads or writes slowly."""
+    null = os.open(os.devnull, os.O_RDWR)
+    (their_input, our_input), (our_output, their_output) = os.pipe(), os.pipe()
+    for descriptor in (their_input, their_output):
+        os.set_blocking(descriptor, False)
+    instance = launch("cat", run={"interactive": True}, stdio=(their_input, their_output, null))
+    for descriptor in (null, their_input, their_output):
+        os.close(descriptor)
+    instance.event(devtee.Running)
+    time.sleep(0.2)  # nothing to be read yet, which ``read`` says at once
+    sent = os.urandom(400_000)
+
+    def write() -> None:
+        with os.fdopen(our_input, "wb") as writing:
+            writing.write(sent)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    time.sleep(0.3)  # the pipe of the output is full by now
+    with os.fdopen(our_output, "rb") as reading:
+        assert reading.read() == sent
+    writer.join()
+    instance.wait()
+    assert instance.status() == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL, signal.SIGUSR1])

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import platform
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from tests.image.building import image, layer
 
 from adyton.cli import adyton
 from adyton.cli.output import run
@@ -53,10 +55,28 @@ def test_no_service_no_instances(capsys: pytest.CaptureFixture[str], home: Path)
     assert capsys.readouterr().out == ""
     assert run(adyton, ["stop", "nobody"]) == 1
     assert "platform_absent" in capsys.readouterr().err
+    assert run(adyton, ["ps", "-a", "--json"]) == 0  # nothing ever ran: no service is built and started to say so
     assert not (home / "run").exists()
 
 
-@pytest.mark.parametrize("arguments", [["rm", "x"], ["logs", "x"], ["ps", "-a"]])
+@pytest.mark.parametrize("seconds", ["nan", "inf", "-1"])
+@pytest.mark.parametrize(
+    "command", [["stop", "x", "-t"], ["devtee", "serve", "--idle-exit"], ["collateral", "fetch", "x", "--seconds"]]
+)
+def test_a_time_that_is_none(command: list[str], seconds: str, capsys: pytest.CaptureFixture[str], home: Path) -> None:
+    assert run(adyton, [*command, seconds]) == 3
+    assert "Invalid value" in capsys.readouterr().err and not any(home.iterdir())
+
+
+def test_an_image_for_another_machine_is_said(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = "s390x" if platform.machine() != "s390x" else "amd64"
+    built = image([layer({"a": b"x"})], architecture=other, Cmd=["/a"])
+    built.write_layout(home / "layout")
+    assert run(adyton, ["workload", "new", f"oci:{home / 'layout'}"]) == 0
+    assert f"the image is for linux/{other}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["rm", "x"], ["logs", "x"]])
 def test_who_is_not_root_is_told_before_a_service_is_started(
     arguments: list[str], capsys: pytest.CaptureFixture[str], home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

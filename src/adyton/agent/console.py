@@ -92,9 +92,17 @@ class Console:
             fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
     def drain(self) -> None:
-        """Wait until everything that the workload wrote has been handed on."""
+        """Wait until everything that the workload wrote has been handed on. ``PlatformError`` if it could not be."""
         for copier in self._outputs:
             copier.join()
+        for copier in self._outputs:
+            if copier.lost is not None:
+                raise PlatformError(
+                    f"what the workload wrote did not all come out: {copier.lost.strerror}",
+                    code="output_unwritable",
+                    field=copier.name,
+                    hint="it was stopped as by a closed pipe; what came out is not whole",
+                )
 
     def _connect_terminal(self, listener: socket.socket) -> None:
         listener.settimeout(10)

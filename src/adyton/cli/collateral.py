@@ -17,6 +17,7 @@ from adyton.cli.administering import Noun
 from adyton.cli.bars import Bars
 from adyton.cli.collateral_view import print_items, row
 from adyton.cli.collecting import cache_option, opened, source_options
+from adyton.cli.instances import Seconds
 from adyton.cli.output import Exit, json_option, print_error, print_json, say
 from adyton.errors import AdytonError, ConfigError, EndorsementError, NotFound
 
@@ -59,7 +60,7 @@ def _wanted_options(command: Any) -> Any:
 @_wanted_options
 @source_options
 @cache_option
-@click.option("--seconds", type=click.FloatRange(0.1, 3600), default=60.0, show_default=True, help="For each item.")
+@click.option("--seconds", type=Seconds(0.1, 3600), default=60.0, show_default=True, help="For each item.")
 @click.option("--refresh", is_flag=True, help="Ask for each NAME even if what the cache holds is fresh.")
 @json_option
 def fetch(
@@ -92,7 +93,7 @@ def fetch(
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), required=True, help="The bundle.")
 @source_options
 @cache_option
-@click.option("--seconds", type=click.FloatRange(0.1, 3600), default=60.0, show_default=True, help="For each item.")
+@click.option("--seconds", type=Seconds(0.1, 3600), default=60.0, show_default=True, help="For each item.")
 @json_option
 def bundle(
     *,
@@ -231,9 +232,7 @@ def show(
 @source_options
 @cache_option
 @click.option("--per-minute", type=click.IntRange(1, 6000), help="Requests to any one host, at most, in any minute.")
-@click.option(
-    "--seconds", type=click.FloatRange(0.1, 600), default=20.0, show_default=True, help="To wait for sources."
-)
+@click.option("--seconds", type=Seconds(0.1, 600), default=20.0, show_default=True, help="To wait for sources.")
 def serve(
     *,
     listen: str,

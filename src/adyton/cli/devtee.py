@@ -12,6 +12,7 @@ import click
 
 from adyton.cli.administering import Noun
 from adyton.cli.ending import put_away_when_ended
+from adyton.cli.instances import Seconds
 from adyton.cli.output import json_option, print_json, say
 from adyton.cli.places import Places, places
 from adyton.errors import Unavailable
@@ -110,7 +111,7 @@ def build_guest(output: Path | None, force: bool, as_json: bool) -> None:
 @devtee.command()
 @click.option("--guest", type=click.Path(path_type=Path), help="The guest stack [default: built when it is missing].")
 @click.option("--private-size", type=click.IntRange(min=16), help="MiB of an instance's private root [half of memory].")
-@click.option("--idle-exit", type=click.FloatRange(min=0), help="End after this many seconds without anything to do.")
+@click.option("--idle-exit", type=Seconds(min=0), help="End after this many seconds without anything to do.")
 def serve(guest: Path | None, private_size: int | None, idle_exit: float | None) -> None:
     """Run the platform service in the foreground: it starts instances, measures them and answers for them."""
     from adyton.platform import startup

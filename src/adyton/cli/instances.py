@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -19,6 +20,17 @@ if TYPE_CHECKING:
     from adyton.runtime.control import Control
 
 IDLE_EXIT = 600  # seconds
+
+
+class Seconds(click.FloatRange):
+    """A time that ends: neither ``nan``, which is in every range, nor ``inf``."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """As the base's, of finite numbers."""
+        number: float = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a number of seconds", param, ctx)
+        return number
 
 
 def connect() -> Control:
@@ -55,7 +67,9 @@ def ps(everything: bool, as_json: bool) -> None:
     """List workloads."""
     from adyton.runtime import instances
 
-    if everything or places().devtee_socket.exists():
+    here = places()
+    ended = everything and (here.devtee / "instances").is_dir() and any((here.devtee / "instances").iterdir())
+    if ended or here.devtee_socket.exists():  # else there is nothing that a service could tell
         with connect() as control:
             rows = instances.listed(control, everything=everything)
     else:
@@ -103,7 +117,7 @@ def logs(follow: bool, name: str) -> None:
 
 
 @click.command()
-@click.option("-t", "--time", "timeout", type=click.FloatRange(min=0), default=10.0, show_default=True, help="Seconds.")
+@click.option("-t", "--time", "timeout", type=Seconds(min=0), default=10.0, show_default=True, help="Seconds.")
 @click.argument("names", nargs=-1, required=True)
 def stop(timeout: float, names: tuple[str, ...]) -> None:
     """Ask workloads to end (the image's stop signal, else TERM), and after a time end them (KILL)."""

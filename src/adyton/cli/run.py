@@ -14,7 +14,14 @@ from adyton.cli import output
 from adyton.cli.files import read, read_text
 from adyton.cli.instances import connect
 from adyton.cli.places import places
-from adyton.cli.workload_options import broker_option, document_options, image_options, registry_access, run_options
+from adyton.cli.workload_options import (
+    broker_option,
+    document_options,
+    image_options,
+    registry_access,
+    run_options,
+    say_if_foreign,
+)
 from adyton.errors import AdytonError, ConfigError
 
 if TYPE_CHECKING:
@@ -103,6 +110,7 @@ def run(**given: Any) -> None:
     access = registry_access(given)
     document, named = _document(given, options, access, store)
     if not given["quiet"]:
+        say_if_foreign(named.config)
         output.say(f"adyton: workload document {document.digest}")
     status = 0
     request = _request(given, options, access, document, named)

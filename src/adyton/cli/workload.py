@@ -10,7 +10,14 @@ import click
 from adyton.cli import files, output
 from adyton.cli.administering import Noun
 from adyton.cli.places import places
-from adyton.cli.workload_options import broker_option, document_options, image_options, registry_access, run_options
+from adyton.cli.workload_options import (
+    broker_option,
+    document_options,
+    image_options,
+    registry_access,
+    run_options,
+    say_if_foreign,
+)
 from adyton.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -99,6 +106,7 @@ def new(**given: Any) -> None:
             )
     options = run_options({**given, "env": exact, "publish": ()})
     named = images.find(options.image, Store(places().store), registry_access(given), images.Pull(given["pull"]))
+    say_if_foreign(named.config)
     document = write(
         documents.from_image(
             named.digest,

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from adyton.cli.files import read, read_text
-from adyton.cli.registry_access import REGISTRY_OPTIONS, access, registry_options
+from adyton.cli.output import say
+from adyton.cli.registry_access import REGISTRY_OPTIONS, access, chosen_platform, registry_options
 from adyton.errors import ConfigError
 
 if TYPE_CHECKING:
+    from adyton.image.manifest import ImageConfig
     from adyton.image.registry_options import RegistryOptions
     from adyton.protocol.workload import Broker
     from adyton.runtime.options import RunOptions
@@ -106,6 +108,14 @@ def registry_access(given: dict[str, Any]) -> RegistryOptions:
     from adyton.image.reference import ImageReference
 
     return access((ImageReference.parse(given["image"]),), **{name: given[name] for name in REGISTRY_OPTIONS})
+
+
+def say_if_foreign(config: ImageConfig) -> None:
+    """A line on standard error where the image was built for another kind of machine, as podman says it."""
+    here = chosen_platform(None)
+    if (config.os, config.architecture) != (here.os, here.architecture):
+        theirs = f"{config.os}/{config.architecture}"
+        say(f"adyton: the image is for {theirs}, and this machine is {here.os}/{here.architecture}")
 
 
 def broker_option(given: dict[str, Any]) -> Broker | None:

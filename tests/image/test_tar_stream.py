@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from adyton.errors import MalformedImage
@@ -349,5 +349,6 @@ def test_rubbish_gives_one_kind_of_error(rubbish: bytes, step: int) -> None:
 def test_every_bit_of_a_header_is_under_its_checksum(at: int, bit: int) -> None:
     data = bytearray(header(b"name", size=b"%011o\0" % 3) + blocks(b"abc") + END)
     data[at] ^= 1 << bit
+    assume((at, bit) not in {(154, 5), (155, 5)})  # NUL and blank both end the checksum's own number
     with pytest.raises(MalformedImage):
         read(bytes(data))

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
 from joserfc import jwk as other_jwk
 from joserfc import jws as other_jws
@@ -27,6 +28,7 @@ from adyton.broker.people.identity import (
     fetch_https,
 )
 from adyton.broker.people.people import Principal, Role
+from adyton.cli import administering
 from adyton.crypto import jws
 from adyton.errors import AdytonError, MalformedRequest, NotPermitted, Unavailable
 from adyton.protocol.people import Mapped, ProviderBody
@@ -329,6 +331,52 @@ def test_keys(store: Store, provider: Provider) -> None:
     assert refused(known, signed(key, aud="another-service")) == "token_audience"
     assert refused(known, signed(key, iss=provider.issuer)) == "token_key_unknown"  # then it must be the provider's
     assert known.check(signed(key, aud=["x", "adyton"]), "acme", NOW).by.startswith("key ")
+
+
+@pytest.mark.parametrize(
+    ("named", "code"),
+    [
+        (None, "token_audience"),
+        ("adyton", "token_audience"),
+        ([], "token_audience"),
+        (["adyton", "https://other.example:443"], "token_audience"),
+        ("https://kms.example", "token_audience"),
+        ({"https://kms.example:443": 1}, "token_audience"),
+        (7, "token_audience"),
+        ("https://kms.example:443", ""),
+        (["adyton", "https://kms.example:443"], ""),
+        (["adyton", "https://second.example:8443"], ""),
+    ],
+)
+def test_a_broker_that_wants_its_own_name_in_a_token(store: Store, named: object, code: str) -> None:
+    """What was shown to another broker that knows the key is not taken here."""
+    wanted = frozenset({"https://kms.example:443", "https://second.example:8443"})
+    strict = Gate(ROOT_TOKEN, store, Identities(), wanted)
+    key = registered(store, "acme", "alice")
+    if code:
+        assert refused(strict, signed(key, aud=named)) == code
+    else:
+        assert strict.check(signed(key, aud=named), "acme", NOW).name == "acme/alice"
+
+
+def test_what_our_client_signs_names_the_broker_and_its_replicas(store: Store, tmp_path: Path) -> None:
+    key = registered(store, "acme", "alice")
+    file = tmp_path / "key.pem"
+    file.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    urls = ["HTTPS://KMS.example/kms", "https://second.example:8443"]
+    header = b"Bearer " + administering._signing(file, [administering.canonical(url) for url in urls])().encode()
+    now = datetime.now(UTC)  # noqa: TID251 -- what is signed is of now
+    for wanted in ("https://kms.example:443", "https://second.example:8443", "adyton"):
+        assert (
+            Gate(ROOT_TOKEN, store, Identities(), frozenset({wanted})).check(header, "acme", now).name == "acme/alice"
+        )
+    assert Gate(ROOT_TOKEN, store, Identities()).check(header, "acme", now).name == "acme/alice"
+    assert (
+        refused(Gate(ROOT_TOKEN, store, Identities(), frozenset({"https://x:443"})), header, now=now)
+        == "token_audience"
+    )
 
 
 def test_a_key_as_older_coco_tools_use_it(store: Store, provider: Provider) -> None:

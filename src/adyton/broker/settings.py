@@ -32,6 +32,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ``attester``: what this instance proves itself with (``snp``, ``devtee:DESCRIPTOR``). ``peer``: the URL of an instance
     that is asked for the root key, known by ``peer_pin``; ``accept_peers``: ADDR:PORT where peers may ask this one;
     ``accepted_peers``: identities besides its own that it takes for its own, ``allow_debug_peers`` also with debug.
+    ``admin_audiences``: what tokens that people sign must name as ``aud``, one of them; none: ``adyton``, or nothing.
     ``backends_file`` names back ends for values and external plug-ins (``stores.backends.options``), empty for none.
     ``keep_broken_policies``: start although a tenant's policy no longer compiles; that tenant then gets nothing.
     ``public_url``: where others reach the broker, such as ``https://broker.example``; issued certificates say it.
@@ -70,6 +71,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     accepted_peers: list[str] = []
     allow_debug_peers: bool = False
     admin_token_file: str = ""
+    admin_audiences: list[str] = []
     trust_sample_evidence: bool = False
     collateral_cache: str = ""
     fetch_endorsements: bool = False
@@ -184,6 +186,9 @@ def check(settings: _S) -> _S:
     if settings.allow_debug_peers and not environment.may_trust_development_roots:
         allowed = [item.value for item in Environment if item.may_trust_development_roots]
         raise _wrong("environment", allowed, environment.value)
+    for audience in settings.admin_audiences:
+        if not 0 < len(audience) <= 255 or not audience.isprintable():
+            raise _wrong("require-admin-audience", "what callers call this broker, such as its URL", audience[:80])
     if (settings.fetch_endorsements or settings.fetch_from) and not settings.collateral_cache:
         raise _wrong("collateral-cache", "a directory, where endorsements are fetched", "none")
     if bool(settings.se_host_key_documents) != bool(settings.se_image_header):

@@ -147,7 +147,7 @@ def open_admin(  # noqa: PLR0917 -- the options of broker_options
             raise ConfigError(
                 "--admin-key and --admin-token-file contradict each other", code="setting_invalid", field="admin-key"
             )
-        return Admin(where, _signing(admin_key))
+        return Admin(where, _signing(admin_key, [canonical(url) for url in where.urls]))
     named = admin_token_file or os.environ.get("ADYTON_ADMIN_TOKEN_FILE")
     local = local_broker()
     if not named and where.url.rstrip("/") == str(local.get("url", "")).rstrip("/"):
@@ -172,8 +172,21 @@ def open_admin(  # noqa: PLR0917 -- the options of broker_options
     return Admin(where, token)
 
 
-def _signing(file: Path) -> Callable[[], str]:
-    """What makes a token of five minutes, signed with the key in ``file``."""
+def canonical(url: str) -> str:
+    """How a token names the broker at ``url``: scheme, host and port; what is no URL, as it is."""
+    from adyton.client.known_brokers import origin
+
+    try:
+        return origin(url) if "://" in url else url
+    except ValueError as error:
+        raise ConfigError("not an address", code="setting_invalid", field="url", got=url[:200]) from error
+
+
+def _signing(file: Path, where: list[str]) -> Callable[[], str]:
+    """What makes a token of five minutes for the broker at ``where``, signed with the key in ``file``.
+
+    ``adyton`` is in it for brokers that ask for no more.
+    """
     import time
 
     from cryptography.exceptions import UnsupportedAlgorithm
@@ -199,6 +212,6 @@ def _signing(file: Path) -> Callable[[], str]:
 
     def made() -> str:
         now = int(time.time())
-        return jws.sign(signing, {"aud": "adyton", "iat": now, "exp": now + 300})
+        return jws.sign(signing, {"aud": ["adyton", *where], "iat": now, "exp": now + 300})
 
     return made

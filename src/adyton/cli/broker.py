@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from adyton.cli.administering import Noun
+from adyton.cli.administering import Noun, canonical
 from adyton.cli.attest import attest
 from adyton.cli.backups import backup, restore
 from adyton.cli.broker_backends import backends
@@ -40,7 +40,7 @@ _SECTIONS = {
     "Where": ("config", "data", "listen", "workers", "database", "database_password_file"),
     "TLS and listeners": (
         *("tls", "certificate", "private_key", "names", "client_ca", "admin_listen", "public_url", "page"),
-        "tenant_host",
+        *("tenant_host", "admin_audiences"),
     ),
     "What evidence is believed": (
         *("environment", "endorsements", "collateral_cache", "fetch_endorsements", "fetch_from", "trust_dev_root"),
@@ -130,6 +130,13 @@ _SECTIONS = {
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="PEM authorities: who administers (without --admin-listen: whoever connects) shows a certificate under them.",
 )
+@click.option(
+    "--require-admin-audience",
+    "admin_audiences",
+    multiple=True,
+    metavar="URL",
+    help="Tokens that people sign (--admin-key) must name this as aud, or another one so given: the address that they call.",
+)
 @click.option("--metrics-tenants", type=int, default=0, metavar="N", help="Count by tenant too, at most N by name.")
 @click.pass_context
 def serve(ctx: click.Context, /, **options: Any) -> None:
@@ -174,6 +181,7 @@ def _settings(data: Path | None, listen: str, tls: bool | None, **options: Any) 
         **evidence(options),
         tenant_hosts={name.lower(): tenant for name, _, tenant in hosts},
         public_url=options["public_url"],
+        admin_audiences=[canonical(one) for one in options["admin_audiences"]],
         page=options["page"],
         database=options["database"] or "",
         database_password_file=absolute(options["database_password_file"]),

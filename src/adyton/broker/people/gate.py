@@ -31,12 +31,16 @@ _SWITCH = "admin token"
 class Gate:
     """Says who asks. Of the admin token only its digest is kept in memory."""
 
-    def __init__(self, token: str, store: Store, identities: Identities) -> None:
+    def __init__(
+        self, token: str, store: Store, identities: Identities, audiences: frozenset[str] = frozenset()
+    ) -> None:
+        """``audiences``: what a token that somebody signed must name, one of them; empty: ``adyton``, or nothing."""
         if len(token) < 32:
             raise ValueError("an admin token has at least 32 characters")
         self._digest = hashlib.sha256(token.encode()).digest()
         self._store = store
         self._identities = identities
+        self._audiences = audiences
 
     def check(self, authorization: bytes | None, organisation: str, now: datetime) -> Principal:
         """Who the header makes known to a tenant of ``organisation``; ``NotPermitted``. May ask an identity provider."""
@@ -131,12 +135,22 @@ class Gate:
             except NotPermitted:
                 continue
             jws.check_times(parsed.claims, now.timestamp(), longest=LONGEST_KEY_TOKEN)
-            audience = parsed.claims.get("aud")
-            if audience is not None and AUDIENCE not in (audience if isinstance(audience, list) else [audience]):
-                raise NotPermitted("the token is for another audience", code="token_audience")
+            self._check_audience(parsed.claims.get("aud"))
             person = next(value.person for trusted, value in keys if trusted.kid == key.kid)
             return self._person(organisation, person, f"key {key.kid}")
         raise refused()
+
+    def _check_audience(self, audience: object) -> None:
+        if audience is None and not self._audiences:  # of an older tool
+            return
+        named = audience if isinstance(audience, list) else [audience]
+        if not any(one in named for one in self._audiences or (AUDIENCE,)):
+            raise NotPermitted(
+                "the token is for another audience" if audience is not None else "the token names no audience",
+                code="token_audience",
+                field="aud",
+                hint="sign one for this broker, at the address that it is called by: adyton … --broker URL --admin-key FILE",
+            )
 
     def _keys(self, organisation: str, kid: str) -> list[tuple[TrustedKey, Credential]]:
         if kid:

@@ -131,7 +131,7 @@ class Program:
             token_seconds=settings.token_seconds,
             secure=settings.tls,
         )
-        gate = Gate(read_token(settings), store, Identities())
+        gate = Gate(read_token(settings), store, Identities(), frozenset(settings.admin_audiences))
         approvals = Approvals(store, gate)
         tenants = TenantApi(store, approvals, settings.environment)
         people = PeopleApi(store, gate, approvals)

@@ -113,7 +113,7 @@ class ServiceProgram:
         self._following = asyncio.Lock()
         self._changes = Changes(
             self._admin,
-            Gate(read_token(settings), store, Identities()).check,
+            Gate(read_token(settings), store, Identities(), frozenset(settings.admin_audiences)).check,
             tenant=settings.tenant,
             peers=settings.peers_may_change,
         )

@@ -23,6 +23,7 @@ _COUNTERS = {
     "key_uses_late_blocks": "Blocks of a key's last quarter of encryptions: rotate such keys.",
     "key_uses_refused": "Encryptions refused because a key version has made as many as it may.",
     "maintenance_failures": "Rounds of maintenance that failed.",
+    "log_lines_dropped": "Lines of the log of requests that nobody read in time.",
 }
 _NOW = {
     "connections_open": "Connections that stand now.",

@@ -9,10 +9,9 @@ few; the same batch is counted for ``/metrics``. On the way of a request it cost
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
 import secrets
 import time
+from functools import partial
 from typing import TypeAlias
 
 import msgspec
@@ -20,8 +19,9 @@ import msgspec
 from adyton.broker.door.answer import Answer
 from adyton.broker.door.connection import HttpRequest
 from adyton.broker.door.paths import Route
-from adyton.broker.running.logs import Format, plain
+from adyton.broker.running.logs import LAST_SECONDS, Format, missing, plain
 from adyton.broker.running.metrics import Metrics
+from adyton.broker.running.outlet import Outlet
 
 FLUSH_SECONDS = 0.1
 MAX_PATH = 200
@@ -59,7 +59,7 @@ class Journal:
     """The lines of one worker, written to ``descriptor`` in batches, and counted."""
 
     def __init__(self, descriptor: int = 2, *, form: Format = "json", metrics: Metrics | None = None) -> None:
-        self._descriptor = descriptor
+        self._outlet = Outlet(descriptor, partial(missing, form))
         self._form: Format = form
         self._metrics = metrics
         self._waiting: list[_Noted] = []
@@ -81,7 +81,7 @@ class Journal:
             self.flush()
 
     def flush(self) -> None:
-        """Write and count what waits. A reader that went away does not stop the broker."""
+        """Count what waits, and let it be written. A reader that went away, or reads nothing, holds up nobody."""
         noted, self._waiting = self._waiting, []
         lines = []
         metrics = self._metrics
@@ -93,8 +93,15 @@ class Journal:
                 self._number += 1
                 lines.append(self._line(*one))
         if lines:
-            with contextlib.suppress(OSError):
-                _write(self._descriptor, b"\n".join(lines) + b"\n")
+            before = self._outlet.dropped
+            self._outlet.put(b"\n".join(lines) + b"\n", len(lines))
+            if metrics is not None and (dropped := self._outlet.dropped - before):
+                metrics.count("log_lines_dropped", dropped)
+
+    def close(self) -> None:
+        """Nothing more comes: give what waits a moment to go."""
+        self.flush()
+        self._outlet.drain(LAST_SECONDS)
 
     def _line(  # noqa: PLR0917 -- as it was noted
         self,
@@ -141,8 +148,3 @@ def area(where: Route | None) -> str:
     if where.area == "top":
         return where.parts[0] if where.parts and where.parts[0] in {"ui", "healthz", "readyz"} else "top"
     return where.area
-
-
-def _write(descriptor: int, data: bytes) -> None:
-    while data:
-        data = data[os.write(descriptor, data) :]

@@ -7,14 +7,19 @@ them, and text shows them as ``\\x0a``. One message is one line, and no line is 
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import Literal, TypeAlias
 
 import msgspec
+
+from adyton.broker.running.outlet import Outlet
 
 Format: TypeAlias = Literal["json", "text"]
 FORMATS: tuple[Format, ...] = ("json", "text")
 LEVELS = ("debug", "info", "warning", "error")
 MAX_MESSAGE = 8000
+LAST_SECONDS = 2.0
+"""For what still waits to be written when the process ends."""
 _ENCODE = msgspec.json.Encoder().encode
 _CONTROLS = {number: f"\\x{number:02x}" for number in (*range(32), *range(127, 160))} | {
     0x2028: "\\u2028",
@@ -49,10 +54,36 @@ class Lines(logging.Formatter):
         return _ENCODE({**line, "message": message}).decode().translate(_IN_JSON)
 
 
+class Outgoing(logging.Handler):
+    """Writes to standard error without waiting for who reads it; at the end of the process for a moment."""
+
+    def __init__(self, form: Format, descriptor: int = 2) -> None:
+        super().__init__()
+        self.setFormatter(Lines(form))
+        self.outlet = Outlet(descriptor, partial(missing, form))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """One line."""
+        try:
+            self.outlet.put(self.format(record).encode("utf-8", "backslashreplace") + b"\n")
+        except Exception:  # noqa: BLE001 -- as every handler: what cannot be said stops nobody
+            self.handleError(record)
+
+    def flush(self) -> None:
+        """Give what waits a moment to go."""
+        self.outlet.drain(LAST_SECONDS)
+
+
+def missing(form: Format, count: int) -> bytes:
+    """The line that stands where ``count`` lines were dropped."""
+    text = f"{count} lines of the log are missing here: nobody read them in time"
+    record = logging.LogRecord(__name__, logging.WARNING, "", 0, text, None, None)
+    return Lines(form).format(record).encode() + b"\n"
+
+
 def configure(form: Format, level: str) -> None:
     """Write what is said at ``level`` or above, in this form."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(Lines(form))
+    handler = Outgoing(form)
     root = logging.getLogger()
     for old in list(root.handlers):
         root.removeHandler(old)

@@ -274,7 +274,7 @@ class Program:
                 await asyncio.to_thread(self._fetching.close)
             if self._tracing is not None:
                 await asyncio.to_thread(self._tracing.close)
-            self._journal.flush()
+            await asyncio.to_thread(self._journal.close)
             if self._report is not None:
                 self._report.write(self._snapshot())
                 self._report.close()

@@ -180,7 +180,7 @@ class ServiceProgram:
                 await asyncio.to_thread(self._fetching.close)
             if self._tracing is not None:
                 await asyncio.to_thread(self._tracing.close)
-            self._journal.flush()
+            await asyncio.to_thread(self._journal.close)
 
     def apply(self, settings: ServiceSettings) -> None:
         """Go on with ``settings``, which differ only in what can change live; of what cannot be used the old stays."""

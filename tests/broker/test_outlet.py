@@ -1,0 +1,192 @@
+"""A log that nobody reads holds up nobody: lines wait, then they are dropped and counted, and the end is not waited for."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from http.client import HTTPConnection
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from tests.waiting import until
+
+from adyton.broker.door.answer import Answer
+from adyton.broker.door.connection import HttpRequest
+from adyton.broker.running import outlet as outlets
+from adyton.broker.running.journal import Journal
+from adyton.broker.running.logs import Outgoing, missing
+from adyton.broker.running.metrics import Metrics
+from adyton.broker.running.outlet import Outlet
+
+SOON = 10.0
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    reader, writer = os.pipe()
+    yield reader, writer
+    os.close(writer)
+    os.close(reader)
+
+
+def told(count: int) -> bytes:
+    return b"missing %d\n" % count
+
+
+def read_all(reader: int, until_text: bytes) -> bytes:
+    found = b""
+    while until_text not in found:
+        found += os.read(reader, 1 << 16)
+    return found
+
+
+def test_what_nobody_reads_waits_then_is_dropped_and_counted(pipe: tuple[int, int]) -> None:
+    reader, writer = pipe
+    outlet = Outlet(writer, told, most=200_000)
+    line = b"x" * 999 + b"\n"
+    began = time.monotonic()
+    for _ in range(1000):
+        outlet.put(line)
+    assert not outlet.drain(0.05)
+    assert time.monotonic() - began < SOON
+    assert outlet.dropped == 800
+    found = read_all(reader, b"missing 800\n")
+    assert found.count(line) == 200 and outlet.drain(SOON)
+    outlet.put(b"after\n")
+    assert read_all(reader, b"after\n") == b"after\n"
+
+
+def test_a_reader_that_went_away_is_nobodys_trouble() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    outlet = Outlet(writer, told)
+    for _ in range(10):
+        outlet.put(b"line\n")
+        assert outlet.drain(SOON)
+    os.close(writer)
+    outlet.put(b"line\n")
+    assert outlet.drain(SOON)
+
+
+def test_from_many_threads_each_line_is_whole(tmp_path: Path) -> None:
+    with (tmp_path / "log").open("wb") as file:
+        outlet = Outlet(file.fileno(), told)
+
+        def say(number: int) -> None:
+            for i in range(500):
+                outlet.put(b"%d %d\n" % (number, i))
+
+        threads = [threading.Thread(target=say, args=(number,)) for number in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert outlet.drain(SOON)
+    lines = (tmp_path / "log").read_bytes().splitlines()
+    assert sorted(lines) == sorted(b"%d %d" % (n, i) for n in range(4) for i in range(500))
+    assert [line for line in lines if line.startswith(b"2 ")] == [b"2 %d" % i for i in range(500)]
+
+
+def test_the_thread_ends_and_begins_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outlets, "IDLE_SECONDS", 0.01)
+    with (tmp_path / "log").open("wb") as file:
+        outlet = Outlet(file.fileno(), told)
+        for count in range(1, 4):
+            outlet.put(b"line\n")
+            assert outlet.drain(SOON)
+            until(lambda: outlet._thread is None)
+            assert (tmp_path / "log").read_bytes() == b"line\n" * count
+
+
+def test_after_a_fork_the_child_writes_its_own(tmp_path: Path) -> None:
+    with (tmp_path / "log").open("ab") as file:
+        outlet = Outlet(file.fileno(), told)
+        outlet.put(b"parent\n")
+        assert outlet.drain(SOON)
+        child = os.fork()
+        if not child:
+            outlet.put(b"child\n")
+            os._exit(0 if outlet.drain(SOON) else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert (tmp_path / "log").read_bytes() == b"parent\nchild\n"
+
+
+def test_messages_and_the_line_about_those_that_are_missing(pipe: tuple[int, int]) -> None:
+    reader, writer = pipe
+    handler = Outgoing("json", writer)
+    handler.outlet = Outlet(writer, lambda count: missing("json", count), most=200_000)
+    logger = logging.getLogger("adyton.test.outlet")
+    logger.propagate = False
+    logger.addHandler(handler)
+    try:
+        for number in range(500):
+            logger.error("%d %s", number, "x" * 1000)
+        found = read_all(reader, b"missing here").splitlines()
+    finally:
+        logger.removeHandler(handler)
+    assert handler.outlet.drain(SOON)
+    last = json.loads(found[-1])
+    kept = [json.loads(line) for line in found[:-1]]
+    assert [int(one["message"].split()[0]) for one in kept] == list(range(len(kept)))
+    assert last["level"] == "warning" and last["message"].startswith(f"{500 - len(kept)} lines")
+
+
+def test_requests_are_counted_though_nobody_reads_their_lines(pipe: tuple[int, int]) -> None:
+    metrics = Metrics()
+    journal = Journal(pipe[1], metrics=metrics)
+    journal._outlet._most = 300_000
+    request = HttpRequest("GET", b"/kbs/v0/" + b"x" * 190, {b"host": b"x"}, b"", keep_alive=True, peer="192.0.2.1")
+
+    async def many() -> float:
+        slowest = 0.0
+        for _ in range(30):
+            for _ in range(200):
+                journal.request(request, Answer(200), time.perf_counter())
+            began = time.perf_counter()
+            journal.flush()
+            slowest = max(slowest, time.perf_counter() - began)
+        return slowest
+
+    assert asyncio.run(many()) < SOON
+    found = metrics.snapshot({}, {}, {})
+    assert sum(found.requests.values()) == 6000
+    assert 0 < found.counters["log_lines_dropped"] == journal._outlet.dropped < 6000
+    assert read_all(pipe[0], b"missing here").count(b"\n") == 6001 - journal._outlet.dropped
+
+
+def test_a_broker_whose_log_nobody_reads_answers_and_ends(tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "adyton",
+        "broker",
+        "serve",
+        "--data",
+        str(tmp_path / "d"),
+        "--listen",
+        "127.0.0.1:0",
+    ]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL) as broker:
+        try:
+            described = tmp_path / "d" / "broker.json"
+            until(described.exists, seconds=60)
+            address = urlsplit(json.loads(described.read_text())["public_url"])
+            connection = HTTPConnection(address.hostname or "", address.port, timeout=60)
+            for number in range(800):  # four times what a pipe holds
+                connection.request("GET", f"/kbs/v0/resource/{'x' * 150}/{number}/none")
+                answer = connection.getresponse()
+                answer.read()
+                assert answer.status in {400, 401, 403, 404}
+            connection.close()
+            broker.terminate()
+            assert broker.wait(60) == 0
+        finally:
+            broker.kill()

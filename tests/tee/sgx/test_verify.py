@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from adyton import tee
 from adyton.crypto.x509 import EndorsementSet
-from adyton.devtee.dcap import DcapForge, sgx_body
+from adyton.devtee.dcap import DcapForge, sgx_body, td_body
 from adyton.errors import AdytonError, MalformedEvidence
 from adyton.rats.types import SHARED_CLAIMS, TrustAnchors, VerifiedEvidence
 from adyton.tee.sgx.verify import show
@@ -46,6 +46,21 @@ def verify(forge: DcapForge, evidence: bytes, **options: Any) -> VerifiedEvidenc
 
 def in_json(raw: bytes, **more: Any) -> bytes:
     return json.dumps({"quote": base64.b64encode(raw).decode(), **more}).encode()
+
+
+def test_a_trust_domains_quote_is_none(forge: DcapForge) -> None:
+    raw = forge.quote(td_body()).encode()
+    for room in (lambda evidence: verify(forge, evidence), show):
+        for evidence in (raw, in_json(raw)):
+            with pytest.raises(MalformedEvidence) as caught:
+                room(evidence)
+            assert caught.value.code == "tee_type"
+
+
+@pytest.mark.parametrize("size", [0, 32, 48, 63, 65])
+def test_an_expectation_is_the_whole_configid(forge: DcapForge, size: int) -> None:
+    with pytest.raises(ValueError, match="64 bytes"):
+        verify(forge, forge.quote(BODY).encode(), init_data=b"\3" * size)
 
 
 def test_json_that_is_not_evidence(forge: DcapForge) -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from adyton import tee
 from adyton.crypto.x509 import EndorsementSet
-from adyton.devtee.dcap import DcapForge, td_body
+from adyton.devtee.dcap import DcapForge, sgx_body, td_body
 from adyton.errors import AdytonError, EvidenceError, MalformedEvidence
 from adyton.rats.types import SHARED_CLAIMS, TrustAnchors, VerifiedEvidence
 from adyton.tee.dcap.bodies import TdBody, TdExtension
@@ -53,6 +53,21 @@ def body_for(log: bytes) -> TdBody:
     names = ("rtmr0", "rtmr1", "rtmr2", "rtmr3")
     registers: dict[str, Any] = dict(zip(names, ccel.rtmrs(ccel.parse(log)), strict=True))
     return td_body(**registers)
+
+
+def test_an_enclaves_quote_is_none(forge: DcapForge) -> None:
+    raw = forge.quote(sgx_body()).encode()
+    for room in (lambda evidence: verify(forge, evidence), show):
+        for evidence in (raw, in_json(raw)):
+            with pytest.raises(MalformedEvidence) as caught:
+                room(evidence)
+            assert caught.value.code == "tee_type"
+
+
+@pytest.mark.parametrize("size", [0, 32, 47, 49, 64])
+def test_an_expectation_is_the_whole_mrconfigid(forge: DcapForge, size: int) -> None:
+    with pytest.raises(ValueError, match="48 bytes"):
+        verify(forge, forge.quote(td_body()).encode(), init_data=b"\2" * size)
 
 
 def test_json_that_is_not_evidence(forge: DcapForge) -> None:

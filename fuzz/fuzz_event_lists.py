@@ -10,7 +10,7 @@ import atheris
 
 with atheris.instrument_imports():
     from adyton.errors import EvidenceError, MalformedEvidence
-    from adyton.tee.eventlog import cel, dstack, ima, sipa, tagged, variables
+    from adyton.tee.eventlog import cel, device_paths, dstack, ima, sipa, tagged, variables
     from adyton.tee.eventlog.banks import SHA1, SHA384
 
 
@@ -30,7 +30,7 @@ def one(data: bytes) -> None:
             continue
     with contextlib.suppress(EvidenceError):
         dstack.runtime_events(dstack.parse(data), tee="tdx")
-    for read in (sipa.parse, tagged.parse, variables.variable, variables.image_path, variables.device_path):
+    for read in (sipa.parse, tagged.parse, variables.variable, variables.image_path, device_paths.texts):
         for candidate in (data, struct.pack("<II", 0x40000001, len(data)) + data):
             try:
                 read(candidate)

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,8 +17,8 @@ from adyton.broker.policy.policies import RESOURCE_POLICY, PolicyBook
 from adyton.broker.policy.rego import RegoEngine
 from adyton.broker.release import Permit, Releaser
 from adyton.config import Environment
-from adyton.errors import NotFound, PlatformError, PolicyInvalid, ReleaseRefused
-from adyton.protocol import ear
+from adyton.errors import MalformedRequest, NotFound, PlatformError, PolicyInvalid, ReleaseRefused
+from adyton.protocol import ear, release
 from adyton.protocol.release import Binding
 from adyton.protocol.resource import ResourcePath
 from adyton.rats.result import ELEMENTS, TrustVector
@@ -147,6 +148,32 @@ def test_what_is_bound_to_nobody_is_released_to_nobody(desk: Desk) -> None:
 )  # fmt: skip
 def test_who_is_not_named_gets_nothing(desk: Desk, binding: Binding, codes: list[str]) -> None:
     assert desk.refused(binding) == codes
+
+
+def test_a_binding_that_has_ended_releases_to_nobody(desk: Desk) -> None:
+    """To the second, in any time zone, and also where the same was permitted a moment before."""
+    for until, before in (
+        ("2026-11-21T06:00:10Z", 10),
+        ("2026-11-21T07:00:10+01:00", 10),
+        ("2026-11-21T06:00:10.5Z", 10.5),
+    ):
+        for binding in (msgspec.structs.replace(MINE, until=until), msgspec.structs.replace(ANY, until=until)):
+            for seconds in (0, before - 0.001):
+                assert desk.decide(binding, now=NOW + timedelta(seconds=seconds)).by
+            for seconds in (before, before + 1):
+                assert desk.refused(binding, now=NOW + timedelta(seconds=seconds)) == ["binding_ended"]
+    ended = Binding(workloads=[f"sha256:{OTHER}"], until="2020-01-01T00:00:00Z")
+    assert desk.refused(ended) == ["binding_ended", "workload_not_bound"]
+    assert desk.refused(Binding(until="2030-01-01T00:00:00Z")) == ["not_bound"]  # an end names nobody
+
+
+@pytest.mark.parametrize(
+    "until", ["", "tomorrow", "2027-01-31", "2027-01-31T12:00:00", "2027-02-30T12:00:00Z", "1", "2027-W01-1T00:00:00Z"]
+)
+def test_an_end_that_is_no_time_is_no_binding(until: str) -> None:
+    with pytest.raises(MalformedRequest) as caught:
+        release.check(msgspec.structs.replace(ANY, until=until))
+    assert (caught.value.code, caught.value.field) == ("binding_malformed", "until")
 
 
 @pytest.mark.parametrize(

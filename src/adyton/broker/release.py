@@ -8,7 +8,7 @@ Three conditions, all of them, and every reason why not is collected:
 2. **Binding.** The resource names the attester by document, image, signer or policy, or says that any accepted workload
    may have it. Document, image and signer count only if the tenant's reference values list what runs, the measurement and, where the
    TEE has them, the registers of what was booted: what says which document it runs must itself be known. No binding, no release.
-   A binding may limit the operations: a key can be used without being released.
+   A binding may limit the operations: a key can be used without being released; and it may have an end.
 3. **Resource policy**, where the tenant has set one (kbs-protocol 1.12). It narrows, it never widens.
 
 A resource or its repository may demand that other attestation policies accept the evidence (``reappraisal``), and that
@@ -118,7 +118,8 @@ class Releaser:
         view = self._book.view(tenant, now, generation)
         key: tuple[object, ...] | None = None
         if isinstance(claims, Holder):
-            if claims.like is not None and resource is not None and resource.info.key is None and not against:
+            plain = resource is not None and resource.info.key is None and resource.binding.until is None
+            if claims.like is not None and resource is not None and plain and not against:
                 key = (claims.like, path.repository, path.type, path.tag, resource.info.version, operation)
                 known = self._granted.get(key)
                 current = claims.generation == view.generation and claims.expires > now.timestamp()
@@ -157,11 +158,7 @@ class Releaser:
         ``accept_any``: where the tenant has none, every workload whose status is accepted may.
         """
         view = self._book.view(tenant, now, generation)
-        data: dict[str, JsonValue] = {
-            "plugin": path.plugin,
-            "resource-path": list(path.parts),
-            "query": dict(query),
-        }
+        data: dict[str, JsonValue] = {"plugin": path.plugin, "resource-path": [*path.parts], "query": dict(query)}
         asking = _Asking(view, claims, data, [])
         reasons = self.status_reasons(claims, view.environment)
         own = claims.raw.get("adyton")
@@ -207,7 +204,7 @@ class Releaser:
             reasons.append("token_expired: the attestation result has expired")
         reasons += against
         if resource is not None:
-            reasons += _operation_reasons(resource, operation)
+            reasons += _limits(resource, operation, now)
         asked = view.resource is not None or demand.attestation != DEFAULT_ID
         by = ""
         if binding is not None:
@@ -349,9 +346,11 @@ def _not_signed(primary: Submodule) -> str:
     return f"signer_not_bound: the resource is not bound to who signed the document: {who}"
 
 
-def _operation_reasons(resource: StoredResource, operation: str) -> list[str]:
-    """Why this may not be done with it, whoever asks: by its binding's limit, or by the key's own settings."""
+def _limits(resource: StoredResource, operation: str, now: datetime) -> list[str]:
+    """Why this may not be done with it now, whoever asks: by its binding's limit or end, or by the key's own settings."""
     reasons = []
+    if resource.binding.has_ended(now):
+        reasons.append(f"binding_ended: what it is bound to ended at {resource.binding.until}")
     limit = resource.binding.operations
     if limit is not None and operation not in limit:
         reasons.append(f"operation_not_bound: the binding does not let anybody {operation}")

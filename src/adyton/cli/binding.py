@@ -50,11 +50,12 @@ _BINDING = (
         metavar="OPERATION",
         help="Limit what may be done with it: release, encrypt, decrypt, sign … [default: no limit].",
     ),
+    click.option("--until", metavar="RFC3339", help="From then on nobody gets or uses it. [default: no end]"),
 )
 
 
 def binding_options(command: _F) -> _F:
-    """All options that say so, from ``--workload`` to ``--allow``."""
+    """All options that say so, from ``--workload`` to ``--until``."""
     for option in reversed(_BINDING):
         command = option(command)
     return command
@@ -76,6 +77,7 @@ def binding_of(options: dict[str, Any]) -> Binding:
         policy_id=options.pop("policy_id"),
         attestation=options.pop("attestation"),
         devices=dict(map(_device, options.pop("devices"))),
+        until=options.pop("until"),
     )
 
 
@@ -149,4 +151,6 @@ def said_who(binding: Binding) -> str:
     demands = [f"{count} {name}" for name, count in sorted(binding.devices.items())]
     demands += [f"accepted by {binding.attestation}"] if binding.attestation else []
     who = (", ".join(parts) or "nobody") + (f"; only with {', '.join(demands)}" if demands else "")
-    return who if binding.operations is None else f"{who} (only {', '.join(binding.operations) or 'nothing'})"
+    if binding.operations is not None:
+        who += f" (only {', '.join(binding.operations) or 'nothing'})"
+    return who if binding.until is None else f"{who}, until {binding.until}"

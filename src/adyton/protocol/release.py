@@ -17,7 +17,8 @@ enough. Without any it is *empty*, and an empty binding is never released; nothi
 ``operations`` is no alternative but a limit: what may be done with it at all, ``release`` or a key's operations by name.
 ``None`` limits nothing (what a key's own settings allow); an empty list allows nothing. Two more are conditions:
 ``attestation``, whose policies must accept the evidence (``models``: ``models_cpu``, ``models_gpu``…), and ``devices``,
-how many of a class must be there (``{"gpu": 1}``).
+how many of a class must be there (``{"gpu": 1}``). ``until`` is an end (RFC 3339): from that time on nobody gets or uses it,
+until its owner binds it anew.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 
 import msgspec
 
@@ -41,6 +43,7 @@ MAX_POLICY = 256 * 1024
 # SHA-256 (enclaves, CSV), SHA-384 (SNP, TDX, Nitro), SHA-512 (some CCA realms)
 _MEASUREMENT = re.compile(r"(?:[0-9a-f]{64}|[0-9a-f]{96}|[0-9a-f]{128})\Z")
 _BARE_DIGEST = re.compile(r"\A((?:[0-9a-f]{64}|[0-9a-f]{96}|[0-9a-f]{128})/)?([0-9a-f]{64})\Z")
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,6})?(?:Z|[+-]\d\d:\d\d)\Z", re.ASCII)
 _POLICY_ID = re.compile(r"([A-Za-z0-9_-][A-Za-z0-9_.-]{0,127})(?:@([1-9][0-9]{0,14}))?\Z")
 
 
@@ -57,12 +60,17 @@ class Binding(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     policy_id: str | None = None
     attestation: str | None = None
     devices: dict[str, int] = {}
+    until: str | None = None
 
     @property
     def is_empty(self) -> bool:
         """Whether nothing at all could release the resource."""
         named = self.workloads or self.images or self.signers or self.policy or self.policy_id or self.rules
         return not (named or self.any_workload_i_accept)
+
+    def has_ended(self, now: datetime) -> bool:
+        """Whether ``until`` has come."""
+        return self.until is not None and now >= _moment(self.until)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +105,7 @@ def written(
     policy_id: str | None = None,
     attestation: str | None = None,
     devices: Mapping[str, int] | None = None,
+    until: str | None = None,
 ) -> Binding:
     """A checked binding as a person writes it: the ``sha256:`` of a digest may be left out."""
 
@@ -115,6 +124,7 @@ def written(
             policy_id=policy_id,
             attestation=attestation,
             devices=dict(devices or {}),
+            until=until,
         )
     )
 
@@ -143,6 +153,8 @@ def check(binding: Binding) -> Binding:
     problem = problem_of(binding.attestation, binding.devices)
     if problem is not None:
         raise _malformed(*problem)
+    if binding.until is not None:
+        _moment(binding.until)
     return binding
 
 
@@ -152,6 +164,16 @@ def policy_named(text: str) -> tuple[str, int | None]:
     if not found:
         raise _malformed("policy_id", "NAME or NAME@VERSION", text)
     return found[1], int(found[2]) if found[2] else None
+
+
+def _moment(text: str) -> datetime:
+    try:
+        moment = datetime.fromisoformat(text) if _TIME.match(text) else None
+    except ValueError:
+        moment = None
+    if moment is None:
+        raise _malformed("until", "a time such as 2027-01-31T12:00:00Z", text)
+    return moment
 
 
 def _sha256(field: str, text: str) -> Digest:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from adyton.crypto import merkle
 from adyton.crypto.merkle import Frontier
-from adyton.errors import LogBroken, NotFound
+from adyton.errors import LogBroken, NotFound, Unavailable
 from adyton.protocol import audit_check, audit_row
 from adyton.protocol.audit_check import Reading
 from adyton.protocol.audit_row import AuditEntry
@@ -37,10 +38,14 @@ class StoredCheckpoint:
 
 
 class AuditReading:
-    """What can be asked about every tenant's log. Nothing here reads across tenants."""
+    """What can be asked about every tenant's log. Nothing here reads across tenants.
+
+    ``ending``: set when the process is to end; whoever is in the middle of a long log then stops.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self.ending = threading.Event()
 
     def body(self, tenant: str, sequence: int) -> bytes:
         """A row's bytes; ``NotFound`` ``row_absent``."""
@@ -137,6 +142,7 @@ class AuditReading:
     def verify(self, tenant: str, checkpoints: Iterable[Checkpoint] = ()) -> AuditHead:
         """Recompute all of it; ``LogBroken`` names the first row that is not what it was.
 
+        ``Unavailable`` ``broker_ending`` if the process is to end before that: nothing is said of the log then.
         Of the ``checkpoints``, verified by the caller, each must be met. Rows that are added meanwhile are not read.
         """
         tree, reading = Tree(self._database, tenant), Reading(tenant, checkpoints)
@@ -164,6 +170,7 @@ class AuditReading:
             if not count:
                 return
             for number in range(count // WIDTH):
+                self._check_goes_on()
                 below = tree.stored(level, number * WIDTH, (number + 1) * WIDTH)
                 if tree.stored(level + 1, number, number + 1) != [merkle.perfect(below)]:
                     raise _nodes_differ(number * WIDTH ** (level + 1) + 1, (number + 1) * WIDTH ** (level + 1))
@@ -176,8 +183,17 @@ class AuditReading:
             " ORDER BY sequence LIMIT ?",
             (tenant, after, until, PAGE),
         ):
+            self._check_goes_on()
             yield from rows
             after = rows[-1][0]
+
+    def _check_goes_on(self) -> None:
+        if self.ending.is_set():
+            raise Unavailable(
+                "the broker ends before the log was gone through: nothing is known of it",
+                code="broker_ending",
+                hint="ask again when a broker serves",
+            )
 
     def list(
         self, tenant: str, since: datetime | None = None, limit: int = 100, after: int | None = None

@@ -259,6 +259,7 @@ class Program:
             self._doors.leave()
             await ending.grace(self.settings.drain_seconds)
         finally:
+            self._store.audit.ending.set()
             await self._doors.close(last=ending.last)
             for chore in chores:
                 chore.cancel()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import io
 import itertools
@@ -9,9 +10,10 @@ import os
 import subprocess
 import sys
 import tarfile
+import tempfile
 import threading
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -26,6 +28,7 @@ from adyton.image.limits import DEFAULT, Limits
 from adyton.image.manifest import Descriptor
 from adyton.image.media_types import Compression
 from adyton.image.ocicrypt import LayerKey
+from adyton.image.source import BlobStream
 from adyton.rats.types import Digest
 
 if sys.version_info >= (3, 14):
@@ -71,6 +74,15 @@ class Short(io.BytesIO):
         return super().readinto(memoryview(buffer)[:700])  # type: ignore[arg-type]
 
 
+def file_of(blob: bytes) -> io.FileIO:
+    """The blob as a file at hand, whose layer is worked by as many threads as there are cores."""
+    file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - the caller closes it
+    file.write(blob)
+    file.seek(0)
+    assert isinstance(file, io.FileIO)
+    return file
+
+
 TREE = {f"usr/lib/{n}": os.urandom(n * 37) for n in range(60)} | {"big": bytes(3_000_000) + os.urandom(900_000)}
 
 
@@ -80,7 +92,10 @@ def left(place: Path) -> list[str]:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("encrypted", [False, True])
-def test_a_good_layer_arrives_whole_and_only_then(kind: Compression, encrypted: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize("opened", [io.BytesIO, Short, file_of])
+def test_a_good_layer_arrives_whole_and_only_then(
+    kind: Compression, encrypted: bool, opened: Callable[[bytes], BlobStream], tmp_path: Path
+) -> None:
     blob, layer = made(archive(TREE), kind, encrypted=encrypted)
     read: list[int] = []
     kept = bytearray()
@@ -90,7 +105,8 @@ def test_a_good_layer_arrives_whole_and_only_then(kind: Compression, encrypted: 
         kept.extend(piece)
         seen.append([name for name in left(tmp_path) if not name.startswith(".")])
 
-    done = place_layer(io.BytesIO(blob), layer, tmp_path / "layer", watch=Watch(read.append, keep))
+    with contextlib.closing(opened(blob)) as stream:
+        done = place_layer(stream, layer, tmp_path / "layer", watch=Watch(read.append, keep))
     assert {
         str(p.relative_to(tmp_path / "layer")): p.read_bytes() for p in (tmp_path / "layer").rglob("*") if p.is_file()
     } == TREE
@@ -101,12 +117,17 @@ def test_a_good_layer_arrives_whole_and_only_then(kind: Compression, encrypted: 
 
 
 def refused(blob: bytes, layer: Layer, place: Path, limits: Limits = DEFAULT) -> ImageError:
-    threads = threading.active_count()
-    with pytest.raises(ImageError) as error:
-        place_layer(Short(blob), layer, place / "layer", limits=limits)
-    assert left(place) == []
-    assert threading.active_count() == threads
-    return error.value
+    """The error, which is the same from a network and from a file."""
+    found = []
+    for opened in (Short, file_of):
+        threads = threading.active_count()
+        with contextlib.closing(opened(blob)) as stream, pytest.raises(ImageError) as error:
+            place_layer(stream, layer, place / "layer", limits=limits)
+        assert left(place) == []
+        assert threading.active_count() == threads
+        found.append(error.value)
+    assert (type(found[0]), found[0].code) == (type(found[1]), found[1].code)
+    return found[0]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -233,12 +254,12 @@ def test_a_frame_that_wants_a_huge_window_is_refused(tmp_path: Path) -> None:
     assert refused(blob, layer, tmp_path).code == "layer_compression"
 
 
-def test_stopping_from_outside_leaves_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("opened", [io.BytesIO, file_of])
+def test_stopping_from_outside_leaves_nothing(opened: Callable[[bytes], BlobStream], tmp_path: Path) -> None:
     blob, layer = made(archive(TREE), "gzip")
     stop = threading.Event()
-    stop.set()
-    with pytest.raises(Unavailable):
-        place_layer(io.BytesIO(blob), layer, tmp_path / "layer", watch=Watch(stop=stop))
+    with contextlib.closing(opened(blob)) as stream, pytest.raises(Unavailable):
+        place_layer(stream, layer, tmp_path / "layer", watch=Watch(read=lambda _: stop.set(), stop=stop))
     assert left(tmp_path) == []
 
 
@@ -260,10 +281,13 @@ def test_a_full_disk_is_said_and_nothing_stays(tmp_path: Path) -> None:
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", tmp_path], check=True)
     try:
         blob, layer = made(archive(TREE), "zstd")
-        with pytest.raises(PlatformError) as error:
-            place_layer(io.BytesIO(blob), layer, tmp_path / "layer")
-        assert (error.value.code, left(tmp_path)) == ("disk_full", [])
-        assert error.value.hint
+        threads = threading.active_count()
+        for opened in (io.BytesIO, file_of):
+            with contextlib.closing(opened(blob)) as stream, pytest.raises(PlatformError) as error:
+                place_layer(stream, layer, tmp_path / "layer")
+            assert (error.value.code, left(tmp_path)) == ("disk_full", [])
+            assert error.value.hint
+            assert threading.active_count() == threads
         files = {f"d{n}/f": b"" for n in range(40)}
         subprocess.run(["mount", "-o", "remount,nr_inodes=50", tmp_path], check=True)
         blob, layer = made(archive(files), "gzip")

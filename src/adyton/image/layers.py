@@ -2,8 +2,11 @@
 
 ::
 
-    blob ─► size, SHA-256 ─► HMAC, AES-CTR ─► decompress ─► SHA-256 (diff id) ─► unpack
-            └──────── thread ───────────┘     └─ thread ┘   └──── thread ───┘    └ caller ┘
+    blob ─► size, SHA-256 ─► HMAC, AES-CTR ─► decompress ─┬─► unpack
+                                                          └─► SHA-256 (diff id)
+
+A ``Crew`` of as many threads as cores works all of this, the caller, who unpacks, among them. A blob that comes from a
+network is read, checked and decrypted in a thread of its own, which may wait.
 
 ``unpack_layer`` fills a directory that only its caller knows; ``place_layer`` makes one beside the target and renames it
 when all is right, so that nothing is visible before. After any error what was written is removed. A layer that is both
@@ -14,17 +17,20 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import os
 import secrets
 import threading
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from adyton.errors import AdytonError, DigestMismatch, MalformedImage, Unavailable
 from adyton.image import disk, media_types
 from adyton.image import limits as bounds
+from adyton.image.blob_file import SliceReader
 from adyton.image.compression import PIECE, decompressed
+from adyton.image.crew import Crew
 from adyton.image.layer_cipher import LayerMac, LayerStream
 from adyton.image.limits import Limits
 from adyton.image.manifest import Descriptor
@@ -37,6 +43,7 @@ from adyton.image.unpack import Devices, Unpacked, unpack
 from adyton.rats.types import Digest
 
 HIDDEN = ".unpacking-"
+BLOB_DEPTH = 8  # pieces of the blob, each of which becomes several
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,12 +103,17 @@ def unpack_layer(
             root = disk.open_directory(directory)
         try:
             with contextlib.ExitStack() as stages:
-                blob = stages.enter_context(Background(intake.pieces(), "blob", nice=3))
-                plain = stages.enter_context(
-                    Background(decompressed(blob, layer.compression, limits), "decompress", nice=1)
+                crew = Crew()
+                blob = (
+                    crew.stage(intake.pieces(), BLOB_DEPTH)
+                    if isinstance(stream, SliceReader | io.FileIO)
+                    else stages.enter_context(Background(intake.pieces(), "blob", nice=3))
                 )
-                hashed = stages.enter_context(Background(_hashed(plain, digest.update), "diff-id", nice=2))
-                done = unpack(TarReader(hashed, limits), root, limits=limits, devices=devices)
+                plain = crew.stage(decompressed(blob, layer.compression, limits))
+                hashed = crew.aside(plain, digest.update)
+                stages.enter_context(crew).begin()
+                done = unpack(TarReader(plain, limits), root, limits=limits, devices=devices)
+                hashed.finish()
         finally:
             os.close(root)
     except MalformedImage as error:
@@ -222,12 +234,6 @@ class _Intake:
             spec="OCI image-spec, descriptor.md",
             hint="it was altered in the registry, the network or the store; pull it again",
         )
-
-
-def _hashed(pieces: Iterable[bytes], update: Callable[[bytes], object]) -> Generator[bytes, None, None]:
-    for piece in pieces:
-        update(piece)
-        yield piece
 
 
 def _say_if_damaged(intake: _Intake) -> None:

@@ -18,7 +18,7 @@ from adyton.crypto.x509 import Certificate
 from adyton.devtee import dcap_certificates as forging
 from adyton.devtee.dcap import DcapForge
 from adyton.devtee.dcap_certificates import Platform
-from adyton.errors import EndorsementMalformed
+from adyton.errors import EndorsementMalformed, MalformedEvidence
 from adyton.tee.dcap import certified, pck
 from adyton.tee.dcap.documents import Reader
 from adyton.tee.dcap.endorsements import roles
@@ -145,6 +145,17 @@ def test_a_key_of_another_curve() -> None:
     with pytest.raises(EndorsementMalformed) as caught:
         pck.read(certificate(Platform().extension(), key=other), ROLE)
     assert caught.value.code == "pck_key"
+
+
+def test_certification_data_of_one_certificate_is_one() -> None:
+    """Type 4 holds the leaf alone: another beside it, or none, and nobody could say which key was meant."""
+    forge = DcapForge.new(NOW)
+    pem = forge.pck.certificate.public_bytes(Encoding.PEM)
+    der_form = forge.pck.certificate.public_bytes(Encoding.DER)
+    assert certified.leaf(pem.rstrip(), Reader(), "sgx") == Certificate(der_form)
+    for text in (pem + pem, pem + b"\n" + pem.rstrip(), b"", b"\0\0", b"no certificate", pem[:-30], b"\x30\x82\0\1"):
+        with pytest.raises(MalformedEvidence):
+            certified.leaf(text, Reader(), "sgx")
 
 
 def test_every_real_certificate_reads_alike_both_ways(vectors: Path) -> None:

@@ -249,6 +249,24 @@ def test_any_bytes_parse_or_are_malformed(data: bytes) -> None:
             parse(data)
 
 
+@pytest.mark.parametrize(
+    ("evidence", "said"),
+    [
+        (b"", "not JSON"),
+        (b'{"version": 1, ', "not JSON"),
+        (b"\xff", "not JSON"),
+        (b'{"a": 1, "a": 2}', "two members"),
+        (b"[" * 5000, "nested"),
+        (b'{"version": 1}', "missing required field"),
+    ],
+)
+def test_what_is_not_evidence_says_why(evidence: bytes, said: str) -> None:
+    with pytest.raises(MalformedEvidence) as caught:
+        json_form.parse(evidence)
+    assert caught.value.field == "evidence"
+    assert said in caught.value.message
+
+
 @given(st.data())
 def test_any_change_of_the_hcl_report_parses_or_is_malformed(guest: AzureGuest, data: st.DataObject) -> None:
     whole = bytearray(guest.hcl_report())

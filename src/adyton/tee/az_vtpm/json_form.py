@@ -101,8 +101,8 @@ def parse(evidence: bytes) -> Evidence:
     except MalformedEvidence:
         raise
     except strict_json.UNREADABLE as error:
-        reason = str(error) if isinstance(error, msgspec.ValidationError) else type(error).__name__
-        raise malformed("not Azure vTPM evidence in any of its JSON forms", got=reason[:160]) from error
+        reason = "nested too deep" if isinstance(error, RecursionError) else str(error)[:160]
+        raise malformed(f"not Azure vTPM evidence in any of its JSON forms: {reason}", field="evidence") from error
 
 
 def _old(value: _OldSnp | _OldTdx) -> Evidence:

@@ -371,6 +371,20 @@ def test_attested_again_gives_a_token_of_the_same_claims(broker: rig.RunningBrok
         assert attest(client, other)[0] == 401
 
 
+def test_attested_again_after_a_change_of_rules_is_nothing(broker: rig.RunningBroker, root: DevelopmentRoot) -> None:
+    """Else what was revoked would go on being attested by a cookie."""
+    with rig.raw(broker) as client:
+        key = ec.generate_private_key(ec.SECP256R1())
+        body = rig.attest_body(begun(client), rig.attester(root), rig.document(), key)
+        assert attest(client, body)[0] == 200
+        broker.publish(snp_launch_measurement=["00" * 48])
+        try:
+            status, read, _ = client.ask("POST", "/kbs/v0/attest", body)
+            assert (status, "session_outdated" in json.loads(read)["detail"]) == (401, True)
+        finally:
+            broker.publish()
+
+
 def test_a_replayed_cookie_and_body_serves_the_same_key_only(broker: rig.RunningBroker, root: DevelopmentRoot) -> None:
     with rig.raw(broker) as client, rig.raw(broker) as thief:
         key = ec.generate_private_key(ec.SECP256R1())

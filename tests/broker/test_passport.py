@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import http.server
 import json
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -214,6 +216,32 @@ def test_an_issuer_that_does_not_answer_yet(tmp_path: Path, world: World) -> Non
     believed = issuers.load([str(tmp_path / "x.toml")], 0.0)
     with pytest.raises(SessionInvalid):
         believed.verify("default", world.token, time.time())
+
+
+@pytest.mark.parametrize("status", [201, 403, 404, 500])
+def test_keys_under_another_status_are_none(tmp_path: Path, status: int) -> None:
+    """An error page of a proxy is not the issuer's word, whatever it holds."""
+
+    class Door(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            content = jwks((COCO,))
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_: object) -> None:
+            return
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Door) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            (tmp_path / "x.toml").write_text(f'issuer = "x"\nurl = "http://127.0.0.1:{server.server_port}"')
+            with pytest.raises(ConfigError) as refused:
+                issuers.load([str(tmp_path / "x.toml")], 0.0)
+        finally:
+            server.shutdown()
+    assert (refused.value.code, refused.value.as_dict()["got"]) == ("token_issuer_file", status)
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b'{"keys":[]}', b'{"keys":[{"kty":"RSA"}]}', b'{"keys":' + b"[" * 200])

@@ -151,13 +151,23 @@ def test_fetch_says_what_failed_and_what_to_do(cli: Cli, endorser: Endorser, rep
 def test_a_bundle_is_whole_or_not_written(
     cli: Cli, endorser: Endorser, report: Path, forge: Forge, tmp_path: Path
 ) -> None:
-    del endorser.routes[vcek_path(forge)]
+    before = endorser.routes.pop(vcek_path(forge))
     target = tmp_path / "b.tar"
     status, _, err = cli("collateral", "bundle", "-o", target, "--for", report, "--from", f"kds={endorser.url}")
     assert (status, target.exists()) == (1, False)
     assert "endorsement_absent" in err
     status, _, err = cli("collateral", "bundle", "-o", tmp_path / "none" / "b.tar", "amd/crl/Genoa", "--offline")
-    assert (status, "output_unwritable" in err) == (1, True)
+    assert (status, "file_unwritable" in err) == (1, True)
+    endorser.routes[vcek_path(forge)] = before
+    os.mkfifo(tmp_path / "pipe")  # written to, not replaced
+    held = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    arguments = ("--for", report, "--from", f"kds={endorser.url}", "--cache", tmp_path / "fresh")
+    assert cli("collateral", "bundle", "-o", tmp_path / "pipe", *arguments)[0] == 0
+    assert os.read(held, 1 << 16)
+    os.close(held)
+    assert (tmp_path / "pipe").is_fifo()
+    status, _, err = cli("collateral", "show", "amd/crl/Genoa", "-o", tmp_path / "none" / "crl")
+    assert (status, "file_unwritable" in err) == (1, True)
     status, _, err = cli("--help")
     assert status == 0
 

@@ -289,11 +289,12 @@ def test_what_two_write_at_once_one_of_them_does_not_remove(tmp_path: Path) -> N
 def test_an_archive_replaces_no_device(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "directory").mkdir()
-    for name in ("pipe", "directory"):
+    (tmp_path / "link").symlink_to(tmp_path / "pipe")
+    for name in ("pipe", "directory", "link"):
         with pytest.raises(ConfigError) as caught:
             open_sink(ImageReference.parse(f"oci-archive:{tmp_path / name}"))
         assert caught.value.code == "not_a_file"
-    assert (tmp_path / "pipe").is_fifo() and len(list(tmp_path.iterdir())) == 2
+    assert (tmp_path / "pipe").is_fifo() and len(list(tmp_path.iterdir())) == 3
 
 
 def test_blobs_are_as_private_as_the_mask_says(tmp_path: Path) -> None:

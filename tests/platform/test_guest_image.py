@@ -92,6 +92,16 @@ def test_place_time_owner_and_mode_of_the_inputs_do_not_matter(tmp_path: Path) -
     assert first.path.read_bytes() == second.path.read_bytes()
 
 
+def test_a_device_is_not_replaced(tmp_path: Path) -> None:
+    items = few(tmp_path / "src")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ConfigError) as caught:
+        guest_image.build(tmp_path / "pipe", items=items)
+    assert caught.value.code == "not_a_file" and (tmp_path / "pipe").is_fifo()
+    (tmp_path / "g.erofs.inputs").mkdir()  # what remembers the inputs cannot be written: built all the same
+    assert guest_image.build(tmp_path / "g.erofs", items=items).rebuilt
+
+
 def test_nothing_is_done_when_nothing_changed(tmp_path: Path) -> None:
     items = few(tmp_path / "src")
     first = guest_image.build(tmp_path / "g.erofs", items=items)

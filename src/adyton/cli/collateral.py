@@ -17,9 +17,10 @@ from adyton.cli.administering import Noun
 from adyton.cli.bars import Bars
 from adyton.cli.collateral_view import print_items, row
 from adyton.cli.collecting import cache_option, opened, source_options
+from adyton.cli.files import write
 from adyton.cli.instances import Seconds
 from adyton.cli.output import Exit, json_option, print_error, print_json, say
-from adyton.errors import AdytonError, ConfigError, EndorsementError, NotFound
+from adyton.errors import AdytonError, EndorsementError, NotFound
 
 if TYPE_CHECKING:
     from adyton.collateral.items import Item
@@ -110,7 +111,6 @@ def bundle(
     as_json: bool,
 ) -> None:
     """Write one file of endorsements for where there is no network; without NAME and --for, all that the cache holds."""
-    from adyton.broker.door.certificate import write_private
     from adyton.collateral import bundle as format_
 
     with opened(cache_directory, from_, ca_file, offline=offline) as collecting_:
@@ -130,13 +130,7 @@ def bundle(
             hint="name endorsements, or evidence with --for; or fill the cache: adyton collateral fetch",
         )
     content = format_.write(found)
-    try:
-        write_private(output.absolute(), content)
-        output.chmod(0o644)  # nothing in it is secret
-    except OSError as error:
-        raise ConfigError(
-            f"the bundle cannot be written: {error.strerror}", code="output_unwritable", field=str(output)
-        ) from error
+    write(output, content)
     print_items(found, collecting.now(), as_json=as_json)
     say(f"{output}: {len(found)} endorsements, {len(content)} bytes")
 
@@ -210,7 +204,7 @@ def show(
     moment = _time(at)
     found.sort(key=lambda item: item.facts.issued or item.fetched, reverse=True)
     if output is not None:
-        output.write_bytes(found[0].body)
+        write(output, found[0].body)
     for item in found:
         facts = {**row(item, moment), **describe(item)}
         if as_json:

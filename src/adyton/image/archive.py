@@ -71,7 +71,7 @@ class ArchiveSink:
 
     def __init__(self, path: Path, tag: str | None) -> None:
         self._path = path
-        if path.exists() and not path.is_file():
+        if os.path.lexists(path) and not path.is_file():
             raise ConfigError("not a regular file", code="not_a_file", field="path", got=str(path))
         with file_errors(path):
             self._staging = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.absolute().parent))

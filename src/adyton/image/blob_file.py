@@ -170,7 +170,7 @@ class Unpublished:
 
     def file(self, path: Path) -> Path:
         """A file that is about to be made there."""
-        if not path.exists():
+        if not os.path.lexists(path):
             self._files.append(path)
         return path
 

@@ -107,7 +107,7 @@ class LayoutSink:
         self._path = path
         self._tag = tag
         self._blobs = path / "blobs" / "sha256"
-        if (path / "oci-layout").exists():
+        with contextlib.suppress(NotFound):
             check_layout(read_file(path / "oci-layout", 4096))
         self._unpublished = Unpublished(shared=True)
         with file_errors(path):

@@ -14,10 +14,11 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from adyton.errors import PlatformError
+from adyton.errors import ConfigError, PlatformError
 from adyton.platform import guest_compile, guest_contents
 from adyton.platform.guest_contents import Item
 from adyton.rats.ports import Progress
@@ -52,6 +53,8 @@ def build(
             hint="apt-get install --no-install-recommends erofs-utils",
         )
     items = items if items is not None else guest_contents.contents()
+    if os.path.lexists(output) and not output.is_file():  # a device would be replaced by what is built
+        raise ConfigError("not a regular file", code="not_a_file", field="output", got=str(output))
     inputs = _fingerprint(items, Path(maker))
     stamp = output.with_name(output.name + ".inputs")
     if not force and (kept := _unchanged(output, stamp, inputs)) is not None:
@@ -74,7 +77,8 @@ def build(
             hint=f"needs some 200 MB of space beside {output}",
         ) from error
     built = Built(output, digest, status.st_size, rebuilt=True)
-    stamp.write_text(json.dumps({"inputs": inputs, "sha256": digest.hex(), "output": _shape(output)}) + "\n")
+    with suppress(OSError):  # without it the next one is built anew
+        stamp.write_text(json.dumps({"inputs": inputs, "sha256": digest.hex(), "output": _shape(output)}) + "\n")
     return built
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from adyton.errors import ConfigError
+from adyton.stores import whole_file
 
 MAX_READ = 4 * 1024 * 1024  # keys, certificates, settings, documents: all of them are far smaller
 _DEVICES = Path("/dev")
@@ -58,14 +59,8 @@ def write(path: Path, content: bytes, *, private: bool = False) -> None:
             with path.open("wb") as opened:
                 opened.write(content)
             return
-        part = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
-        try:
-            with _made(part, 0o600 if private else 0o666) as opened:
-                opened.write(content)
-            part.replace(path)
-        finally:
-            with suppress(FileNotFoundError):
-                part.unlink()
+        with whole_file.written(path, 0o600 if private else 0o666, durable=False) as opened:
+            opened.write(content)
 
 
 @contextmanager
@@ -76,14 +71,8 @@ def written(path: Path) -> Iterator[BinaryIO]:
             with path.open("wb") as opened:
                 yield opened
             return
-        part = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
-        try:
-            with _made(part, 0o600) as opened:
-                yield opened
-            part.replace(path)
-        finally:
-            with suppress(FileNotFoundError):
-                part.unlink()
+        with whole_file.written(path, durable=False) as opened:
+            yield opened
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from adyton.errors import ConfigError, PlatformError, Unavailable
 from adyton.protocol import backup, checkpoint
 from adyton.protocol.backup import LogState, Manifest
 from adyton.rats.ports import Progress
-from adyton.stores import schema
+from adyton.stores import schema, whole_file
 from adyton.stores.audit_reading import AuditReading, StoredCheckpoint
 from adyton.stores.custody import passphrase, private_file
 from adyton.stores.database import translate
@@ -313,10 +313,10 @@ def _flush(path: Path) -> None:
 
 def _publish(partial: Path, destination: Path) -> None:
     """Give the backup its name, once it is on the disk."""
-    private_file.sync(partial)
+    whole_file.sync(partial)
     if destination.suffix != ".tar":
         partial.rename(destination)
-        private_file.sync(destination.parent)
+        whole_file.sync(destination.parent)
         return
     packed = partial / "packed"
     with os.fdopen(os.open(packed, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
@@ -326,7 +326,7 @@ def _publish(partial: Path, destination: Path) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.link(packed, destination)
-    private_file.sync(destination.parent)
+    whole_file.sync(destination.parent)
 
 
 def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:

@@ -15,7 +15,7 @@ from adyton.stores import schema
 from adyton.stores.audit_reading import AuditReading
 from adyton.stores.database import SqliteDatabase
 from adyton.stores.postgres import PostgresDatabase, PostgresTransaction
-from adyton.stores.sql import Row, Transaction
+from adyton.stores.sql import Database, Row, Transaction
 
 PAGE = 500
 _NAME = re.compile(r'\s*CREATE TABLE ("?\w+"?)')
@@ -37,12 +37,28 @@ def move(source: SqliteDatabase, target: PostgresDatabase) -> dict[str, int]:
             columns, key = _columns(source, table)
             counts[table] = _copy(source, transaction, table, columns, key)
             _compare(source, transaction, table, columns, key)
+    check_logs(source, target)
+    return counts
+
+
+def check_logs(source: SqliteDatabase, target: PostgresDatabase) -> None:
+    """``LogBroken`` ``copy_differs`` unless every log of ``source`` is the beginning of the same in ``target``."""
     here, there = AuditReading(source), AuditReading(target)
     for tenant in here.tenants_with_rows():
         size = here.size(tenant)
-        if (size, here.root(tenant, size)) != (there.size(tenant), there.root(tenant, size)):
-            raise LogBroken("the log that was moved is another one", code="copy_differs", field=tenant)
-    return counts
+        if there.size(tenant) < size or here.root(tenant, size) != there.root(tenant, size):
+            raise LogBroken(
+                "the log that was moved is another one",
+                code="copy_differs",
+                field=tenant,
+                hint="empty the database, and move the store again",
+            )
+
+
+def held(database: Database) -> bytes | None:
+    """The name of the store that is in there, empty if it has none yet; ``None`` if there is no store at all."""
+    found = {name: bytes(value) for name, value in database.read("SELECT name, value FROM meta")}
+    return found.get("store", b"") if found else None
 
 
 def tables() -> list[str]:

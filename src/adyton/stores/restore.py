@@ -24,10 +24,9 @@ from adyton.protocol import backup
 from adyton.protocol.backup import Manifest
 from adyton.protocol.checkpoint import Checkpoint
 from adyton.rats.ports import Progress
-from adyton.stores import schema
+from adyton.stores import schema, whole_file
 from adyton.stores.audit_reading import AuditReading
 from adyton.stores.backup import MANIFEST, CopiedFile, check_file, digest
-from adyton.stores.custody import private_file
 from adyton.stores.sql import Database
 from adyton.stores.sqlite import FILE
 
@@ -83,9 +82,9 @@ def restore(
                 hint="use another copy; or compare it with a --checkpoint, and --unauthenticated-backup-i-accept",
             )
         _forget_intents(partial / FILE)
-        private_file.sync(partial)
+        whole_file.sync(partial)
         partial.rename(directory)  # onto an empty directory, or onto nothing
-        private_file.sync(directory.parent)
+        whole_file.sync(directory.parent)
     except OSError as error:
         raise PlatformError(
             f"the backup cannot be restored: {error.strerror}",

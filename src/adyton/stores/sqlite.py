@@ -12,7 +12,7 @@ from pathlib import Path
 
 from adyton.errors import ConfigError
 from adyton.protocol.audit_row import AuditRow
-from adyton.stores import audit, schema
+from adyton.stores import audit, moved, schema
 from adyton.stores.audit import AuditLog
 from adyton.stores.authorities import Authorities
 from adyton.stores.database import SqliteDatabase
@@ -37,7 +37,7 @@ from adyton.stores.sql import Database
 from adyton.stores.tenant_settings import TenantRegistry
 from adyton.stores.turns import Turn
 
-FILE = "broker.sqlite"
+FILE = moved.FILE
 
 
 class Store:
@@ -93,6 +93,8 @@ class Store:
             ) from error
         lock = BrokerLock.take(directory) if instance is None else BrokerLock.join(directory, instance)
         try:
+            if database is None:
+                moved.check(directory)
             opened = SqliteDatabase(directory / FILE) if database is None else database()
             try:
                 return cls(lock, opened, Sealer(opened, found_key(opened, root_key), now))

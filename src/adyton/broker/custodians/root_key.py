@@ -18,7 +18,7 @@ from adyton.crypto.jwk import TeeKey
 from adyton.crypto.shamir import Share
 from adyton.errors import ConfigError, DocumentInvalid
 from adyton.protocol.audit_row import AuditRow
-from adyton.stores import audit, rootkey
+from adyton.stores import audit, moved, rootkey
 from adyton.stores.audit import AuditLog
 from adyton.stores.backup import CopiedFile
 from adyton.stores.custody import keyring, private_file, shared, slots
@@ -194,6 +194,8 @@ def of(settings: Settings, openers: Openers, now: datetime, *, alone: bool, new:
         if lock is None and shared_database is None and (directory / FILE).exists():
             with closing(CopiedFile(directory / FILE, served=True)) as served:
                 served.check()  # an older broker may serve it: its store is not to be brought up to date under its hands
+        if shared_database is None:
+            moved.check(directory)
         database = SqliteDatabase(directory / FILE) if shared_database is None else shared_database()
         try:
             yield Custody(database, settings.root_key, openers, now)

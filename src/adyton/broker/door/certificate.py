@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
-import os
 import re
 from collections.abc import Iterable
 from contextlib import suppress
@@ -16,8 +15,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from adyton.crypto.aead import random_bytes
 from adyton.errors import ConfigError
+from adyton.stores import whole_file
 
 _YEARS = 10
 _NAME = re.compile(r"(?=.{1,253}\Z)(\*\.)?[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\Z")
@@ -104,20 +103,8 @@ def pin_of(pem: bytes) -> str:
 
 def write_private(path: Path, content: bytes, *, replace: bool = True) -> None:
     """Write a file that only its owner can read, whole or not at all. Not ``replace``: what is there already stays."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{random_bytes(4).hex()}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(descriptor)
-        if replace:
-            temporary.replace(path)
-        else:
-            with suppress(FileExistsError):
-                os.link(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with suppress(*(() if replace else (FileExistsError,))), whole_file.written(path, replace=replace) as file:
+        file.write(content)
 
 
 def _general(name: str) -> x509.GeneralName:

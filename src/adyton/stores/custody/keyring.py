@@ -22,7 +22,7 @@ from adyton.crypto.aead import random_bytes
 from adyton.crypto.profile import USUAL, Profile
 from adyton.crypto.shamir import Share
 from adyton.errors import AdytonError, ConfigError, Conflict
-from adyton.stores import rootkey, seal
+from adyton.stores import rootkey, seal, whole_file
 from adyton.stores.backends.port import KeyHolder
 from adyton.stores.custody import device, passphrase, private_file, shared, slots, tpm
 from adyton.stores.custody.port import Custodian
@@ -151,7 +151,7 @@ def _plain(database: Database, plain: Path) -> bytes | None:
         found = rootkey.load(beside)
         if _fits(database, found):
             beside.replace(plain)
-            private_file.sync(plain.parent)
+            whole_file.sync(plain.parent)
             return found
     return None
 
@@ -273,7 +273,7 @@ def rotate(
     else:
         plain.unlink(missing_ok=True)
         next_to(plain).unlink(missing_ok=True)
-    private_file.sync(plain.parent)
+    whole_file.sync(plain.parent)
     database.purge(keys=True)  # what the old root key opened is no longer in the file
     return Opened(root_key, "plain" if keep_plain else after[-1].name)
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import stat
-from contextlib import suppress
 from pathlib import Path
 
 from adyton.errors import ConfigError
+from adyton.stores import whole_file
 
 
 def read(path: Path, what: str, *, limit: int = 64 * 1024) -> bytes:
@@ -40,34 +40,13 @@ def read(path: Path, what: str, *, limit: int = 64 * 1024) -> bytes:
 
 def write(path: Path, content: bytes, *, replace: bool = False) -> None:
     """Write it whole or not at all, durable on return; ``ConfigError`` ``secret_file_exists`` unless ``replace``."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
     try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(descriptor)
-            if replace:
-                temporary.replace(path)
-            else:
-                os.link(temporary, path)
-        finally:
-            with suppress(FileNotFoundError):
-                temporary.unlink()
-        sync(path.parent)
+        with whole_file.written(path, replace=replace) as file:
+            file.write(content)
+        whole_file.sync(path.parent)
     except FileExistsError as error:
         raise ConfigError("the file is there already", code="secret_file_exists", field=str(path)) from error
     except OSError as error:
         raise ConfigError(
             f"the file cannot be written: {error.strerror}", code="secret_file_unwritable", field=str(path)
         ) from error
-
-
-def sync(directory: Path) -> None:
-    """Names in ``directory`` are on the disk on return."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

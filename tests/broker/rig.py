@@ -91,13 +91,15 @@ class RunningBroker:
                 [sys.executable, "-m", "adyton", "broker", "serve", "--data", str(self.data), *self.arguments],
                 stdout=log, stderr=log, text=True, env=environment, pass_fds=self.descriptors,
             )  # fmt: skip
-        for _ in range(600):
+        for _ in range(3000):
             if self.process.poll() is not None:
                 raise RuntimeError(f"the broker ended with {self.process.returncode}: {self.log()}")
             if "JWK set" in self.log().rpartition("--started--")[2] and (self.data / "broker.json").exists():
                 break
             time.sleep(0.02)
         else:
+            self.process.kill()
+            self.process.wait()
             raise RuntimeError(f"the broker does not start: {self.log()}")
 
     def log(self) -> str:

@@ -440,7 +440,7 @@ class Asker(threading.Thread):
     """Asks on kept connections until it is told not to; what was sent and never answered is a loss."""
 
     def __init__(self, port: int) -> None:
-        super().__init__()
+        super().__init__(daemon=True)  # a test that fails leaves it asking
         self.port, self.stopping = port, threading.Event()
         self.answered = self.lost = self.refused = 0
 
@@ -500,7 +500,7 @@ def test_workers_are_relieved_and_nobody_notices(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("workers", ["1", pytest.param("2", marks=pytest.mark.slow)])
 def test_an_end_that_is_said_first_and_loses_nothing(tmp_path: Path, workers: str) -> None:
-    running = rig.started(tmp_path / "data", None, "--workers", workers, "--drain-seconds", "1.5")
+    running = rig.started(tmp_path / "data", None, "--workers", workers, "--drain-seconds", "20")
     askers = [Asker(running.port) for _ in range(4)]
     for asker in askers:
         asker.start()
@@ -508,9 +508,11 @@ def test_an_end_that_is_said_first_and_loses_nothing(tmp_path: Path, workers: st
     time.sleep(0.5)
     assert running.process is not None
     running.process.send_signal(signal.SIGTERM)
-    until(lambda: fetch(url, "/readyz")[0] == 503, 2)
+    until(lambda: fetch(url, "/readyz")[0] == 503)
     status, body = fetch(url, "/readyz")
     assert status == 503 and "about to end" in body and fetch(url, "/healthz")[0] == 200
+    time.sleep(0.5)
+    running.process.send_signal(signal.SIGTERM)  # long enough
     assert running.process.wait(20) == 0
     for asker in askers:
         asker.stopping.set()

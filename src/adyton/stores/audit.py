@@ -152,7 +152,7 @@ class AuditLog(AuditReading):
             return [row and row[0] for row in asked] == [leaf for _, leaf in heads.values()]
 
         locks = sorted({lock(tenant) for tenant, _, _ in rows})
-        with self._database.write(*locks, landed=landed) as transaction:
+        with self._database.write(*locks, landed=landed, appends=True) as transaction:
             numbers = self._put(transaction, rows, heads)
         self._know(heads)
         took = time.perf_counter() - started

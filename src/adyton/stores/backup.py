@@ -85,7 +85,11 @@ class CopiedFile:
     elsewhere = False
 
     def write(
-        self, *locks: str, landed: Callable[[Transaction], bool] | None = None, apart: bool = False
+        self,
+        *locks: str,
+        landed: Callable[[Transaction], bool] | None = None,
+        apart: bool = False,
+        appends: bool = False,
     ) -> AbstractContextManager[Transaction]:
         """Never."""
         raise RuntimeError("a backup is not written to")

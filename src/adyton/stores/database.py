@@ -17,6 +17,7 @@ from pathlib import Path
 
 from adyton.errors import AdytonError, ConfigError, Unavailable
 from adyton.stores import migrations, schema
+from adyton.stores.changes import Changes
 from adyton.stores.deed import Deeds
 from adyton.stores.sql import Row, Transaction
 
@@ -34,6 +35,7 @@ class SqliteDatabase:
         self.path = path
         self.deeds = Deeds()
         self.others = False  # whether other processes of the broker write to it, too
+        self.changes: Changes | None = None  # where they are told of what this process changes
         self._process = os.getpid()
         self._reading = threading.Lock()
         self._writing = threading.Lock()
@@ -135,7 +137,11 @@ class SqliteDatabase:
         return str(self.path)
 
     def write(
-        self, *locks: str, landed: Callable[[Transaction], bool] | None = None, apart: bool = False
+        self,
+        *locks: str,
+        landed: Callable[[Transaction], bool] | None = None,
+        apart: bool = False,
+        appends: bool = False,
     ) -> AbstractContextManager[Transaction]:
         """One transaction: committed and on the disk when the block ends, rolled back if it raises.
 
@@ -146,16 +152,18 @@ class SqliteDatabase:
                 return deed.part(locks)
             if deed.wrote:
                 raise RuntimeError("nothing is written apart in the middle of a deed")
-        return self._alone()
+        return self._alone(None if appends else self.changes)
 
     def lock(self, transaction: Transaction, *names: str) -> None:
         """Nothing: whoever writes has the file to itself."""
 
     @contextmanager
-    def _alone(self) -> Iterator[Transaction]:
+    def _alone(self, changes: Changes | None = None) -> Iterator[Transaction]:
         with self._writing:
             self._check_process()
             connection = self._writer
+            if changes is not None:
+                changes.begin()
             try:
                 if connection.in_transaction:  # what an earlier one could not even roll back
                     connection.execute("ROLLBACK")
@@ -169,6 +177,9 @@ class SqliteDatabase:
                     raise
             except sqlite3.Error as error:
                 raise translate(error, self.path) from error
+            finally:
+                if changes is not None:
+                    changes.end()
 
     def purge(self, *, keys: bool = False) -> None:
         """Move everything from the log into the file, where what was deleted is overwritten, and empty the log."""

@@ -97,7 +97,7 @@ class PostgresDatabase:
         raise AssertionError("unreachable")
 
     def write(
-        self, *locks: str, landed: Landed | None = None, apart: bool = False
+        self, *locks: str, landed: Landed | None = None, apart: bool = False, appends: bool = False
     ) -> AbstractContextManager[Transaction]:
         """One transaction, alone among those of the same names (see ``stores.sql``)."""
         if self.deeds.under_way and (deed := self.deeds.mine()) is not None:

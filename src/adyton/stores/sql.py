@@ -77,7 +77,11 @@ class Database(Protocol):
         ...
 
     def write(
-        self, *locks: str, landed: Callable[[Transaction], bool] | None = None, apart: bool = False
+        self,
+        *locks: str,
+        landed: Callable[[Transaction], bool] | None = None,
+        apart: bool = False,
+        appends: bool = False,
     ) -> AbstractContextManager[Transaction]:
         """One transaction: durable when the block ends, as if it had never been if it raises.
 
@@ -85,6 +89,7 @@ class Database(Protocol):
 
         It runs alone among those that name one of the same ``locks``; whoever names none, among all that name none.
         ``landed`` tells, in a transaction of its own, whether this one was committed, where the answer was lost.
+        ``appends``: only rows of logs are appended, so no decision depends on it.
         """
         ...
 

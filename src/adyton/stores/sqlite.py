@@ -15,6 +15,7 @@ from adyton.protocol.audit_row import AuditRow
 from adyton.stores import audit, moved, schema
 from adyton.stores.audit import AuditLog
 from adyton.stores.authorities import Authorities
+from adyton.stores.changes import Changes, under_way
 from adyton.stores.database import SqliteDatabase
 from adyton.stores.deed import Deed
 from adyton.stores.erasures import Erasures
@@ -60,6 +61,8 @@ class Store:
         self.providers = Providers(database, sealer)
         self.promotions = Promotions(database, self.policies, self.references, self.resources)
         self.revoked = Revocations(database)
+        self._changes: Changes | None = None
+        self._generations: dict[str, tuple[bytes, int]] = {}
         self.audit = AuditLog(database)
         self.secrets = Secrets(database, sealer)
         self.claims = ClaimSets(database)
@@ -121,6 +124,11 @@ class Store:
             self._database.others = True
             self.audit.turn = Turn(directory)
 
+    def tell_changes(self, changes: Changes) -> None:
+        """Tell the other processes of this broker by ``changes`` what is changed here, and hear of what they change."""
+        if isinstance(self._database, SqliteDatabase):
+            self._database.changes = self._changes = changes
+
     def time(self, own: float) -> float:
         """The time that all brokers of this store go by, in Unix seconds; ``own`` where there is one."""
         return self._database.time(own)
@@ -130,8 +138,28 @@ class Store:
 
         Read it for each decision; 0 for a tenant that has none.
         """
+        changes = self._changes
+        if changes is None or self._database.deeds.open() is not None:
+            return self._generation(tenant) or 0
+        seen = changes.seen()  # before it is read: see stores.changes
+        known = self._generations.get(tenant)
+        if known is not None and known[0] == seen:
+            return known[1]
+        generation = self._generation(tenant)
+        if generation is not None and not under_way(seen):  # names that nobody has would fill the memory
+            self._generations[tenant] = seen, generation
+        return generation or 0
+
+    def seen(self) -> bytes | None:
+        """What equals what it gave before, if nothing was changed in between; ``None`` where that is not known."""
+        if self._changes is None:
+            return None
+        seen = self._changes.seen()
+        return None if under_way(seen) else seen
+
+    def _generation(self, tenant: str) -> int | None:
         rows = self._database.read("SELECT generation FROM tenants WHERE name=?", (tenant,))
-        return int(rows[0][0]) if rows else 0
+        return int(rows[0][0]) if rows else None
 
     def deed(self) -> Deed:
         """What this thread changes in any of the tables, as one transaction: ``with store.deed() as deed``."""

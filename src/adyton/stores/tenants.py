@@ -1,8 +1,9 @@
 """Who owns rows, and the counters that make "acknowledged" mean "decided".
 
 Every change of what an appraisal depends on (policies, reference values) grows its tenant's ``generation`` in the same
-transaction. A worker reads the generation for each decision, one read of a few microseconds, and remembers nothing
-beyond it; resources are read for each release and never remembered. So once a change is acknowledged, no worker decides
+transaction. A worker asks for the generation for each decision, and remembers nothing beyond it: one read of the store, or
+where several workers share one, of the memory in which each tells that it changes something (``stores.changes``).
+Resources are read for each release and never remembered. So once a change is acknowledged, no worker decides
 by the old state (contracts, 4).
 """
 

@@ -19,6 +19,8 @@ import mmap
 import os
 from typing import Self
 
+from adyton.stores import changes
+
 PATIENCE_SECONDS, STEP_SECONDS = 0.01, 0.001
 SLACK, PART = 1, 8
 _LINE = 64  # bytes: of one line of a processor's cache, so that who writes disturbs nobody else
@@ -27,32 +29,37 @@ _HELD = (1 << 32) - 1
 
 
 class Board:
-    """The page, by its descriptor: a word for each worker. Whoever makes it clears the words of those who have ended.
+    """The page, by its descriptor: two words for each process. Whoever makes it clears those of processes that have ended.
 
-    A word is 0, or: how often it was written, in the upper half; connections held and one more, in the lower half.
+    One of ``words`` is 0, or: how often it was written, in the upper half; connections held and one more, in the lower
+    half. ``changes`` are those of ``stores.changes``.
     """
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
         self._page = mmap.mmap(descriptor, os.fstat(descriptor).st_size)
-        self.words = memoryview(self._page).cast("Q")[:: _LINE // _WORD]
+        self.places = len(self._page) // (_LINE + _WORD)
+        whole = memoryview(self._page).cast("Q")
+        ends = self.places * _LINE // _WORD
+        self.words = whole[: ends : _LINE // _WORD]
+        self.changes = whole[ends:]
 
     @classmethod
     def make(cls, places: int) -> Self:
-        """One for so many workers, of a size that nobody can change."""
+        """One for so many processes, of a size that nobody can change."""
         descriptor = os.memfd_create("adyton-workers", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        os.truncate(descriptor, places * _LINE)
+        os.truncate(descriptor, places * (_LINE + _WORD))
         fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
         return cls(descriptor)
 
     def clear(self, place: int) -> None:
-        """Whoever had it has ended."""
+        """Whoever had it has ended, and this was waited for."""
         self.words[place] = 0
+        changes.settle(self.changes, place)
 
     def close(self) -> None:
         """Look no more."""
         self.words.release()
-        self._page.close()
         os.close(self.descriptor)
 
 

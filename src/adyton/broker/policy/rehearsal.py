@@ -16,17 +16,22 @@ _LOG = logging.getLogger(__name__)
 
 
 class Rehearsal:
-    """Looks ten times a second, and nearly always finds nothing."""
+    """Looks ten times a second whether anything was changed, and nearly always nothing was."""
 
     def __init__(self, store: Store, book: PolicyBook) -> None:
         self._store = store
         self._book = book
         self._done: frozenset[tuple[str, PolicyKind, str, int]] = frozenset()
+        self._seen: bytes | None = None
 
     def due(self) -> frozenset[tuple[str, PolicyKind, str, int]]:
         """What was announced and not compiled here yet."""
+        seen = self._store.seen()
+        if seen is not None and seen == self._seen:
+            return frozenset()
         announced = frozenset(self._store.staged.list())
         self._done &= announced
+        self._seen = seen
         return announced - self._done
 
     def compile(self, due: frozenset[tuple[str, PolicyKind, str, int]]) -> None:

@@ -25,6 +25,7 @@ from adyton.broker.running.serving import DRAIN_SECONDS, Listeners, Tell
 from adyton.broker.running.worker_process import READY, Failed, Start
 from adyton.broker.settings import Settings
 from adyton.errors import PlatformError, Unavailable
+from adyton.stores.changes import Changes
 from adyton.stores.sqlite import Store
 
 QUICK_DEATHS = 5
@@ -56,8 +57,9 @@ class Supervisor:
         self._bell = Bell((signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2))
         self._stopping = self._serving = False
         self._asked: set[int] = set()
-        self._board = Board.make(2 * settings.workers)  # for those who leave, and those who come in their place
+        self._board = Board.make(1 + 4 * settings.workers)  # for this process, for those who serve, and those who leave
         self._places: dict[_Process, int] = {}
+        store.tell_changes(Changes(self._board.changes, 0))
         self._workers: dict[int, _Process] = {}
         self._leaving: dict[_Process, float] = {}
         self._deaths: list[float] = []
@@ -174,7 +176,11 @@ class Supervisor:
     def _start(self, number: int) -> _Process:
         descriptors = {name: listener.fileno() for name, listener in self._listeners.items()}
         channel = attesting.descriptor(self._settings.attester)
-        place = min(set(range(len(self._board.words))).difference(self._places.values()), default=-1)
+        place = min(set(range(1, self._board.places)).difference(self._places.values()), default=0)
+        if not place:  # who has none could not tell what it changes
+            raise PlatformError(
+                "too many workers are about to end", code="worker_failed", hint="try again when they have ended"
+            )
         try:
             worker = subprocess.Popen(
                 [sys.executable, "-P", "-m", "adyton.broker.running.worker_process"],
@@ -189,8 +195,7 @@ class Supervisor:
                 code="worker_failed",
                 hint="has this machine, or this user, as many processes as it may have?",
             ) from error
-        if place >= 0:
-            self._places[worker] = place
+        self._places[worker] = place
         instance, board = self._store.instance, self._board.descriptor
         _write(worker, Start(self._settings, instance, descriptors, number, self._root_key, board, place))
         return worker
@@ -241,7 +246,6 @@ class Supervisor:
                 worker.kill()
                 worker.wait()
             self._close(worker)
-        self._board.close()
 
     def _close(self, worker: _Process) -> None:
         """Wait for one that has ended, or that will not serve; its place is another's."""
@@ -250,7 +254,7 @@ class Supervisor:
             worker.wait()
         if worker.stdout is not None:
             worker.stdout.close()
-        if (place := self._places.pop(worker, -1)) >= 0:
+        if (place := self._places.pop(worker, 0)) > 0:
             self._board.clear(place)
 
 

@@ -30,6 +30,7 @@ from adyton.broker.running.serving import Ending, Listeners, Tell
 from adyton.broker.running.worker import Program
 from adyton.broker.settings import Settings
 from adyton.errors import AdytonError
+from adyton.stores.changes import Changes
 
 _LOG = logging.getLogger(__name__)
 READY = b"ready\n"
@@ -58,8 +59,8 @@ class Serves(Protocol):
 class Start(msgspec.Struct, frozen=True):
     """What a parent tells a worker, over a pipe that nobody else has. ``number`` 0 is the one that turns keys.
 
-    ``board`` is the descriptor of the page on which workers tell how many connections they hold, ``place`` this one's; -1:
-    there was none left.
+    ``board`` is the descriptor of the page on which workers tell how many connections they hold and what they change, and
+    ``place`` this one's.
     """
 
     settings: Settings
@@ -141,13 +142,17 @@ def _say(line: bytes) -> None:
 
 
 def _work(start: Start, told: list[bytes]) -> None:
+    board = Board(start.board)
+    changes = Changes(board.changes, start.place)
+    changes.begin()  # opening it may change it; a worker that does not come so far has its word moved on by its parent
     store = open_store(start.settings, start.instance, start.root_key)
+    store.tell_changes(changes)
+    changes.end()
     try:
         program = Program(start.settings, store, number=start.number)
         if start.settings.metrics_listen:
             program.reports = start.settings.directory / DIRECTORY
-        if start.place >= 0:
-            program.share = Share(Board(start.board), start.place)
+        program.share = Share(board, start.place)
         listeners = {name: socket.socket(fileno=number) for name, number in start.descriptors.items()}
 
         def ready(ending: Ending) -> None:

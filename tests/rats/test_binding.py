@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adyton.errors import BindingMismatch, DocumentInvalid
+from adyton.errors import BindingMismatch, DocumentInvalid, MalformedRequest
 from adyton.rats import binding
 from adyton.rats.types import Digest, Nonce, ReportData, RootKind, TrustAnchors
 from adyton.tee import FIELD_SIZES
@@ -73,6 +73,28 @@ def test_one_flipped_bit_never_matches(bit: int) -> None:
     flipped[bit // 8] ^= 1 << bit % 8
     with pytest.raises(BindingMismatch):
         binding.check_report_data("snp", expected, ReportData(bytes(flipped)))
+
+
+@pytest.mark.parametrize(
+    ("tee", "value"),
+    [("snp", b""), ("snp", bytes(64)), ("snp", b"x" * 65), ("tpm", b"x" * 33), ("sample", b""), ("sample", bytes(48))],
+)
+def test_raw_runtime_data_is_something_and_never_cut(tee: str, value: bytes) -> None:
+    with pytest.raises(MalformedRequest) as caught:
+        binding.expected_raw(tee, value)
+    assert caught.value.code == "runtime_data_size"
+
+
+def test_raw_runtime_data_is_filled_with_zeros_where_the_field_is_longer() -> None:
+    assert binding.expected_raw("snp", b"x").value == b"x".ljust(64, b"\0")
+    assert binding.expected_raw("tpm", b"x" * 32).value == b"x" * 32
+    assert binding.expected_raw("sample", b"x" * 70).value == b"x" * 70
+
+
+def test_a_hash_that_nobody_negotiates_binds_nothing() -> None:
+    for algorithm in ("md5", "sha1", "sm3", "SHA384", ""):
+        with pytest.raises(ValueError, match="unknown binding hash"):
+            binding.digest(b"{}", algorithm)
 
 
 def test_init_data_is_padded_and_never_cut() -> None:

@@ -3,6 +3,8 @@
 ``pipeline_over_obvious``        wall time against zlib (or zstd), hashlib, the same cipher and ``tarfile``, one thread
 ``pipeline_over_slowest_stage``  wall time against the slowest of its own stages run alone
 ``pipeline_over_cores_bound``    wall time against all stages' time spread evenly over the cores, which nothing can beat
+``cores_bound_over_slowest_stage``  what ``pipeline_over_slowest_stage`` would be if it met that bound
+``pipeline_cpu_over_stages_cpu``    CPU of the pipeline against that of its stages alone: also on a machine that is busy
 ``untar_over_gnu_tar_cpu``       CPU (user and system) of unpacking 30,000 small files against GNU tar's
 ``peak_memory_mib``              of a process that does nothing but the pipeline
 
@@ -117,23 +119,27 @@ def one_kind(blob: Path, layer: Layer, archive: Path, times: int, say: Callable[
         for piece in decrypted(blob):
             file.write(piece)
     stages["decompress"] = lambda: exhaust(decompressed(pieces(plain), kind))
-    results: dict[str, list[float]] = {name: [] for name in (*stages, "pipeline", "obvious")}
+    results: dict[str, list[tuple[float, float]]] = {name: [] for name in (*stages, "pipeline", "obvious")}
     for _ in range(times):
         for name, stage in stages.items():
             results[name].append(timed(stage, mine))
         results["pipeline"].append(timed(lambda: pipeline(blob, layer, mine), mine))
         results["obvious"].append(timed(lambda: obvious(blob, layer, mine), mine))
     plain.unlink()
-    best = {name: min(values) for name, values in results.items()}
+    best = {name: min(seconds for seconds, _ in values) for name, values in results.items()}
+    processor = {name: min(seconds for _, seconds in values) for name, values in results.items()}
     slowest = max(stages, key=lambda name: best[name])
     length = archive.stat().st_size
     for name, seconds in best.items():
         mark = "  slowest stage" if name == slowest else ""
-        say(f"  {name:12} {seconds:7.3f} s  {length / seconds / 1e6:7.0f} MB/s unpacked{mark}")
+        rate = f"{length / seconds / 1e6:7.0f} MB/s unpacked"
+        say(f"  {name:12} {seconds:7.3f} s  CPU {processor[name]:7.3f} s  {rate}{mark}")
     bound = max(best[slowest], sum(best[name] for name in stages) / (os.cpu_count() or 1))
     say(f"  {'cores bound':12} {bound:7.3f} s  all stages spread over {os.cpu_count()} cores")
     return {
         f"{kind}_pipeline_over_cores_bound": best["pipeline"] / bound,
+        f"{kind}_cores_bound_over_slowest_stage": bound / best[slowest],
+        f"{kind}_pipeline_cpu_over_stages_cpu": processor["pipeline"] / sum(processor[name] for name in stages),
         f"{kind}_pipeline_over_obvious": best["pipeline"] / best["obvious"],
         f"{kind}_pipeline_over_slowest_stage": best["pipeline"] / best[slowest],
         f"{kind}_peak_memory_mib": peak_memory(blob, layer, mine),
@@ -322,13 +328,14 @@ def alone(blob: str, facts: str, target: str, keys: str) -> None:
     print(next(line.split()[1] for line in status if line.startswith("VmHWM")))
 
 
-def timed(work: Callable[[], object], target: Path) -> float:
+def timed(work: Callable[[], object], target: Path) -> tuple[float, float]:
+    """Wall time and CPU time of all threads."""
     target.mkdir()
-    start = time.perf_counter()
+    start, busy = time.perf_counter(), time.process_time()
     work()
-    seconds = time.perf_counter() - start
+    seconds, busy = time.perf_counter() - start, time.process_time() - busy
     disk.remove_tree(target)
-    return seconds
+    return seconds, busy
 
 
 def pieces(path: Path) -> Iterator[bytes]:

@@ -2,81 +2,30 @@
 
 from __future__ import annotations
 
-import contextlib
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID, ObjectIdentifier
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.crypto.agreeing import agree, same
 
 from adyton.crypto import usual
 from adyton.crypto.x509 import Certificate, EndorsementSet
 from adyton.devtee.dcap import DcapForge, sgx_body
 from adyton.errors import EndorsementMalformed
 from adyton.tee.dcap.quote import Quote
-from adyton.wire import der
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # of names that are too long, and of serial numbers
-FOREIGN = (
-    ValueError,
-    TypeError,
-    UnsupportedAlgorithm,
-    x509.DuplicateExtension,
-    x509.InvalidVersion,
-    x509.UnsupportedGeneralNameType,
-)
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 KEY = ec.derive_private_key(7, ec.SECP256R1())
 BITS = ("digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement")
 MORE = ("key_cert_sign", "crl_sign", "encipher_only", "decipher_only")
-
-
-def _agree(encoded: bytes) -> bool:
-    """Whether the lean reading answered; what it answers, and the key, must be what ``cryptography`` says."""
-    certificate = Certificate(encoded)
-    _, signed_at, _ = der.bounds(encoded)
-    lean = usual.extensions(encoded, certificate._extensions_at, der.bounds(encoded, signed_at)[2])
-    parsed = x509.load_der_x509_certificate(encoded)
-    try:
-        written = parsed.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    except FOREIGN:  # whatever it is, ours must refuse too
-        with pytest.raises(EndorsementMalformed):
-            _ = certificate.spki
-    else:
-        assert certificate.spki == written
-    with contextlib.suppress(*FOREIGN):  # other parts of the name may be broken
-        names = [item.value for item in parsed.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
-        assert _name(certificate) in {*names, ""}
-    if lean is None:
-        return False
-    found = {item.oid.dotted_string: (item.critical, item.value) for item in parsed.extensions}  # which must not raise
-    assert (
-        lean["critical_extensions"]
-        == certificate.critical_extensions
-        == tuple(oid for oid, (critical, _) in found.items() if critical)
-    )
-    assert lean["basic_constraints"] == certificate.basic_constraints == found[usual.BASIC_CONSTRAINTS][1]
-    assert lean["key_usage"] == certificate.key_usage == found[usual.KEY_USAGE][1]
-    private: dict[str, bytes] = {
-        oid: value.value for oid, (_, value) in found.items() if isinstance(value, x509.UnrecognizedExtension)
-    }
-    assert lean["unknown_extensions"] == private == certificate.unknown_extensions
-    return True
-
-
-def _name(certificate: Certificate) -> str:
-    try:
-        return certificate.common_name
-    except EndorsementMalformed:
-        return ""
 
 
 def _chain() -> list[bytes]:
@@ -88,7 +37,7 @@ def _chain() -> list[bytes]:
 CHAIN = _chain()
 
 
-def test_every_certificate_of_the_vectors_reads_the_same(vectors: Path) -> None:
+def test_every_certificate_of_the_vectors_reads_thesame(vectors: Path) -> None:
     seen: set[bytes] = set()
     lean = 0
     for path in sorted(vectors.rglob("*")):
@@ -110,13 +59,13 @@ def test_every_certificate_of_the_vectors_reads_the_same(vectors: Path) -> None:
         for certificate in found:
             if certificate.der not in seen and certificate.serial > 0:
                 seen.add(certificate.der)
-                lean += _agree(certificate.der)
+                lean += agree(certificate.der)
     assert len(seen) > 20
     assert lean > 5
 
 
 def test_a_forged_chain_has_the_usual_form() -> None:
-    assert all(_agree(encoded) for encoded in CHAIN)
+    assert all(agree(encoded) for encoded in CHAIN)
 
 
 def test_every_changed_byte_reads_the_same_or_is_refused_by_both() -> None:
@@ -126,7 +75,7 @@ def test_every_changed_byte_reads_the_same_or_is_refused_by_both() -> None:
             for change in (0x01, 0x02, 0x80, 0xFF):
                 changed = bytearray(encoded)
                 changed[offset] ^= change
-                _same(bytes(changed))
+                same(bytes(changed))
 
 
 @given(
@@ -138,31 +87,9 @@ def test_changed_certificates(encoded: bytes, changes: list[tuple[int, int]], sp
     changed = bytearray(encoded)
     for offset, value in changes:
         changed[offset % len(changed)] = value
-    _same(bytes(changed))
+    same(bytes(changed))
     at, gone, more = splice
-    _same(encoded[:at] + more + encoded[at + gone :])
-
-
-def _same(changed: bytes) -> None:
-    try:
-        parsed: Any = x509.load_der_x509_certificate(changed)
-        if parsed.serial_number <= 0:
-            return
-    except FOREIGN:  # what it refuses, ours refuses
-        with pytest.raises(EndorsementMalformed):
-            Certificate(changed)
-        return
-    try:
-        certificate = Certificate(changed)
-    except EndorsementMalformed:
-        return
-    try:
-        _ = list(parsed.extensions)
-    except FOREIGN:  # neither reading may make anything of it
-        with pytest.raises(EndorsementMalformed):
-            _ = certificate.critical_extensions
-        return
-    _agree(changed)
+    same(encoded[:at] + more + encoded[at + gone :])
 
 
 def _made(*extensions: tuple[x509.ExtensionType, bool]) -> bytes:
@@ -195,8 +122,8 @@ def test_lengths(size: int, length: int | None) -> None:
     constraints = x509.BasicConstraints(ca=length is not None, path_length=length)
     usual_ones = ((AKI, False), (_points(size), False), (SKI, False), (SIGNS, True), (constraints, True))
     known = 0x30 <= size <= 0x60 and (length is None or length <= 7)
-    assert _agree(_made(*usual_ones)) >= known
-    assert _agree(_made(*usual_ones, (INTEL, False))) >= known
+    assert agree(_made(*usual_ones)) >= known
+    assert agree(_made(*usual_ones, (INTEL, False))) >= known
 
 
 def test_other_forms_are_left_to_the_library() -> None:
@@ -211,9 +138,9 @@ def test_other_forms_are_left_to_the_library() -> None:
         [(SIGNS, True), (LEAF, True), (INTEL, False), (other, True)],
         [(SIGNS, True), (x509.BasicConstraints(ca=True, path_length=None), True)],
     ):
-        assert not _agree(_made(*usual_ones, *last))
-    assert not _agree(_made(*usual_ones[1:], (SIGNS, True), (LEAF, True)))
-    assert not _agree(_made())
+        assert not agree(_made(*usual_ones, *last))
+    assert not agree(_made(*usual_ones[1:], (SIGNS, True), (LEAF, True)))
+    assert not agree(_made())
 
 
 def test_extensions_that_come_twice_are_refused() -> None:
@@ -222,4 +149,4 @@ def test_extensions_that_come_twice_are_refused() -> None:
         bytes.fromhex("300c0603551d130101ff04023000"), bytes.fromhex("300e0603551d0f0101ff040403020106")
     )
     assert twice != encoded
-    _same(twice)
+    same(twice)

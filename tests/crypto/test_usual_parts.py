@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adyton.crypto import usual
+from adyton.crypto.usual_form import CertificateParts
 from adyton.crypto.x509 import Crl, EndorsementSet
 from adyton.devtee.dcap import DcapForge, sgx_body
 from adyton.errors import EndorsementMalformed
@@ -83,7 +84,7 @@ CERTIFICATES = [*FORGED[0][:2], certificate()]
 CRLS = [*FORGED[1], crl(), crl(3), crl(400), crl(more=True), crl(number=None), crl(key_id=False), crl(number=300)]
 
 
-def stepwise(encoded: bytes) -> usual.CertificateParts | None:
+def stepwise(encoded: bytes) -> CertificateParts | None:
     """By elements; ``None`` if they cannot be told."""
     try:
         found, signed, signature, key_end, end = usual.parts(encoded, 7, 2)

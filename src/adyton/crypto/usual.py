@@ -9,14 +9,23 @@ the answer is ``None``, and whoever asks lets ``cryptography`` read it, which ta
 from __future__ import annotations
 
 import re
-from typing import TypedDict
 
 from cryptography import x509
 
+from adyton.crypto import usual_pss
+from adyton.crypto.usual_form import (
+    BASIC_CONSTRAINTS,
+    KEY_USAGE,
+    POINTS,
+    TIMES,
+    TIMES_SIZE,
+    VERSION_3,
+    CertificateParts,
+    Extensions,
+    usage,
+)
 from adyton.wire import der
 
-BASIC_CONSTRAINTS = "2.5.29.19"
-KEY_USAGE = "2.5.29.15"
 INTEL = "1.2.840.113741.1.13.1"
 
 # SubjectPublicKeyInfo of a P-256 key: id-ecPublicKey, prime256v1, an uncompressed point of 64 bytes more.
@@ -33,25 +42,20 @@ _TEXT = frozenset({0x0C, 0x13})  # UTF8String, PrintableString
 Parts = tuple[list[tuple[int, bytes]], bytes, bytes, int, int]
 
 
-# Serial number, issuer, subject and algorithm: contents of their elements; content of the SubjectPublicKeyInfo; what is signed;
-# the signature; where the SubjectPublicKeyInfo ends, and where what is signed ends.
-CertificateParts = tuple[bytes, bytes, bytes, bytes, bytes, bytes, bytes, int, int]
 # Issuer, algorithm, what is signed, the signature; its number, if it is known to have no other extension of consequence.
 CrlParts = tuple[bytes, bytes, bytes, bytes, int | None]
 
 _ECDSA_SHA256 = bytes.fromhex("06082a8648ce3d040302")
 _ALGORITHM = b"\x30\x0a" + _ECDSA_SHA256
 _BEFORE_NAME = _ALGORITHM + b"\x30"  # that of an issuer follows
-_VERSION_3 = bytes.fromhex("a00302010202")  # and the serial number's tag
 _VERSION_2 = b"\x02\x01\x01" + _BEFORE_NAME
-_TIMES = b"\x30\x1e\x17\x0d"  # two UTCTimes; the first one's header
 _VERSION_TAG = 0xA0
 
 
 def certificate(encoded: bytes) -> CertificateParts:
     """The parts of a certificate; ``ValueError`` as ``parts``, and if it is of version 1, which has no extensions."""
     try:
-        usual = _usual_certificate(encoded)
+        usual = _usual_certificate(encoded) or usual_pss.certificate(encoded)
     except IndexError:  # cut off: told below
         usual = None
     if usual is not None:
@@ -66,7 +70,7 @@ def certificate(encoded: bytes) -> CertificateParts:
 def _usual_certificate(encoded: bytes) -> CertificateParts | None:
     """In one go, or ``None``; ``IndexError`` if it is cut off."""
     end = 8 + int.from_bytes(encoded[6:8], "big")
-    if encoded[4:6] != b"\x30\x82" or not encoded[6] or encoded[8:14] != _VERSION_3 or not _is_usual(encoded, end):
+    if encoded[4:6] != b"\x30\x82" or not encoded[6] or encoded[8:14] != VERSION_3 or not _is_usual(encoded, end):
         return None
     algorithm_at = encoded[14] + 15
     if encoded[14] >= 0x80 or not encoded.startswith(_BEFORE_NAME, algorithm_at):
@@ -79,9 +83,9 @@ def _usual_certificate(encoded: bytes) -> CertificateParts | None:
         length = encoded[issuer_at]
         issuer_at += 1
     times_at = issuer_at + length
-    if not encoded.startswith(_TIMES, times_at) or encoded[times_at + 32] != der.SEQUENCE:
+    if not encoded.startswith(TIMES, times_at) or encoded[times_at + TIMES_SIZE] != der.SEQUENCE:
         return None
-    subject_at = times_at + 34
+    subject_at = times_at + TIMES_SIZE + 2
     length = encoded[subject_at - 1]
     if length >= 0x80:
         if length != 0x81 or encoded[subject_at] < 0x80:
@@ -215,6 +219,9 @@ def common_names(name: bytes) -> list[bytes]:
         end = name[10] + 11
         if name[1] == end - 2 < 0x80 and name[3] == end - 4 and end <= len(name) and name.find(_COMMON_NAME, end) < 0:
             return [name[11:end]]  # as Intel's names begin; no other part is a common name
+    only = usual_pss.common_name(name)
+    if only is not None:
+        return [only]
     found = []
     bounds = der.bounds
     offset, whole = 0, len(name)
@@ -248,28 +255,11 @@ def common_names(name: bytes) -> list[bytes]:
     return found
 
 
-class Extensions(TypedDict):
-    """All extensions of a certificate, under the names that ``x509.Certificate`` gives to them."""
-
-    critical_extensions: tuple[str, ...]
-    basic_constraints: x509.BasicConstraints
-    key_usage: x509.KeyUsage
-    unknown_extensions: dict[str, bytes]
-
-
-def _usage(*names: str) -> x509.KeyUsage:
-    every = (
-        *("digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement"),
-        *("key_cert_sign", "crl_sign", "encipher_only", "decipher_only"),
-    )
-    return x509.KeyUsage(**{name: name in names for name in every})
-
-
 # KeyUsage by its BIT STRING: unused bits, bits
 _USAGES = {
-    b"\x07\x80": _usage("digital_signature"),
-    b"\x06\xc0": _usage("digital_signature", "content_commitment"),
-    b"\x01\x06": _usage("key_cert_sign", "crl_sign"),
+    b"\x07\x80": usage("digital_signature"),
+    b"\x06\xc0": usage("digital_signature", "content_commitment"),
+    b"\x01\x06": usage("key_cert_sign", "crl_sign"),
 }
 # BasicConstraints by its SEQUENCE's content
 _CONSTRAINTS = {b"": x509.BasicConstraints(ca=False, path_length=None)} | {
@@ -279,16 +269,6 @@ _CONSTRAINTS = {b"": x509.BasicConstraints(ca=False, path_length=None)} | {
 _CRITICAL = (KEY_USAGE, BASIC_CONSTRAINTS)
 
 
-def _points_head(size: int) -> bytes:
-    """What stands before the only URI, of ``size`` bytes, in CRLDistributionPoints with their header."""
-    head = b""
-    for tag in (b"\x86", b"\xa0", b"\xa0", b"\x30", b"\x30", b"\x04"):
-        head = tag + bytes((size + len(head),)) + head
-    head = b"\x06\x03\x55\x1d\x1f" + head
-    return b"\x30" + bytes((size + len(head),)) + head
-
-
-_POINTS = {size: _points_head(size) for size in range(1, 0x80 - len(_points_head(1)) + 2)}
 # In this order: authorityKeyIdentifier, cRLDistributionPoints with one URI, subjectKeyIdentifier, keyUsage and
 # basicConstraints, both critical, and Intel's.
 _FORM = re.compile(
@@ -308,15 +288,15 @@ def extensions(encoded: bytes, at: int, end: int) -> Extensions | None:
     """The extensions from ``at`` to ``end`` of a loaded certificate, or ``None`` if they have another form."""
     match = _FORM.fullmatch(encoded, at, end)
     if match is None:
-        return None
+        return usual_pss.extensions(encoded, at, end)
     short, long, points, uri, bits, authority, outer, inner, private = match.groups()
-    usage = _USAGES.get(bits)
+    bits_meant = _USAGES.get(bits)
     constraints = _CONSTRAINTS.get(authority or b"")
     inside = end - at - (6 if long is None else 8)
     if (
-        usage is None
+        bits_meant is None
         or constraints is None
-        or points != _POINTS.get(len(uri))
+        or points != POINTS.get(len(uri))
         or int.from_bytes(long or short, "big") != inside
     ):
         return None
@@ -329,6 +309,6 @@ def extensions(encoded: bytes, at: int, end: int) -> Extensions | None:
     return {
         "critical_extensions": _CRITICAL,
         "basic_constraints": constraints,
-        "key_usage": usage,
+        "key_usage": bits_meant,
         "unknown_extensions": unknown,
     }

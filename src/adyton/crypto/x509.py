@@ -10,7 +10,6 @@ Nothing here is trusted: an ``EndorsementSet`` may hold anything that parses.
 from __future__ import annotations
 
 import hashlib
-import re
 import warnings
 from collections.abc import Callable, Iterable
 from datetime import datetime
@@ -22,17 +21,14 @@ from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.utils import CryptographyDeprecationWarning
 
-from adyton.crypto import usual
+from adyton.crypto import pem, usual, usual_form, usual_pss
 from adyton.errors import EndorsementMalformed
-from adyton.wire import b64, der
+from adyton.wire import der
 
-BASIC_CONSTRAINTS = usual.BASIC_CONSTRAINTS
-KEY_USAGE = usual.KEY_USAGE
+BASIC_CONSTRAINTS = usual_form.BASIC_CONSTRAINTS
+KEY_USAGE = usual_form.KEY_USAGE
 MAX_SIZE = 4 * 1024 * 1024  # bytes of one blob; Intel's largest CRL is far below
-_PEM = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----[ \t]*\r?\n([A-Za-z0-9+/=\s]*)-----END \1-----")
 _ABSENT = (False, None)
-_SPACE = b" \t\n\r\v\f"
-_PEM_BEGIN = b"-----BEGIN "
 _SEQUENCE = bytes((der.SEQUENCE,))
 _HYGON_SIZES = frozenset({832, 2084, 832 + 2084})
 _HYGON_BEGINS = frozenset({b"\1\0\0\0", b"\2\0\0\0"})  # the version: 1 of HRK and HSK, 2 of CEK and PEK
@@ -134,6 +130,9 @@ class Certificate:
         encoded = self.der[end - usual.P256_SPKI_SIZE : end]
         if encoded.startswith(usual.P256_SPKI) and len(self._spki) == usual.P256_SPKI_SIZE - 2:
             return encoded  # as it would be written again
+        encoded = self.der[end - usual_pss.RSA_SPKI_SIZE : end]
+        if len(self._spki) == usual_pss.RSA_SPKI_SIZE - 4 and usual_pss.is_rsa_4096(encoded):
+            return encoded
         return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
     @_once
@@ -237,7 +236,8 @@ class EndorsementSet:
     ) -> None:
         self.certificates = tuple({certificate.der: certificate for certificate in certificates}.values())
         self.crls = tuple({crl.der: crl for crl in crls}.values())
-        self.documents = tuple(dict.fromkeys(documents))
+        texts = tuple(documents)
+        self.documents = texts if len(texts) < 2 else tuple(dict.fromkeys(texts))  # hashing a long text takes a while
         self._by_subject: dict[bytes, list[Certificate]] = {}
         for certificate in self.certificates:
             self._by_subject.setdefault(certificate.subject, []).append(certificate)
@@ -315,11 +315,12 @@ def _read(blob: bytes) -> list[Certificate | Crl | bytes]:
         raise _malformed(f"larger than {MAX_SIZE} bytes")
     if blob.lstrip()[:1] in {b"{", b"<"}:  # JSON or XML, whose strings may hold PEM
         return [blob]
-    if _PEM_BEGIN in blob:
-        blocks = _PEM.findall(blob)
-        if len(blocks) != blob.count(_PEM_BEGIN):
-            raise _malformed("PEM that is cut off or malformed")
-        return [_read_block(label, text) for label, text in blocks]
+    if pem.BEGIN in blob:
+        try:
+            blocks = pem.blocks(blob)
+        except ValueError as error:
+            raise _malformed(str(error)) from error
+        return [_read_block(label, encoded) for label, encoded in blocks]
     if is_hygon(blob) or is_ocsp(blob):
         return [blob]
     # Two headers deep a certificate has its version, a CRL an integer. Whether it is DER is their own business.
@@ -358,12 +359,8 @@ def _after_header(data: bytes, offset: int) -> int:
     return offset + 2 + (length & 0x7F if length & 0x80 else 0)
 
 
-def _read_block(label: bytes, text: bytes) -> Certificate | Crl | bytes:
-    try:
-        encoded = b64.decode(text.translate(None, _SPACE).decode("ascii"))
-    except ValueError as error:
-        raise _malformed("PEM with broken base64") from error
-    if label == b"CERTIFICATE":
+def _read_block(label: bytes, encoded: bytes) -> Certificate | Crl | bytes:
+    if label == pem.CERTIFICATE:
         return Certificate(encoded)
     if label == b"X509 CRL":
         return Crl(encoded)

@@ -81,6 +81,8 @@ def children(content: bytes) -> list[Element]:
 
 def read_integer(data: bytes) -> int:
     """One non-negative INTEGER and nothing else. 0x80 and above take a leading zero byte; no other zero may lead."""
+    if len(data) == 3 and data[0] == INTEGER and data[1] == 1 and data[2] < 0x80:  # as most are
+        return data[2]
     content = only(data, INTEGER)
     if not content:
         raise ValueError("DER integer without content")
@@ -94,6 +96,6 @@ def read_integer(data: bytes) -> int:
 def read_ia5(data: bytes) -> str:
     """One IA5String of printable characters and nothing else."""
     content = only(data, IA5_STRING)
-    if not all(0x20 <= byte < 0x7F for byte in content):
+    if not content.isascii() or not (text := content.decode("ascii")).isprintable():
         raise ValueError("IA5String holds more than printable characters")
-    return content.decode("ascii")
+    return text

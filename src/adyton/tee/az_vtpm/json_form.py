@@ -7,6 +7,7 @@ carries the ``vcek``, TDX evidence the ``td_quote``. Strict: every member is kno
 
 from __future__ import annotations
 
+import struct
 from typing import Annotated
 
 import msgspec
@@ -21,9 +22,9 @@ _Byte = Annotated[int, msgspec.Meta(ge=0, le=255)]
 _Bytes = Annotated[list[_Byte], msgspec.Meta(max_length=16 * 1024)]
 _Pcr = Annotated[list[_Byte], msgspec.Meta(min_length=32, max_length=32)]
 _Pcrs = Annotated[list[_Pcr], msgspec.Meta(min_length=PCRS, max_length=PCRS)]
-_HexPcrs = Annotated[
-    list[Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]], msgspec.Meta(min_length=PCRS, max_length=PCRS)
-]
+_HexPcrs = Annotated[list[str], msgspec.Meta(min_length=PCRS, max_length=PCRS)]
+_HEX_SIZE = {64}
+_SPLIT = struct.Struct("32s" * PCRS).unpack
 
 
 class _Strict(msgspec.Struct, forbid_unknown_fields=True):
@@ -124,11 +125,17 @@ def _new(value: _Snp | _Tdx) -> Evidence:
         value.version,
         _hex(quote.message),
         _hex(quote.signature),
-        tuple(map(bytes.fromhex, quote.pcrs)),
+        _pcrs(quote.pcrs),
         HclReport.parse(_unpadded(value.hcl_report)),
         _unpadded(value.vcek) if isinstance(value, _Snp) else None,
         _unpadded(value.td_quote) if isinstance(value, _Tdx) else None,
     )
+
+
+def _pcrs(texts: list[str]) -> tuple[bytes, ...]:
+    if set(map(len, texts)) != _HEX_SIZE:
+        raise ValueError("a PCR that has not 64 digits")
+    return _SPLIT(_hex("".join(texts)))
 
 
 def _hex(text: str) -> bytes:

@@ -32,6 +32,9 @@ _BUNDLED = (
 _CHAINS = ("pck_crl_issuer_chain", "tcb_info_issuer_chain", "qe_identity_issuer_chain", "pck_certificate_chain")
 _CRLS = ("root_ca_crl", "pck_crl")
 _MARKS = (b'"root_ca_crl"', b'"pck_crl"', b'"tcbInfo"', b'"enclaveIdentity"', b'"tcb_info"', b'"qe_identity"')
+_BEGIN = b"-----BEGIN CERTIFICATE-----\n"
+_END = b"-----END CERTIFICATE-----"
+_SPACE = frozenset(b" \t\r\n")
 _PEM = re.compile(rb"-----BEGIN (CERTIFICATE|X509 CRL)-----[ \t]*\r?\n([A-Za-z0-9+/=\r\n]+)-----END \1-----[ \t\r\n]*")
 _TEXT: msgspec.json.Decoder[str] = msgspec.json.Decoder(str)
 
@@ -93,11 +96,21 @@ def blocks(text: bytes) -> list[tuple[bytes, bytes]]:
     offset = len(text) - len(text.lstrip())
     end = len(text.rstrip(b"\0"))
     while offset < end:
-        match = _PEM.match(text, offset, end)
-        if match is None or len(found) == MAX_CERTIFICATES:
-            raise _malformed("not a PEM text of certificates or CRLs")
-        found.append((match[1], match[2]))
-        offset = match.end()
+        begin = offset + len(_BEGIN)
+        last = text.find(_END, begin, end) if text.startswith(_BEGIN, offset) else -1
+        if last > begin:  # as nearly always; what is no base64 in it shows when it is decoded
+            found.append((b"CERTIFICATE", text[begin:last]))
+            offset = last + len(_END)
+            while offset < end and text[offset] in _SPACE:
+                offset += 1
+        else:
+            match = _PEM.match(text, offset, end)
+            if match is None:
+                raise _malformed("not a PEM text of certificates or CRLs")
+            found.append((match[1], match[2]))
+            offset = match.end()
+        if len(found) > MAX_CERTIFICATES:
+            raise _malformed("more certificates or CRLs in a text than can be")
     if not found:
         raise _malformed("an empty PEM text")
     return found
@@ -106,7 +119,8 @@ def blocks(text: bytes) -> list[tuple[bytes, bytes]]:
 def decoded(body: bytes) -> bytes:
     """The DER in a PEM block's base64."""
     try:
-        return binascii.a2b_base64(body.translate(None, b"\r\n"), strict_mode=True)  # what counts is the DER
+        text = body.translate(None, b"\r\n") if b"\r" in body else body.replace(b"\n", b"")
+        return binascii.a2b_base64(text, strict_mode=True)  # what counts is the DER
     except ValueError as error:
         raise _malformed("PEM with broken base64") from error
 

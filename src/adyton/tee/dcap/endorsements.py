@@ -12,6 +12,8 @@ from datetime import datetime
 from functools import cache, lru_cache
 from typing import NamedTuple
 
+import msgspec
+
 from adyton.crypto import chain as walk
 from adyton.crypto import path
 from adyton.crypto.algorithms import ECDSA_P256_SHA256
@@ -43,7 +45,7 @@ _CAS = (("Platform CA", "platform"), ("Processor CA", "processor"))
 Life = tuple[datetime, datetime, str]  # begin and end of validity, and of what
 
 
-class Span(NamedTuple):
+class Span(msgspec.Struct, frozen=True):
     """The lives of several things: earliest and latest begin, and the earliest end with what it is of."""
 
     earliest: datetime

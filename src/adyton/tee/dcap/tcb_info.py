@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from operator import itemgetter
+from operator import attrgetter
 from typing import Any, NamedTuple
 
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, Struct, UnsetType
 
 from adyton.tee.dcap import forms, signed_json
 from adyton.tee.dcap.signed_json import Signed, date, hexadecimal
@@ -24,7 +24,7 @@ TDX = "TDX"
 COMPONENTS = 16
 
 
-class TcbLevel(NamedTuple):
+class TcbLevel(Struct, frozen=True):
     """One level of a platform. ``sgx`` and ``tdx`` have 16 SVNs each; ``tdx`` is ``None`` in TCB info for SGX."""
 
     sgx: tuple[int, ...]
@@ -35,7 +35,7 @@ class TcbLevel(NamedTuple):
     advisories: tuple[str, ...]
 
 
-class EnclaveLevel(NamedTuple):
+class EnclaveLevel(Struct, frozen=True):
     """One level of a TDX module or a quoting enclave."""
 
     isvsvn: int
@@ -118,7 +118,7 @@ def _parse(document: Signed) -> TcbInfo:
     )
 
 
-_NEWEST_FIRST = itemgetter(0, 1, 2)  # SGX components, PCE, TDX components
+_NEWEST_FIRST = attrgetter("sgx", "pcesvn", "tdx")  # SGX components, PCE, TDX components
 
 
 def _levels(found: list[forms.Level], version: int, name: str) -> list[TcbLevel]:
@@ -166,7 +166,7 @@ def _module(module: forms.Module | forms.ModuleIdentity) -> TdxModule:
     )
 
 
-_BY_ISVSVN = itemgetter(0)
+_BY_ISVSVN = attrgetter("isvsvn")
 
 
 def enclave_levels(found: list[forms.EnclaveLevel], name: str) -> tuple[EnclaveLevel, ...]:

@@ -84,9 +84,8 @@ class VerifiedChain:
 
 def vendor_extensions(certificate: Certificate) -> dict[str, bytes]:
     """Contents of AMD's extensions by the part of their identifier below 1.3.6.1.4.1.3704.1, such as ``3.1``."""
-    return {
-        oid.removeprefix(_ARC): value for oid, value in certificate.unknown_extensions.items() if oid.startswith(_ARC)
-    }
+    size = len(_ARC)
+    return {oid[size:]: value for oid, value in certificate.unknown_extensions.items() if oid.startswith(_ARC)}
 
 
 def is_leaf(certificate: Certificate) -> bool:

@@ -15,6 +15,8 @@ Strict: every member is known, of its type, there once, within its length. ``Mal
 from __future__ import annotations
 
 import binascii
+import struct
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import msgspec
@@ -73,6 +75,8 @@ class Evidence(NamedTuple):
 _COCO = msgspec.json.Decoder(_Coco)
 _BUNDLE = msgspec.json.Decoder(_Bundle)
 _NUMBERS = tuple(range(MAX_PCRS))
+_HEX_SIZE = {2 * SHA256.size}
+_SPLIT = struct.Struct(f"{SHA256.size}s" * MAX_PCRS).unpack
 
 
 def parse(data: bytes) -> Evidence:
@@ -100,7 +104,9 @@ def _coco(data: bytes) -> Evidence:
         raise ValueError("an object has two members of the same name")
     if len(quote.pcrs) != MAX_PCRS:
         raise ValueError(f"{len(quote.pcrs)} PCRs where 24 are numbered by their position")
-    values = [_hex(text) for text in quote.pcrs]
+    values: Iterable[bytes] = map(_hex, quote.pcrs)
+    if set(map(len, quote.pcrs)) == _HEX_SIZE:  # as they should be: all in one go
+        values = _SPLIT(_hex("".join(quote.pcrs)))
     return Evidence(
         quotes=((b64.decode(quote.message), b64.decode(quote.signature)),),
         pcrs={SHA256: dict(zip(_NUMBERS, values, strict=True))},

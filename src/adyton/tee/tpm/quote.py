@@ -118,16 +118,17 @@ def quoted_pcrs(
         if bank in found or not pcrs:
             raise _error(tee, "pcr_selection", "an empty selection, or one bank twice", got=bank.name)
         try:
-            chosen = {number: given[number] for number in pcrs}  # type: ignore[index]  # None: below
-        except (KeyError, TypeError):
+            chosen = dict(zip(pcrs, map(given.__getitem__, pcrs), strict=True))  # type: ignore[union-attr]  # None: below
+        except (KeyError, AttributeError):
             missing = [number for number in pcrs if given is None or number not in given]
             raise _error(
                 tee, "pcr_missing", f"no value of a PCR that the quote selects in {bank.name}", got=missing
             ) from None
         size = bank.size
-        for value in chosen.values():
-            if len(value) != size:
-                raise _error(tee, "pcr_size", "a PCR's value of another length", expected=size, got=len(value))
+        sizes = set(map(len, chosen.values()))
+        if sizes != {size}:
+            got = min(sizes - {size})
+            raise _error(tee, "pcr_size", "a PCR's value of another length", expected=size, got=got)
         found[bank] = chosen
         parts += chosen.values()
     if not found:

@@ -36,8 +36,10 @@ Extension = tuple[x509.ExtensionType, bool]
 
 
 def usage(*names: str) -> Extension:
-    every = ("digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement")
-    every += ("key_cert_sign", "crl_sign", "encipher_only", "decipher_only")
+    every = (
+        *("digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement"),
+        *("key_cert_sign", "crl_sign", "encipher_only", "decipher_only"),
+    )
     return x509.KeyUsage(**{name: name in names for name in every}), True
 
 
@@ -71,7 +73,7 @@ def made(*extensions: Extension, name: str = "ARK-Milan", issuer: str = "ARK-Mil
     names = [
         x509.Name([x509.NameAttribute(*pair) for pair in (*AMD, (NameOID.COMMON_NAME, n))]) for n in (issuer, name)
     ]
-    builder = x509.CertificateBuilder(*names, key().public_key(), serial)
+    builder = x509.CertificateBuilder(names[0], names[1], key().public_key(), serial)
     builder = builder.not_valid_before(NOW).not_valid_after(NOW + timedelta(9))
     for value, critical in extensions:
         builder = builder.add_extension(value, critical=critical)

@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeGuard
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+from cryptography.hazmat.primitives.asymmetric.utils import Prehashed, encode_dss_signature
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from adyton.errors import SignatureInvalid
@@ -26,8 +26,9 @@ P256_ORDER = int("ffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc6325
 P384_ORDER = int("ffffffffffffffffffffffffffffffffffffffffffffffffc7634d81f4372ddf581a0db248b0a77aecec196accc52973", 16)
 _P256_ORDER = P256_ORDER.to_bytes(32, "big")
 _ZERO = bytes(32)
-_ECDSA_SHA256 = ec.ECDSA(hashes.SHA256())
-_ECDSA_SHA384 = ec.ECDSA(hashes.SHA384())
+# Of digests: ``hashlib`` makes one with fewer steps than ``cryptography`` does.
+_ECDSA_SHA256 = ec.ECDSA(Prehashed(hashes.SHA256()))
+_ECDSA_SHA384 = ec.ECDSA(Prehashed(hashes.SHA384()))
 P521_ORDER = int(
     "01fffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffa"
     "51868783bf2f966b7fcc0148f709a5d03bb5c9b8899c47aebb6fb71e91386409",
@@ -83,10 +84,11 @@ def _integer(value: bytes) -> bytes:
 
 def is_signed_p256(key: ec.EllipticCurvePublicKey, signature: bytes, data: bytes) -> bool:
     """Whether ``signature`` (DER, as in certificates) is the P-256 key's over ``data`` with SHA-256."""
+    digest = hashlib.sha256(data).digest()
     if _fast is not None:
-        return _fast.verifies(key, signature, hashlib.sha256(data).digest())
+        return _fast.verifies(key, signature, digest)
     try:
-        key.verify(signature, data, _ECDSA_SHA256)
+        key.verify(signature, digest, _ECDSA_SHA256)
     except InvalidSignature:
         return False
     return True
@@ -119,10 +121,11 @@ def verify_p384(
 
 def is_signed_p384(key: ec.EllipticCurvePublicKey, signature: bytes, data: bytes) -> bool:
     """Whether ``signature`` (DER, as in certificates) is the P-384 key's over ``data`` with SHA-384."""
+    digest = hashlib.sha384(data).digest()
     if _fast is not None:
-        return _fast.verifies(key, signature, hashlib.sha384(data).digest())
+        return _fast.verifies(key, signature, digest)
     try:
-        key.verify(signature, data, _ECDSA_SHA384)
+        key.verify(signature, digest, _ECDSA_SHA384)
     except InvalidSignature:
         return False
     return True

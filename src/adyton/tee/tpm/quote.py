@@ -33,6 +33,7 @@ _HASHES: dict[int, hashes.HashAlgorithm] = {
 }
 _CURVES = {"secp256r1": 32, "secp384r1": 48, "secp521r1": 66}
 _PKCS1 = padding.PKCS1v15()
+_NO_VALUES: Mapping[int, bytes] = {}
 
 
 class Quote(NamedTuple):
@@ -114,13 +115,13 @@ def quoted_pcrs(
     found: dict[Bank, dict[int, bytes]] = {}
     parts: list[bytes] = []
     for bank, _, pcrs in selections:
-        given = values.get(bank)
+        given = values.get(bank, _NO_VALUES)
         if bank in found or not pcrs:
             raise _error(tee, "pcr_selection", "an empty selection, or one bank twice", got=bank.name)
         try:
-            chosen = dict(zip(pcrs, map(given.__getitem__, pcrs), strict=True))  # type: ignore[union-attr]  # None: below
-        except (KeyError, AttributeError):
-            missing = [number for number in pcrs if given is None or number not in given]
+            chosen = dict(zip(pcrs, map(given.__getitem__, pcrs), strict=True))
+        except KeyError:
+            missing = [number for number in pcrs if number not in given]
             raise _error(
                 tee, "pcr_missing", f"no value of a PCR that the quote selects in {bank.name}", got=missing
             ) from None

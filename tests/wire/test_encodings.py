@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import binascii
 import contextlib
 
 import pytest
@@ -96,3 +97,27 @@ def test_brackets_in_strings_are_not_depth() -> None:
 def test_any_bytes_parse_or_raise_one_error(data: bytes) -> None:
     with contextlib.suppress(ValueError):
         strict_json.parse(data, max_size=300)
+
+
+@given(
+    st.binary(max_size=40).map(lambda data: binascii.b2a_base64(data, newline=False).decode()),
+    st.integers(0, 60),
+    st.text(st.sampled_from('AQz09+/-_=" \\\n\t\0u\x7f\u00e9'), max_size=3),
+    st.integers(0, 3),
+)
+def test_base64_is_as_strict_as_the_standard_librarys(text: str, at: int, new: str, gone: int) -> None:
+    for changed in (text, text[:at] + new + text[at + gone :], text + new):
+        try:
+            wanted = binascii.a2b_base64(changed.encode("ascii"), strict_mode=True)
+        except ValueError:
+            wanted = None
+        if wanted is not None and b64.encode(wanted) != changed:  # stray bits
+            wanted = None
+        try:
+            got = b64.decode(changed)
+        except ValueError:
+            got = None
+        assert got == wanted
+        url = changed.rstrip("=").replace("+", "-").replace("/", "_")
+        if wanted is not None:
+            assert b64.decode_url(url) == wanted

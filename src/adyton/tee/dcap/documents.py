@@ -9,7 +9,6 @@ calls ``tcb_info_issuer_chain`` is just certificates. Documents of other kinds a
 
 from __future__ import annotations
 
-import binascii
 import re
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
@@ -20,7 +19,7 @@ from adyton.crypto.x509 import Certificate, Crl, EndorsementSet
 from adyton.errors import EndorsementError, EndorsementMalformed
 from adyton.tee.dcap import roots, signed_json
 from adyton.tee.dcap.signed_json import Signed
-from adyton.wire import strict_json
+from adyton.wire import b64, strict_json
 
 MAX_CERTIFICATES = 32  # of one text
 
@@ -120,7 +119,7 @@ def decoded(body: bytes) -> bytes:
     """The DER in a PEM block's base64."""
     try:
         text = body.translate(None, b"\r\n") if b"\r" in body else body.replace(b"\n", b"")
-        return binascii.a2b_base64(text, strict_mode=True)  # what counts is the DER
+        return b64.decode_loosely(text)  # what counts is the DER
     except ValueError as error:
         raise _malformed("PEM with broken base64") from error
 

@@ -498,3 +498,14 @@ def test_ended_while_it_writes_nothing_is_left(pems: tuple[Path, Path], tmp_path
         assert (process.returncode, said, complaint) == (128 + number, b"", b"")
         assert list(out.iterdir()) == []
         out.rmdir()
+
+
+def test_plain_layers_that_stay_beside_are_said(
+    command: Command, plain: str, tmp_path: Path, pems: tuple[Path, Path]
+) -> None:
+    beside = f"{plain.rpartition(':')[0]}:sealed"
+    outcome = command("image", "encrypt", plain, beside, "--recipient", f"jwe:{pems[1]}", "--json")
+    assert outcome.status == 0 and outcome.json["layers"]
+    assert "the plain ones of SRC stay" in outcome.err
+    outcome = command("image", "encrypt", plain, f"oci:{tmp_path}/apart:v1", "--recipient", f"jwe:{pems[1]}")
+    assert outcome.status == 0 and "stay" not in outcome.err

@@ -129,6 +129,21 @@ def test_a_password_in_a_name_is_not_repeated(text: str) -> None:
     assert "hunter2" not in said and "--authfile" in said
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "shared"),
+    [
+        ("oci:a:1", "oci:./a:2", True),
+        ("oci:a:1", "oci:b:1", False),
+        ("host.example/a:1", "docker://host.example/a:2", True),
+        ("host.example/a:1", "host.example/b:1", False),
+        ("oci:a:1", "oci-archive:a:1", False),
+        ("dir:a", "dir:a", False),  # refused elsewhere
+    ],
+)
+def test_whether_layers_lie_in_one_place(one: str, other: str, shared: bool) -> None:
+    assert ImageReference.parse(one).shares_blobs(ImageReference.parse(other)) is shared
+
+
 def test_a_path_may_hold_spaces() -> None:
     for text in ("oci:/my images/app:v1", "dir:/my images/app", "oci-archive:an app.tar:v1"):
         assert str(ImageReference.parse(text)) == text

@@ -93,6 +93,10 @@ def encrypt(src: str, dst: str, as_json: bool, **given: Any) -> None:
             if registration is not None and registration.done:
                 error.hint = f"the key is registered at {registration.path.uri}; repeat with --replace-key"
             raise
+    if source_name.shares_blobs(target_name):
+        say(
+            "note: SRC and DST keep their layers in one place, where the plain ones of SRC stay: do not hand it on whole"
+        )
     binding = registration.binding if registration is not None else None
     answer: dict[str, JsonValue] = {
         "image": str(target_name),

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import Enum
+from posixpath import normpath
 
 from adyton.errors import ConfigError
 from adyton.rats.types import Digest
@@ -83,6 +84,14 @@ class ImageReference:
     def name(self) -> str:
         """``registry/repository``, without tag and digest."""
         return f"{self.registry}/{self.repository}"
+
+    def shares_blobs(self, other: ImageReference) -> bool:
+        """Whether both names lie in one repository, or in what is written as one layout."""
+        if self.transport is not other.transport:
+            return False
+        if self.transport is Transport.REGISTRY:
+            return self.name == other.name
+        return self.transport is Transport.LAYOUT and normpath(self.path) == normpath(other.path)
 
     def with_digest(self, digest: Digest) -> ImageReference:
         """The same repository, pinned; only for registry names."""

@@ -128,20 +128,20 @@ def test_fetch_says_what_failed_and_what_to_do(cli: Cli, endorser: Endorser, rep
     del endorser.routes[vcek_path(forge)]
     status, out, err = cli("collateral", "fetch", "--for", report, "--from", f"kds={endorser.url}", "--json")
     assert status == 1
-    assert len(lines(out)) == 2  # what could be had is had
+    assert [set(line) == {"error"} for line in lines(out)] == [False, False, True]  # what could be had is had
     assert "endorsement_absent" in err
     endorser.limit, endorser.retry_after = 0, "120"
     status, _, err = cli(
         "collateral", "fetch", "amd/chain/Milan/vcek", "--from", f"kds={endorser.url}", "--seconds", "1"
     )
     assert (status, "endorser_busy" in err, "120 s" in err) == (1, True, True)
-    for wrong in (
-        ("--from", "http://example.com"),
-        ("--from", "ias=https://x"),
-        ("--from", f"kds={endorser.url}", "--offline"),
+    for wrong, expected in (
+        (("--from", "http://example.com"), 1),
+        (("--from", "ias=https://x"), 1),
+        (("--from", f"kds={endorser.url}", "--offline"), 3),
     ):
         status, _, err = cli("collateral", "fetch", "amd/crl/Genoa", *wrong)
-        assert (status, "error:" in err) == (1, True)
+        assert (status, "error:" in err) == (expected, True)
     status, _, err = cli("collateral", "fetch", "--for", report, "--tee", "snp", "--tee", "sgx", "--offline")
     assert status == 3
     status, out, _ = cli("collateral", "fetch", "--for", report, "--tee", "tdx", "--offline", "--json")
@@ -170,6 +170,18 @@ def test_a_bundle_is_whole_or_not_written(
     assert (status, "file_unwritable" in err) == (1, True)
     status, _, err = cli("--help")
     assert status == 0
+
+
+def test_what_failed_is_json_too_and_contradictions_are_wrong_usage(cli: Cli, tmp_path: Path) -> None:
+    cache = ("--cache", tmp_path / "c")
+    status, out, _ = cli("collateral", "fetch", "amd/crl/Genoa", "amd/crl/Milan", "--offline", "--json", *cache)
+    assert status == 1
+    assert [line["error"]["code"] for line in lines(out)] == ["endorsement_no_source"] * 2
+    contradiction = ("collateral", "fetch", "amd/crl/Genoa", "--offline", "--from", "kds=https://127.0.0.1:1", "--json")
+    status, out, _ = cli(*contradiction, *cache)
+    assert (status, lines(out)[0]["error"]["code"]) == (3, "usage")
+    (tmp_path / "c.pem").write_text("x")
+    assert cli("collateral", "serve", "--certificate", tmp_path / "c.pem", *cache)[0] == 3
 
 
 def test_an_empty_cache_makes_no_bundle(cli: Cli, tmp_path: Path) -> None:
@@ -323,7 +335,8 @@ def test_serve(cli: Cli, endorser: Endorser, report: Path, tmp_path: Path) -> No
         assert process.wait(20) == 0
         assert "amd/vcek 200" in rest
         assert "Genoa" not in rest  # a chip's id identifies a machine
-    for wrong in (("--listen", "nowhere"), ("--certificate", report), ("--listen", "127.0.0.1:99999")):
+    assert cli("collateral", "serve", "--offline", "--certificate", report)[0] == 3
+    for wrong in (("--listen", "nowhere"), ("--listen", "127.0.0.1:99999")):
         assert cli("collateral", "serve", "--offline", *wrong)[0] == 1
 
 

@@ -129,7 +129,9 @@ def test_an_enclave_image(tmp_path: Path) -> None:
     assert shown["pcrs"] == {
         str(number): value.hex() for number, value in {**pcrs, 4: nitro.instance_pcr("i-0")}.items()
     }
-    assert measure("nitro", "--role", "arn").stdout.split() == ["PCR3:", nitro.role_pcr("arn").hex()]
+    assert measure("nitro", "--role", "arn:x").stdout.split() == ["PCR3:", nitro.role_pcr("arn:x").hex()]
+    for wrong in (("--role", ""), ("--role", "role"), ("--instance", "")):  # such as an unset variable
+        assert measure("nitro", *wrong).returncode == 3
     path.write_bytes(NitroImage(crc=1).encode())
     refused = measure("nitro", str(path), "--json")
     assert (refused.returncode, json.loads(refused.stdout)["error"]["code"]) == (1, "eif_crc")

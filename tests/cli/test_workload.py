@@ -143,7 +143,7 @@ def test_the_pin_of_a_certificate(image: tuple[str, str], tmp_path: Path) -> Non
     assert written.broker is not None
     assert written.broker.pin == f"sha256:{hashlib.sha256(spki).hexdigest()}"
     wrong = ["workload", "new", "-o", str(tmp_path / "x.toml"), *options, "--broker-pin", PIN, image[0]]
-    assert run(adyton, wrong) == 1
+    assert run(adyton, wrong) == 3
     (tmp_path / "broker.pem").write_text("nonsense")
     assert run(adyton, ["workload", "new", "-o", str(tmp_path / "x.toml"), *options, image[0]]) == 1
 

@@ -86,7 +86,7 @@ def fetch(
         )
         collecting_.cache.tidy(collecting.now())
     print_items(found, collecting.now(), as_json=as_json)
-    _print_problems(problems)
+    _print_problems(problems, as_json=as_json)
 
 
 @collateral.command()
@@ -121,7 +121,7 @@ def bundle(
         else:
             found, problems = [stored.item for stored in collecting_.cache.all()], []
     if problems:
-        _print_problems(problems[:-1], leave=False)
+        _print_problems(problems[:-1], as_json=as_json, leave=False)
         raise problems[-1]
     if not found:
         raise NotFound(
@@ -316,8 +316,10 @@ def _collect(
     return list(found.values()), problems
 
 
-def _print_problems(problems: Sequence[AdytonError], *, leave: bool = True) -> None:
+def _print_problems(problems: Sequence[AdytonError], *, as_json: bool, leave: bool = True) -> None:
     for error in problems:
+        if as_json:
+            print_json({"error": error.as_dict()})
         print_error(error)
     if problems and leave:
         raise Exit(1)

@@ -201,6 +201,10 @@ def nitro(image: Path | None, role: str | None, instance: str | None, as_json: b
 
     if image is None and role is None and instance is None:
         raise click.UsageError("give an enclave image, --role or --instance")
+    if role is not None and not role.startswith("arn:"):  # an unset variable of a script would be measured as well
+        raise click.BadParameter("an ARN begins with arn:", param_hint="--role")
+    if instance is not None and not instance.startswith("i-"):
+        raise click.BadParameter("the id of an instance begins with i-", param_hint="--instance")
     found = registers.image_pcrs(_enclave_image(image)) if image is not None else {}
     if role is not None:
         found[registers.ROLE] = registers.role_pcr(role)

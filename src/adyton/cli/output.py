@@ -20,7 +20,9 @@ import click
 from adyton.errors import AdytonError, ConfigError, MalformedEvidence, UnsupportedEvidence
 
 _STATUS: tuple[tuple[type[AdytonError], int], ...] = ((MalformedEvidence, 2), (UnsupportedEvidence, 4))
-_UNUSABLE = frozenset({"file_unreadable", "argument_not_utf8"})  # status 3, whatever the error's class
+_UNUSABLE = frozenset(
+    {"file_unreadable", "argument_not_utf8", "option_invalid", "usage"}
+)  # status 3, whatever the error's class
 _STYLE = re.compile(r"(\x1b\[[0-9;]*m)")
 _BROKEN_PIPE = 141  # as a shell says of a process that SIGPIPE ended
 

@@ -291,7 +291,7 @@ def test_init_data_refused(broker: rig.RunningBroker, root: DevelopmentRoot, tex
         ('{"sampledevice":{"svn":"2"}}', "sample_untrusted"),
         ('{"nosuch":1}', "tee_unsupported"),
         ('{"nvidiadpu":{}}', "tee_unsupported"),
-        ("{}", "additional_evidence_malformed"),
+        ("{", "additional_evidence_malformed"),
         ("not JSON", "additional_evidence_malformed"),
         ("[1]", "additional_evidence_malformed"),
         ('{"a":1,"a":1}', "additional_evidence_malformed"),

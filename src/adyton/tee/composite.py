@@ -27,13 +27,13 @@ SPEC = "kbs-protocol 1.4"
 
 
 def devices_of(additional: str) -> dict[str, bytes]:
-    """The devices' evidence by TEE, out of the text that was sent; empty text is no devices. ``MalformedEvidence``."""
+    """The devices' evidence by TEE, out of the text that was sent; none in an empty text or object. ``MalformedEvidence``."""
     if not additional:
         return {}
     try:
         value = strict_json.parse(additional, max_size=MAX_SIZE)
-        if not isinstance(value, dict) or not value or len(value) > MAX_DEVICES:
-            raise ValueError("not an object of one to eight kinds of devices")
+        if not isinstance(value, dict) or len(value) > MAX_DEVICES:
+            raise ValueError("not an object of at most eight kinds of devices")
         raw = msgspec.json.decode(additional, type=dict[str, msgspec.Raw])
     except strict_json.UNREADABLE as error:
         raise MalformedEvidence(

@@ -103,6 +103,15 @@ def test_what_is_destroyed_while_another_erasure_ends_is_not_forgotten(
     assert store.erasures.paths("default") == {str(PATH)}
 
 
+def test_what_is_no_key_is_deleted_whatever_else_waits(store: Store) -> None:
+    plain = ResourcePath("a", "plain", "value")
+    store.resources.set("default", plain, b"x", Binding(), NOW)
+    with reading(store):
+        pending(store)
+        store.resources.delete("default", plain)
+    assert store.resources.get("default", plain) is None
+
+
 def test_another_tenant_is_told_nothing(store: Store) -> None:
     with reading(store):
         pending(store)

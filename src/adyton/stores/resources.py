@@ -281,7 +281,8 @@ class Resources:
             ):
                 raise _held(path, record.backend)
             done = transaction.execute("DELETE FROM resources WHERE tenant=? AND path=?", (tenant, str(path)))
-            if not done.rowcount and not self._erasures.waits(transaction, tenant, path):
+            gone_before = not done.rowcount
+            if gone_before and not self._erasures.waits(transaction, tenant, path):
                 raise absent(path)
             transaction.execute("DELETE FROM resource_heads WHERE tenant=? AND path=?", (tenant, str(path)))
             material = transaction.execute("DELETE FROM key_versions WHERE tenant=? AND path=?", (tenant, str(path)))
@@ -290,7 +291,8 @@ class Resources:
                 self._erasures.begin(transaction, tenant, path)
             left = self._leave(transaction, tenant, kept)
             tenants.touch(transaction, tenant)
-        self._erasures.finish()
+        if gone_before or material.rowcount:  # of a plain value nothing more is promised
+            self._erasures.finish()
         return left
 
     def leave_all(self, transaction: Transaction, tenant: str) -> None:

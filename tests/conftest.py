@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from tests.postgresql import Server
@@ -19,6 +20,18 @@ VECTORS = Path(os.environ.get("ADYTON_VECTORS", REPOSITORY.parent / "shared" / "
 PURE_FLOORS = ("wire", "rats", "crypto", "tee", "protocol", "appraisal")
 _FORBIDDEN = ("open", "socket.", "subprocess.Popen", "os.system", "os.listdir", "os.scandir", "os.mkdir", "os.remove")
 _armed = False
+
+# Properties: no example is a failure because the machine did something else meanwhile. What everybody runs tries the same
+# examples each time, so that a change is blamed for nothing but itself; `make test-all` tries others each time.
+settings.register_profile(
+    "adyton",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    derandomize=not os.environ.get("ADYTON_ALL"),
+    database=None,
+    print_blob=True,
+)
+settings.load_profile("adyton")
 
 
 def _audit(event: str, arguments: tuple[object, ...]) -> None:

@@ -6,15 +6,16 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from tests import ports
+from tests.waiting import LONG, until
 
 if TYPE_CHECKING:
     import psycopg
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 BIN = Path("/usr/lib/postgresql/15/bin")
 USER = "postgres"
+PREFIX = "adyton-pg-"
+OWNER = "owner"
 
 
 def as_user(command: list[str]) -> list[str]:
@@ -49,7 +52,10 @@ class Server:
     @classmethod
     def make(cls, directory: Path | None = None, *, address: str = "127.0.0.1", **settings: str) -> Server:
         """``initdb`` in a new directory (short: a socket's path has at most 107 bytes)."""
-        place = directory or Path(tempfile.mkdtemp(prefix="adyton-pg-", dir="/tmp"))
+        if directory is None:
+            _remove_orphans()
+        place = directory or Path(tempfile.mkdtemp(prefix=PREFIX, dir="/tmp"))
+        (place / OWNER).write_text(f"{os.getpid()} {_began(os.getpid())}")
         (place / "data").mkdir(mode=0o700)
         place.chmod(0o755)
         if os.geteuid() == 0:
@@ -60,9 +66,7 @@ class Server:
                      "--locale=C.UTF-8", "--data-checksums", "--wal-segsize=1", "--no-instructions"]),
             check=True, capture_output=True, cwd="/",
         )  # fmt: skip
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            port = probe.getsockname()[1]
-        return cls(place, settings, address, port=port)
+        return cls(place, settings, address, port=ports.reserve())
 
     @property
     def data(self) -> Path:
@@ -83,13 +87,15 @@ class Server:
             self.process = subprocess.Popen(
                 [*self.inside, *as_user(command)], stdout=log, stderr=log, cwd="/", start_new_session=True
             )
-        for _ in range(400):
-            if self.process.poll() is not None:
-                raise RuntimeError(f"PostgreSQL ended: {(self.directory / 'log').read_text()[-2000:]}")
-            if self.ready():
-                return
-            time.sleep(0.025)
-        raise RuntimeError("PostgreSQL does not start")
+        until(lambda: self._ended() or self.ready(), what=lambda: f"PostgreSQL does not start: {self._said()}")
+        if self._ended():
+            raise RuntimeError(f"PostgreSQL ended: {self._said()}")
+
+    def _ended(self) -> bool:
+        return self.process is None or self.process.poll() is not None
+
+    def _said(self) -> str:
+        return (self.directory / "log").read_text()[-2000:]
 
     def ready(self) -> bool:
         """Whether it answers on its socket."""
@@ -149,12 +155,13 @@ class Server:
         assert self.process is not None
         with contextlib.suppress(ProcessLookupError):
             os.kill(int((self.data / "postmaster.pid").read_text().split()[0]), signal.SIGKILL)
-        self.process.wait(10)
-        for _ in range(400):  # its children see that it is gone, and go
-            found = subprocess.run(["pgrep", "-f", "^postgres: .*"], capture_output=True, text=True, check=False)
-            if not any(_works_in(int(one), self.data) for one in found.stdout.split()):
-                break
-            time.sleep(0.01)
+        self.process.wait(LONG)
+        until(self._childless, what="a child of the killed PostgreSQL goes on")
+
+    def _childless(self) -> bool:
+        """Children see that it is gone, and go."""
+        found = subprocess.run(["pgrep", "-f", "^postgres: .*"], capture_output=True, text=True, check=False)
+        return not any(_works_in(int(one), self.data) for one in found.stdout.split())
 
     def stop(self, how: str = "fast") -> None:
         """``fast`` ends sessions and writes everything; ``immediate`` does not."""
@@ -162,7 +169,7 @@ class Server:
             number = {"fast": signal.SIGINT, "immediate": signal.SIGQUIT}[how]
             with contextlib.suppress(ProcessLookupError, FileNotFoundError, IndexError):
                 os.kill(int((self.data / "postmaster.pid").read_text().split()[0]), number)
-            self.process.wait(30)
+            self.process.wait(LONG)
 
     def close(self) -> None:
         """Stop and remove."""
@@ -170,6 +177,30 @@ class Server:
             self._session.close()
         self.stop("immediate")
         shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def _remove_orphans() -> None:
+    """What earlier runs left that were killed: their servers, and their files."""
+    for place in Path("/tmp").glob(f"{PREFIX}*"):
+        try:
+            number, _, began = (place / OWNER).read_text().partition(" ")
+            if _began(int(number)) == began:
+                continue
+            with contextlib.suppress(OSError, ValueError, IndexError):
+                server = int((place / "data" / "postmaster.pid").read_text().split()[0])
+                if _works_in(server, place / "data"):
+                    os.kill(server, signal.SIGKILL)
+        except (OSError, ValueError):  # another run makes or removes it at this moment
+            continue
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def _began(number: int) -> str:
+    """When a process began, in ticks since the machine did; nothing for one that is not there."""
+    try:
+        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[19]
+    except OSError:
+        return ""
 
 
 def _works_in(number: int, data: Path) -> bool:

@@ -17,6 +17,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from tests.waiting import LONG
 
 from adyton.protocol import devtee, workload
 from adyton.tee.snp.abi import SnpReport
@@ -88,14 +89,14 @@ class Instance:
     def send(self, message: msgspec.Struct) -> None:
         self.channel.sendall(devtee.frame(message))
 
-    def event(self, kind: type[Any], timeout: float = 20) -> Any:
+    def event(self, kind: type[Any], timeout: float = LONG) -> Any:
         with self.changed:
             assert self.changed.wait_for(lambda: any(isinstance(event, kind) for event in self.events), timeout), (
                 self.events
             )
             return next(event for event in self.events if isinstance(event, kind))
 
-    def wait(self, timeout: float = 20) -> tuple[bytes, bytes]:
+    def wait(self, timeout: float = LONG) -> tuple[bytes, bytes]:
         out, err = self.process.communicate(timeout=timeout)
         return out, err
 
@@ -171,7 +172,7 @@ def launch(tmp_path: Path, layer: Path) -> Iterator[Launch]:
         instance.process.kill()
         instance.process.communicate()
         if instance.platform is not None:
-            instance.platform.join(10)
+            instance.platform.join(LONG)
         instance.channel.close()
         hierarchies = Path("/sys/fs/cgroup")  # one, or one for each controller; others make and remove groups meanwhile
         for hierarchy in (hierarchies, *hierarchies.iterdir()):

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+from tests.waiting import LONG, until
 
 from adyton.protocol import devtee, workload
 
@@ -95,7 +96,7 @@ def test_the_workload_dies_with_the_platform(launch: Any) -> None:
     instance = launch("sleep", "60")
     instance.event(devtee.Running)
     instance.channel.shutdown(socket.SHUT_RDWR)
-    instance.wait(10)
+    instance.wait()
     assert instance.process.returncode in {125, 137}  # 125 if it was about to say that the workload runs
 
 
@@ -406,7 +407,7 @@ def test_orphans_are_reaped_and_die_with_the_workload(launch: Any) -> None:
     began = time.monotonic()
     out, _ = instance.wait()
     assert out == b"done\n"
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < LONG
 
 
 def test_terminal(launch: Any) -> None:
@@ -427,7 +428,7 @@ def test_terminal(launch: Any) -> None:
     seen += read_until(master, b"winch")
     os.write(master, b"hello\n")
     seen += read_until(master, b"got hello")
-    instance.process.wait(10)
+    instance.process.wait(LONG)
     os.close(master)
     assert instance.status() == 4
 
@@ -439,7 +440,7 @@ def test_a_detached_terminal_keeps_its_secrets(launch: Any) -> None:
     assert b"secret" not in out + err
 
 
-def read_until(descriptor: int, text: bytes, timeout: float = 10) -> bytes:
+def read_until(descriptor: int, text: bytes, timeout: float = LONG) -> bytes:
     os.set_blocking(descriptor, False)
     data, end = b"", time.monotonic() + timeout
     while text not in data:
@@ -462,13 +463,7 @@ def test_published_ports(launch: Any) -> None:
     )
     published = instance.event(devtee.Running).published
     assert [item.container_port for item in published] == [8080, 9]
-    answer = b""
-    for _ in range(50):
-        answer = talk(published[0].host_port, b"GET / HTTP/1.0\r\n\r\n")
-        if answer:
-            break
-        time.sleep(0.05)
-    assert answer.endswith(b"hello\n")
+    until(lambda: talk(published[0].host_port, b"GET / HTTP/1.0\r\n\r\n").endswith(b"hello\n"))
     with pytest.raises(ConnectionError):
         talk(published[1].host_port, b"x", swallow=False)  # nobody listens there: refused, not swallowed
     instance.send(devtee.Signal(signal.SIGKILL))
@@ -479,7 +474,7 @@ def test_published_ports(launch: Any) -> None:
 
 def talk(port: int, data: bytes, *, swallow: bool = True) -> bytes:
     try:
-        with socket.create_connection(("127.0.0.1", port), 5) as connection:
+        with socket.create_connection(("127.0.0.1", port), LONG) as connection:
             connection.sendall(data)
             connection.shutdown(socket.SHUT_WR)
             answer = b""

@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
+from tests import ports
+from tests.waiting import LONG
 
 from adyton.agent.ports import Forwarder
 from adyton.errors import PlatformError
@@ -74,16 +76,14 @@ def test_addresses_that_are_not_here(address: str) -> None:
 
 def test_one_taken_port_frees_the_others() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        free = socket.create_server(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-        free.close()
+        port = ports.reserve()
         with pytest.raises(PlatformError):
             Forwarder([Publish(80, port), Publish(81, taken.getsockname()[1])])
     socket.create_server(("127.0.0.1", port)).close()
 
 
 def test_the_far_end_learns_that_this_one_has_ended() -> None:
-    with forwarded(count) as port, socket.create_connection(("127.0.0.1", port), 5) as client:
+    with forwarded(count) as port, socket.create_connection(("127.0.0.1", port), LONG) as client:
         client.sendall(b"x" * 3_000_000)
         client.shutdown(socket.SHUT_WR)
         assert everything(client) == b"3000000"
@@ -91,7 +91,7 @@ def test_the_far_end_learns_that_this_one_has_ended() -> None:
 
 def test_much_data_both_ways_at_once() -> None:
     sent = os.urandom(1 << 20) * 8
-    with forwarded(echo) as port, socket.create_connection(("127.0.0.1", port), 10) as client:
+    with forwarded(echo) as port, socket.create_connection(("127.0.0.1", port), LONG) as client:
 
         def send() -> None:
             client.sendall(sent)
@@ -105,7 +105,7 @@ def test_much_data_both_ways_at_once() -> None:
 
 def test_many_connections() -> None:
     with forwarded(echo) as port:
-        clients = [socket.create_connection(("127.0.0.1", port), 5) for _ in range(100)]
+        clients = [socket.create_connection(("127.0.0.1", port), LONG) for _ in range(100)]
         for number, client in enumerate(clients):
             client.sendall(b"%d" % number)
             client.shutdown(socket.SHUT_WR)
@@ -117,7 +117,7 @@ def test_many_connections() -> None:
 def test_more_connections_than_descriptors_wait_and_are_served() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with forwarded(echo) as port, contextlib.ExitStack() as held:
-        idle = [held.enter_context(socket.create_connection(("127.0.0.1", port), 10)) for _ in range(5)]
+        idle = [held.enter_context(socket.create_connection(("127.0.0.1", port), LONG)) for _ in range(5)]
         for connection in idle:  # both ends of each are open now
             connection.sendall(b"x")
             assert connection.recv(1) == b"x"
@@ -130,7 +130,7 @@ def test_more_connections_than_descriptors_wait_and_are_served() -> None:
                     filled.append(os.open(os.devnull, os.O_RDONLY))
             os.close(filled.pop())  # one is free for a connection that needs two
             for connection in late:
-                connection.settimeout(10)
+                connection.settimeout(LONG)
                 connection.connect(("127.0.0.1", port))
             time.sleep(0.3)
             began = time.process_time()
@@ -142,7 +142,7 @@ def test_more_connections_than_descriptors_wait_and_are_served() -> None:
                 os.close(descriptor)
         for connection in idle:
             connection.close()
-        with socket.create_connection(("127.0.0.1", port), 10) as another:
+        with socket.create_connection(("127.0.0.1", port), LONG) as another:
             another.sendall(b"still here")
             assert another.recv(10) == b"still here"
         for connection in late:
@@ -161,10 +161,10 @@ def test_a_vanished_client_does_not_hold_the_server_up() -> None:
             ended.set()
 
     with forwarded(until_gone) as port:
-        client = socket.create_connection(("127.0.0.1", port), 5)
+        client = socket.create_connection(("127.0.0.1", port), LONG)
         client.recv(10)
         client.close()
-        assert ended.wait(10)
+        assert ended.wait(LONG)
         time.sleep(0.1)
-        with socket.create_connection(("127.0.0.1", port), 5) as other:  # and the forwarder lives
+        with socket.create_connection(("127.0.0.1", port), LONG) as other:  # and the forwarder lives
             assert other.recv(1) == b"y"

@@ -104,7 +104,7 @@ class Provider:
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 provider.asked.append(self.path)
-                for _ in range(50 if provider.dripping else 0):
+                for _ in range(300 if provider.dripping else 0):
                     self.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
                     time.sleep(0.1)
                 answers = {

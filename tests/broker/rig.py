@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import ec
-from tests import postgresql
+from tests import ports, postgresql
+from tests.waiting import LONG, until
 
 from adyton.client.address import BrokerAddress
 from adyton.client.admin import Admin
@@ -91,16 +92,22 @@ class RunningBroker:
                 [sys.executable, "-m", "adyton", "broker", "serve", "--data", str(self.data), *self.arguments],
                 stdout=log, stderr=log, text=True, env=environment, pass_fds=self.descriptors,
             )  # fmt: skip
-        for _ in range(3000):
-            if self.process.poll() is not None:
-                raise RuntimeError(f"the broker ended with {self.process.returncode}: {self.log()}")
-            if "JWK set" in self.log().rpartition("--started--")[2] and (self.data / "broker.json").exists():
-                break
-            time.sleep(0.02)
-        else:
-            self.process.kill()
-            self.process.wait()
-            raise RuntimeError(f"the broker does not start: {self.log()}")
+        process = self.process
+        atexit.register(process.kill)  # does nothing to one that has ended
+        try:
+            until(
+                lambda: process.poll() is not None or self._up(),
+                what=lambda: f"the broker does not start: {self.log()}",
+            )
+        except AssertionError:
+            process.kill()
+            process.wait()
+            raise
+        if process.poll() is not None:
+            raise RuntimeError(f"the broker ended with {process.returncode}: {self.log()}")
+
+    def _up(self) -> bool:
+        return "JWK set" in self.log().rpartition("--started--")[2] and (self.data / "broker.json").exists()
 
     def log(self) -> str:
         return (self.data.parent / f"{self.data.name}.log").read_text()
@@ -134,6 +141,7 @@ class RunningBroker:
         assert self.process is not None
         self.process.kill()
         self.process.wait()
+        ports.keep(port)
         self.arguments = tuple(f"127.0.0.1:{port}" if "127.0.0.1:" in part else part for part in self.arguments)
         with (self.data.parent / f"{self.data.name}.log").open("a") as log:
             log.write("--started--\n")
@@ -144,7 +152,7 @@ class RunningBroker:
         assert self.process is not None
         if self.process.poll() is None:
             self.process.send_signal(number)
-        return self.process.wait(20)
+        return self.process.wait(LONG)
 
 
 def started(data: Path, root: DevelopmentRoot | None, *arguments: str) -> RunningBroker:
@@ -182,7 +190,7 @@ class Raw:
     """HTTP by hand over one connection, with a cookie jar of RFC 6265's rules: what CoCo's client has."""
 
     def __init__(self, port: int, base: str = "") -> None:
-        self.connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+        self.connection = http.client.HTTPConnection("127.0.0.1", port, timeout=LONG)
         self.base = base
         self.jar: dict[str, tuple[str, str]] = {}
 

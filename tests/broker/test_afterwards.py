@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from tests.waiting import until
+from tests.waiting import LONG, until
 
 from adyton.broker.policy import afterwards
 from adyton.broker.policy.afterwards import Afterwards, Event
@@ -58,7 +58,7 @@ def recorded(store: Store, *tenants: str) -> None:
 def test_a_tenant_that_was_deleted_takes_nobodys_recordings_along(
     store: Store, engine: RegoEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(afterwards, "FLUSH_SECONDS", 2.0)
+    monkeypatch.setattr(afterwards, "FLUSH_SECONDS", LONG)
     recorded(store, "ended", "goes-on")
 
     async def main() -> None:
@@ -67,7 +67,7 @@ def test_a_tenant_that_was_deleted_takes_nobodys_recordings_along(
         await asyncio.sleep(0.1)
         for tenant in ("ended", "goes-on"):
             after.note(event(tenant))
-        until(lambda: after._bodies.keys() == {"ended", "goes-on"}, 1.5)
+        until(lambda: after._bodies.keys() == {"ended", "goes-on"}, LONG / 2)
         store.registry.delete("ended")
         after.stop()
         assert after._thread is None
@@ -79,7 +79,7 @@ def test_a_tenant_that_was_deleted_takes_nobodys_recordings_along(
 def test_a_store_that_fails_does_not_hold_up_the_end(
     tmp_path: Path, engine: RegoEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(afterwards, "FLUSH_SECONDS", 2.0)
+    monkeypatch.setattr(afterwards, "FLUSH_SECONDS", LONG)
     store = Store.open(tmp_path / "data", root_key=bytes(32), now=now())
     recorded(store, "a")
 
@@ -94,7 +94,7 @@ def test_a_store_that_fails_does_not_hold_up_the_end(
         assert thread is not None and not thread.is_alive()
         return time.monotonic() - began
 
-    assert asyncio.run(main()) < 3
+    assert asyncio.run(main()) < LONG / 2
 
 
 def test_what_fails_with_every_decision_is_not_said_with_every_one(
@@ -133,7 +133,7 @@ def test_slow_trials_of_one_tenant_cost_no_other_its_recordings(store: Store, en
             after.note(event("busy", number))
         for number in range(20):
             after.note(event("quiet", number))
-        await asyncio.to_thread(until, lambda: len(store.recordings.list("quiet")) == 20, 30)
+        await asyncio.to_thread(until, lambda: len(store.recordings.list("quiet")) == 20)
         await asyncio.to_thread(after.stop)
 
     asyncio.run(main())

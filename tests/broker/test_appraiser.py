@@ -531,7 +531,9 @@ REFERENCE_SETS = st.fixed_dictionaries(
 CLAIM_SETS = st.fixed_dictionaries(
     {}, optional={name: st.sampled_from([True, False, 0, 3, 8, 115, "ab" * 48]) for name in CLAIMS}
 ).map(lambda changed: {**CLAIMS, **changed})
-SLOW = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+SLOW = settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 
 
 def fresh(factory: pytest.TempPathFactory, engine: RegoEngine, references: dict[str, JsonValue]) -> Bench:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from tests.broker import rig
 from tests.stores.backends.vault_server import VaultServer
+from tests.waiting import LONG, until
 
 from adyton.crypto import jwe
 from adyton.devtee.root import DevelopmentRoot
@@ -25,6 +26,7 @@ BINDING = Binding(workloads=[str(rig.document().digest)])
 PATH = ResourcePath("default", "key", "held")
 OTHER = ResourcePath("default", "key", "other")
 HERE = ResourcePath("default", "key", "here")
+HANGING = ResourcePath("default", "key", "hanging")
 STEWARD = {"X-Vault-Token": "steward"}
 
 
@@ -53,6 +55,13 @@ def holding(
 kind = "vault"
 url = "{vault.url}"
 token_file = "token"
+seconds = 20.0
+
+[backends.hasty]
+kind = "vault"
+url = "{vault.url}"
+token_file = "token"
+prefix = "hasty"
 seconds = 1.0
 
 [backends.theirs]
@@ -186,7 +195,9 @@ def test_a_back_end_that_is_down_refuses_and_is_named(
     vault.sealed = False
     assert _get(holding, root, PATH) == b"value"
     with holding.admin("acme") as admin:
-        assert {view.name: view.ok for view in admin.backends()} == {"vault": True, "theirs": True, "broken": False}
+        assert {view.name: view.ok for view in admin.backends()} == {
+            "vault": True, "hasty": True, "theirs": True, "broken": False,
+        }  # fmt: skip
 
 
 def test_a_back_end_of_another_tenant_is_not_there(holding: rig.RunningBroker) -> None:
@@ -226,43 +237,42 @@ def test_a_hanging_back_end_holds_up_nobody_else(
     holding: rig.RunningBroker, root: DevelopmentRoot, vault: VaultServer
 ) -> None:
     with holding.admin() as admin:
-        admin.set_resource(PATH, b"value", BINDING, "vault")
+        admin.set_resource(HANGING, b"value", BINDING, "hasty")
         admin.set_resource(HERE, b"here", BINDING)
     hold = threading.Event()
+    hanging: list[int] = []
 
     def hang(*_: str) -> None:
-        hold.wait(20)
+        hanging.append(1)
+        hold.wait(2 * LONG)
 
     vault.before = hang
     answers: list[tuple[int, str]] = []
-    clients = [threading.Thread(target=lambda: answers.append(_refused(holding, root, PATH))) for _ in range(12)]
+    clients = [threading.Thread(target=lambda: answers.append(_refused(holding, root, HANGING))) for _ in range(12)]
     for waiting in clients:
         waiting.start()
-    time.sleep(0.3)
-    slowest = 0.0
+    until(lambda: hanging)
+    took: list[float] = []
     with rig.raw(holding) as client:
         _, key = client.handshake(rig.attester(root, rig.document()), rig.document())
         for _ in range(20):
             began = time.monotonic()
             status, body, _ = client.ask("GET", f"/kbs/v0/resource/{HERE}")
-            slowest = max(slowest, time.monotonic() - began)
+            took.append(time.monotonic() - began)
             assert status == 200 and jwe.decrypt(key, body) == b"here"
     with holding.admin() as admin:  # administration goes on, too
         began = time.monotonic()
         admin.list_resources()
-        assert time.monotonic() - began < 0.5
-    assert slowest < 0.5
+        assert time.monotonic() - began < 5
+    assert sorted(took)[10] < 0.5, "most of them, on a machine that does much else"
     for waiting in clients:
-        waiting.join(20)
+        waiting.join(2 * LONG)
     assert len(answers) == 12 and {status for status, _ in answers} == {503}
     hold.set()
     vault.before = lambda *_: None
-    for _ in range(60):  # the breaker lets one call through after its pause
-        with holding.admin() as admin:
-            if all(view.ok for view in admin.backends() if view.name == "vault"):
-                break
-        time.sleep(0.1)
-    assert _get(holding, root, PATH) == b"value"
+    with holding.admin() as admin:  # the breaker lets one call through after its pause
+        until(lambda: all(view.ok for view in admin.backends() if view.name == "hasty"))
+    assert _get(holding, root, HANGING) == b"value"
 
 
 def test_what_is_acknowledged_while_a_value_is_on_its_way_counts(
@@ -275,17 +285,17 @@ def test_what_is_acknowledged_while_a_value_is_on_its_way_counts(
     def slowly(method: str, path: str) -> None:
         if method == "GET" and "/data/" in path:
             asked.set()
-            go.wait(5)
+            go.wait(LONG)
 
     vault.before = slowly
     answers: list[tuple[int, str]] = []
     client = threading.Thread(target=lambda: answers.append(_refused(holding, root, PATH)))
     client.start()
-    assert asked.wait(5)
+    assert asked.wait(LONG)
     with holding.admin() as admin:
         admin.bind_resource(PATH, Binding())
     go.set()
-    client.join(10)
+    client.join(LONG)
     assert answers[0][0] == 403
 
 
@@ -309,7 +319,6 @@ def _held(vault: VaultServer, path: ResourcePath, tenant: str = "default") -> li
     return [number for number, one in found.versions.items() if not one["destroyed"]] if found is not None else []
 
 
-@pytest.mark.timeout(90)
 def test_what_a_back_end_could_not_remove_goes_once_it_answers_again(
     holding: rig.RunningBroker, root: DevelopmentRoot, vault: VaultServer
 ) -> None:
@@ -333,16 +342,12 @@ def test_what_a_back_end_could_not_remove_goes_once_it_answers_again(
     holding.kill()  # what is to be removed is not forgotten with the process
     assert _waits(holding) == {"vault": 2}
     vault.sealed = False
-    until = time.monotonic() + 40
-    while time.monotonic() < until and (_waits(holding) or _waits(holding, "acme")):
-        time.sleep(0.3)
-    assert not _waits(holding) and not _waits(holding, "acme")
+    until(lambda: not _waits(holding) and not _waits(holding, "acme"), 1.5 * LONG)
     assert not _held(vault, replaced) and not _held(vault, deleted) and not _held(vault, deleted, "acme")
     assert _held(vault, foreign)  # it is theirs
     assert _get(holding, root, replaced) == b"here"
 
 
-@pytest.mark.timeout(90)
 def test_the_values_of_a_tenant_that_is_deleted_go_too(holding: rig.RunningBroker, vault: VaultServer) -> None:
     with holding.admin("leaving") as admin:
         for name in ("one", "two"):
@@ -353,8 +358,6 @@ def test_the_values_of_a_tenant_that_is_deleted_go_too(holding: rig.RunningBroke
         "broker"
     ) as admin:  # who keeps the broker sees what waits of a tenant that nobody can ask any more
         assert {view.name: view.waiting for view in admin.backends()}["vault"] <= 2
-    until = time.monotonic() + 40
-    while time.monotonic() < until and _waits(holding, "broker"):
-        time.sleep(0.3)
+    until(lambda: not _waits(holding, "broker"), 1.5 * LONG)
     assert not _held(vault, ResourcePath("a", "b", "one"), "leaving")
     assert not _held(vault, ResourcePath("a", "b", "two"), "leaving")

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from tests.broker import rig
 from tests.broker.rig import RunningBroker
 from tests.broker.test_recorded import Broker
+from tests.waiting import LONG, until
 
 from adyton.broker.door.answer import Answer
 from adyton.broker.door.asked import Asked
@@ -209,7 +210,7 @@ def test_nobody_waits_for_a_list_that_is_being_signed(tmp_path: Path) -> None:
     def sign(root: authorities.StoredAuthority, number: int, revoked: Sequence[authorities.Issued]) -> bytes:
         writing = threading.Thread(target=store.check_writable, daemon=True)
         writing.start()
-        writing.join(5)
+        writing.join(LONG)
         assert not writing.is_alive()
         numbers.append(number)
         return crl.make(root.key, root.certificate, number, [], NOW)
@@ -343,15 +344,16 @@ def test_strangers_who_ask_for_lists_take_neither_all_threads_nor_all_places(
 
     def slow(*given: object) -> bytes:
         at_once.append(1)
-        go.wait(20)
+        go.wait(LONG)
         return whole(*given)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Authority, "crl", slow)
 
     async def flood() -> list[int]:
         waiting = [asyncio.ensure_future(fetched(alone, "1.crl")) for _ in range(200)]
-        await asyncio.wait_for(asyncio.to_thread(lambda: None), 5)
-        await asyncio.sleep(0.1)
+        await asyncio.wait_for(asyncio.to_thread(lambda: None), LONG)
+        await asyncio.to_thread(until, lambda: len(at_once) == 2)
+        await asyncio.sleep(0.1)  # no third one comes
         assert len(at_once) == 2 and alone.program._front.in_flight == 64
         go.set()
         return [(await one).status for one in waiting]

@@ -7,10 +7,11 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 
 import pytest
-from tests.waiting import until
+from tests.waiting import LONG, until
 
 from adyton.broker.door import refusals
 from adyton.broker.door.answer import Answer
@@ -20,13 +21,14 @@ from adyton.broker.door.worker import Limits, Worker
 
 LIMITS = Limits(
     max_body=1000,
-    head_seconds=0.6,
-    body_seconds=0.6,
-    idle_seconds=0.6,
+    head_seconds=LONG,
+    body_seconds=LONG,
+    idle_seconds=LONG,
     max_connections=5,
     linger_seconds=0.2,
     sweep_seconds=0.05,
 )
+IMPATIENT = replace(LIMITS, head_seconds=0.6, body_seconds=0.6, idle_seconds=0.6)
 
 
 @dataclass
@@ -39,6 +41,18 @@ class Served:
 
 @pytest.fixture
 def served() -> Iterator[Served]:
+    with serving(LIMITS) as running:
+        yield running
+
+
+@pytest.fixture
+def impatient() -> Iterator[Served]:
+    with serving(IMPATIENT) as running:
+        yield running
+
+
+@contextmanager
+def serving(limits: Limits) -> Iterator[Served]:
     seen: list[HttpRequest] = []
 
     async def slow(request: HttpRequest) -> Answer:
@@ -61,7 +75,7 @@ def served() -> Iterator[Served]:
             return Answer(200, bytes(30_000_000))
         return Answer(200, request.target + b" " + request.body)
 
-    worker = Worker(application, LIMITS, refusals.OVERLOADED, refusals.UNREADABLE)  # type: ignore[arg-type]
+    worker = Worker(application, limits, refusals.OVERLOADED, refusals.UNREADABLE)  # type: ignore[arg-type]
     ready = threading.Event()
     box: dict[str, object] = {}
 
@@ -78,17 +92,19 @@ def served() -> Iterator[Served]:
 
     thread = threading.Thread(target=asyncio.run, args=(main(),))
     thread.start()
-    ready.wait(5)
+    assert ready.wait(LONG)
     loop = box["loop"]
     assert isinstance(loop, asyncio.AbstractEventLoop)
-    yield Served(int(str(box["port"])), worker, seen, loop)
-    loop.call_soon_threadsafe(box["stop"].set)  # type: ignore[attr-defined]
-    thread.join(10)
+    try:
+        yield Served(int(str(box["port"])), worker, seen, loop)
+    finally:
+        loop.call_soon_threadsafe(box["stop"].set)  # type: ignore[attr-defined]
+        thread.join(LONG)
     assert not thread.is_alive()
 
 
 def connect(served: Served) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", served.port), timeout=10)
+    return socket.create_connection(("127.0.0.1", served.port), timeout=LONG)
 
 
 def read_all(client: socket.socket) -> bytes:
@@ -142,11 +158,10 @@ def test_half_closed_in_the_middle_of_a_body(served: Served) -> None:
 def test_gone_before_the_answer(served: Served) -> None:
     client = connect(served)
     client.sendall(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
-    time.sleep(0.05)
+    until(lambda: served.worker.busy == 1)
     client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     client.close()  # a reset
-    time.sleep(0.4)
-    assert served.worker.busy == 0
+    until(lambda: served.worker.busy == 0 and not served.worker.connections)
     assert ask(served, b"GET /after HTTP/1.1\r\nHost: x\r\n\r\n").endswith(b"/after ")
 
 
@@ -159,12 +174,12 @@ def test_gone_before_the_answer(served: Served) -> None:
         b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
     ],
 )
-def test_slow_clients_are_cut(served: Served, trickle: bytes) -> None:
-    with connect(served) as client:
+def test_slow_clients_are_cut(impatient: Served, trickle: bytes) -> None:
+    with connect(impatient) as client:
         client.sendall(trickle)
         started = time.monotonic()
         client.settimeout(0.05)
-        while time.monotonic() - started < 6:
+        while time.monotonic() - started < LONG:
             try:
                 if not client.recv(4096):
                     break
@@ -176,19 +191,20 @@ def test_slow_clients_are_cut(served: Served, trickle: bytes) -> None:
                         break
             except OSError:
                 break
-        assert 0.2 < time.monotonic() - started < 4
+        assert 0.2 < time.monotonic() - started < LONG / 2
 
 
-def test_a_client_that_does_not_read_is_cut(served: Served) -> None:
-    with connect(served) as client:
+def test_a_client_that_does_not_read_is_cut(impatient: Served) -> None:
+    with connect(impatient) as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         client.sendall(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n")
-        end = time.monotonic() + 5
-        while not served.requests and time.monotonic() < end:
-            time.sleep(0.02)
-        while served.worker.connections and time.monotonic() < end:
-            time.sleep(0.02)
-        assert not served.worker.connections
+        until(lambda: impatient.requests)
+        until(lambda: not impatient.worker.connections)
+
+
+def _lingers_at_most(served: Served) -> bool:
+    latest = time.monotonic() + LIMITS.linger_seconds  # not the longer time that a body may take
+    return all(connection.deadline <= latest for connection in list(served.worker.connections))
 
 
 @pytest.mark.parametrize(
@@ -206,9 +222,7 @@ def test_too_large_is_413_with_the_error_body(served: Served, request_: bytes) -
     with connect(served) as client:
         client.sendall(request_)
         answer = client.recv(4096)
-        time.sleep(0.1)  # the answer is out before the deadline is set
-        latest = time.monotonic() + LIMITS.linger_seconds  # not the longer time that a body may take
-        assert all(connection.deadline <= latest for connection in list(served.worker.connections))
+        until(lambda: _lingers_at_most(served), LONG / 3)  # the answer is out before the deadline is set
         answer += read_all(client)
     assert answer.startswith((b"HTTP/1.1 413 ", b"HTTP/1.1 400 ") if b"9999" in request_ else b"HTTP/1.1 413 ")
     assert b'"type":"https://github.com/confidential-containers/kbs/errors/' in answer
@@ -280,32 +294,37 @@ def test_no_answers_are_made_for_who_does_not_read_them(served: Served) -> None:
     """Else a few hundred kilobytes of requests would fill the memory with answers."""
     with connect(served) as client:
         client.sendall(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n" * 5)
+        until(lambda: served.requests)
         time.sleep(0.3)
         assert len(served.requests) == 1
-        got, end = 0, time.monotonic() + 20
-        while got < 5 * 30_000_000 and time.monotonic() < end:
-            got += len(client.recv(1 << 20))
+        got = 0
+        while got < 5 * 30_000_000 and (piece := client.recv(1 << 20)):
+            got += len(piece)
     assert got > 5 * 30_000_000
     assert len(served.requests) == 5
 
 
-def test_who_reads_slowly_is_served(served: Served) -> None:
-    with connect(served) as client:
+def test_who_reads_slowly_is_served() -> None:
+    limits = replace(LIMITS, body_seconds=2.0)
+    with serving(limits) as served, connect(served) as client:
         client.sendall(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\nGET /after HTTP/1.1\r\nHost: x\r\n\r\n")
         began, got, tail = time.monotonic(), 0, b""
         while not tail.endswith(b"/after "):
             piece = client.recv(1_000_000)
             assert piece
             got, tail = got + len(piece), (tail + piece)[-20:]
-            time.sleep(0.03)
-    assert got > 30_000_000
-    assert time.monotonic() - began > LIMITS.body_seconds
+            time.sleep(0.08)
+        assert got > 30_000_000
+        assert time.monotonic() - began > limits.body_seconds
 
 
 @pytest.mark.parametrize(
     "said", [b"", b"POST /late HTTP/1.1\r\nHo", b"POST /late HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\na"]
 )
-def test_who_is_asking_when_the_end_comes_is_answered(served: Served, said: bytes) -> None:
+def test_who_is_asking_when_the_end_comes_is_answered(
+    served: Served, said: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("adyton.broker.door.connection.STOPPING_SECONDS", LONG)
     whole = b"POST /late HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc"
     assert served.loop is not None
     with connect(served) as client, connect(served) as idle:
@@ -313,21 +332,21 @@ def test_who_is_asking_when_the_end_comes_is_answered(served: Served, said: byte
         assert idle.recv(4096).endswith(b"abc")
         client.sendall(said)
         time.sleep(0.1)
-        drained = asyncio.run_coroutine_threadsafe(served.worker.drain(1.0), served.loop)
+        drained = asyncio.run_coroutine_threadsafe(served.worker.drain(LONG), served.loop)
         assert idle.recv(4096) == b"", "who was answered and asks nothing is let go at once"
         client.sendall(whole[len(said) :])
         answer = read_all(client)
         assert answer.endswith(b"/late abc") and b"connection: close" in answer.lower()
-    drained.result(5)
+    drained.result(LONG)
 
 
 def test_who_came_and_asks_nothing_does_not_hold_up_the_end(served: Served) -> None:
     assert served.loop is not None
     with connect(served) as client:
-        time.sleep(0.05)
+        until(lambda: served.worker.connections)
         began = time.monotonic()
-        asyncio.run_coroutine_threadsafe(served.worker.drain(5.0), served.loop).result(10)
-        assert time.monotonic() - began < 2 and read_all(client) == b""
+        asyncio.run_coroutine_threadsafe(served.worker.drain(LONG), served.loop).result(2 * LONG)
+        assert time.monotonic() - began < LONG / 2 and read_all(client) == b""
 
 
 @pytest.mark.parametrize("target", ["/broken", "/broken-later"])

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 import uvloop
 from tests.broker import rig
-from tests.waiting import until
+from tests.waiting import LONG, until
 
 from adyton.broker.door import certificate, entrance, refusals
 from adyton.broker.door.answer import Answer
@@ -51,14 +51,15 @@ class Served:
         self.worker = Worker(self.answer, limits, refusals.OVERLOADED, refusals.UNREADABLE)  # type: ignore[arg-type]
         self.loop: asyncio.AbstractEventLoop = new_loop()  # type: ignore[operator]
         self.ready = threading.Event()
-        self.stop = asyncio.Event()
+        self.stop, self.go = asyncio.Event(), asyncio.Event()
+        self.drain_seconds = 2.0
         self.context = context
         self.thread = threading.Thread(target=self.run)
         self.thread.start()
-        assert self.ready.wait(5)
+        assert self.ready.wait(LONG)
 
     async def slow(self) -> Answer:
-        await asyncio.sleep(0.5)
+        await self.go.wait()
         return Answer(200, b"slow")
 
     def answer(self, request: HttpRequest) -> object:
@@ -77,7 +78,7 @@ class Served:
         await self.stop.wait()
         self.entrance.take_all()
         self.entrance.close()
-        await self.worker.drain(2.0)
+        await self.worker.drain(self.drain_seconds)
         sweep.cancel()
 
     @property
@@ -89,7 +90,7 @@ class Served:
             self.loop.call_soon_threadsafe(self.stop.set)
 
     def connect(self) -> socket.socket:
-        return socket.create_connection(("127.0.0.1", self.port), timeout=5)
+        return socket.create_connection(("127.0.0.1", self.port), timeout=LONG)
 
 
 @contextmanager
@@ -105,7 +106,7 @@ def serving(
         yield served
     finally:
         served.end()
-        served.thread.join(10)
+        served.thread.join(LONG)
         assert not served.thread.is_alive()
 
 
@@ -117,7 +118,7 @@ def trusting() -> ssl.SSLContext:
 
 def asked(port: int, *, tls: bool) -> bytes:
     """What a client gets that comes once."""
-    with socket.create_connection(("127.0.0.1", port), timeout=5) as plain:
+    with socket.create_connection(("127.0.0.1", port), timeout=LONG) as plain:
         if not tls:
             plain.sendall(GET)
             return plain.recv(4096)
@@ -134,11 +135,11 @@ def test_thousands_who_never_speak_keep_nobody_out(tmp_path: Path, tls: bool, pl
     try:
         with ExitStack() as silent:
             for _ in range(3000):
-                silent.enter_context(socket.create_connection(("127.0.0.1", running.port), timeout=5))
+                silent.enter_context(socket.create_connection(("127.0.0.1", running.port), timeout=LONG))
             for _ in range(5):
                 began = time.monotonic()
                 assert asked(running.port, tls=tls).startswith(b"HTTP/1.1 200"), "the first try succeeds"
-                assert time.monotonic() - began < 2
+                assert time.monotonic() - began < 8
             assert descriptors_of(running.process.pid) <= int(places) + 100
             assert not (tmp_path / "data.log").read_text().count("accept_failed")
         assert asked(running.port, tls=tls).startswith(b"HTTP/1.1 200")
@@ -198,11 +199,15 @@ def test_who_only_stays_makes_way_and_who_is_answered_does_not(files: tuple[Path
             until(lambda: served.places == 20)
             if not tls:
                 assert asked(served.port, tls=tls).startswith(b"HTTP/1.1 429 ")
+        served.loop.call_soon_threadsafe(served.go.set)
         for one in [kept[0], *kept[2:]]:
             assert one.recv(4096).endswith(b"slow")
 
 
-def test_a_handshake_under_way_at_the_end_is_finished_and_answered(files: tuple[Path, Path]) -> None:
+def test_a_handshake_under_way_at_the_end_is_finished_and_answered(
+    files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("adyton.broker.door.connection.STOPPING_SECONDS", 3.0)
     with serving(LIMITS, files) as served, served.connect() as plain, served.connect() as silent:
         incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         client = trusting().wrap_bio(incoming, outgoing)
@@ -211,6 +216,7 @@ def test_a_handshake_under_way_at_the_end_is_finished_and_answered(files: tuple[
         hello = outgoing.read()
         plain.sendall(hello[:50])
         until(lambda: len(served.worker.arriving) == 2)
+        served.drain_seconds = LONG
         began = time.monotonic()
         served.end()
         until(lambda: served.worker.stopping)
@@ -227,8 +233,8 @@ def test_a_handshake_under_way_at_the_end_is_finished_and_answered(files: tuple[
                 continue
         assert answer.endswith(b"here") and b"connection: close" in answer
         plain.close()
-        served.thread.join(10)
-        assert time.monotonic() - began < 2, "who says nothing does not hold up the end"
+        served.thread.join(LONG)
+        assert time.monotonic() - began < LONG / 2, "who says nothing does not hold up the end"
         assert silent.recv(1) == b""
 
 
@@ -243,7 +249,7 @@ def test_no_descriptor_left_is_waited_for_without_burning_the_cpu(tmp_path: Path
         resource.prlimit(pid, resource.RLIMIT_NOFILE, (descriptors_of(pid) + 10, hard))
         with ExitStack() as held:
             for _ in range(40):
-                one = held.enter_context(socket.create_connection(("127.0.0.1", running.port), timeout=5))
+                one = held.enter_context(socket.create_connection(("127.0.0.1", running.port), timeout=LONG))
                 one.sendall(b"\x16\x03\x01\x02\x00" if tls else b"POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\n")
             until(lambda: "accept_failed" in running.log())
             before = spent(pid)
@@ -252,7 +258,7 @@ def test_no_descriptor_left_is_waited_for_without_burning_the_cpu(tmp_path: Path
             resource.prlimit(pid, resource.RLIMIT_NOFILE, (soft, hard))
             began = time.monotonic()
             assert asked(running.port, tls=tls).startswith(b"HTTP/1.1 200"), "it goes on as soon as there are some"
-            assert time.monotonic() - began < 2
+            assert time.monotonic() - began < 10
         assert running.log().count("accept_failed") == 1
     finally:
         assert running.stop() == 0

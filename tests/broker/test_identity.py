@@ -298,7 +298,7 @@ def test_who_answers_slowly_is_cut(provider: Provider, monkeypatch: pytest.Monke
     finally:
         provider.dripping = False
     assert caught.value.code == "identity_provider_unreachable"
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 15
 
 
 # Keys and tokens of people themselves

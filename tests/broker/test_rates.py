@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.broker import rig
+from tests.waiting import until
 
 from adyton.broker.door import rates
 from adyton.broker.door.paths import Route
@@ -109,12 +110,12 @@ def test_what_it_costs() -> None:
 
 
 def test_a_broker_says_when_to_ask_again(tmp_path: Path) -> None:
-    running = rig.started(tmp_path / "data", None, "--peer-rate-limit", "auth=0.2:2")
+    running = rig.started(tmp_path / "data", None, "--peer-rate-limit", "auth=0.02:2")
     try:
         with rig.raw(running) as client:
             answers = [client.ask("POST", "/kbs/v0/auth", rcar.request_body("snp")) for _ in range(3)]
             assert [status for status, _, _ in answers] == [200, 200, 429]
-            assert 1 <= int(answers[2][2]["Retry-After"]) <= 5
+            assert 1 <= int(answers[2][2]["Retry-After"]) <= 50
             assert b"kbs/errors/" in answers[2][1]
             assert client.ask("GET", "/healthz")[0] == 200
     finally:
@@ -159,11 +160,10 @@ def test_a_tenants_rate_set_while_it_runs(tmp_path: Path) -> None:
                 with pytest.raises(AdytonError) as caught:
                     people.set_rates(wrong)
                 assert caught.value.code == "rate_invalid"
-            assert people.set_rates(("auth=0.1:2",)).rates == ["auth=0.1:2"]
-            time.sleep(1.1)
-            assert (refused("/t/limited"), refused("/t/other")) == (4, 0)
+            assert people.set_rates(("auth=0.001:2",)).rates == ["auth=0.001:2"]
+            until(lambda: refused("/t/limited") >= 4)
+            assert refused("/t/other") == 0
             assert people.set_rates(()).rates == []
-            time.sleep(1.1)
-            assert refused("/t/limited") == 0
+            until(lambda: refused("/t/limited") == 0)
     finally:
         assert running.stop() == 0

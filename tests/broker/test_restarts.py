@@ -21,6 +21,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from tests.broker import rig
+from tests.waiting import LONG, until
 
 from adyton.broker.door import certificate
 from adyton.client.handshake import Session
@@ -90,7 +91,7 @@ def test_killed_in_the_middle_of_many(own: rig.RunningBroker, root: DevelopmentR
 
 def test_a_second_broker_on_the_same_data_is_refused(own: rig.RunningBroker) -> None:
     command = [sys.executable, "-m", "adyton", "broker", "serve", "--data", str(own.data), "--listen", "127.0.0.1:0"]
-    second = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    second = subprocess.run(command, capture_output=True, text=True, timeout=LONG)
     assert second.returncode == 1
     assert "broker_running" in second.stderr
     with own.admin() as admin:
@@ -189,6 +190,10 @@ def test_acknowledged_means_decided_by_every_worker(tmp_path: Path, root: Develo
         assert running.stop() == 0
 
 
+def _has_child(process: int) -> bool:
+    return any(task.read_text() for task in Path(f"/proc/{process}/task").glob("*/children"))
+
+
 def test_more_at_once_than_a_worker_takes_on_is_429(tmp_path: Path) -> None:
     """The first request starts the policy engine, so it is under way while the second comes."""
     program = """
@@ -196,7 +201,7 @@ import sys
 from adyton.broker.policy import rego
 from adyton.broker.running import server
 from adyton.broker.settings import Settings
-rego._START = "import time; time.sleep(1); " + rego._START
+rego._START = "import time; time.sleep(3); " + rego._START
 settings = Settings(data=sys.argv[1], port=0, max_in_flight=1)
 server.serve(server.prepare(settings, tls=False), lambda listening: print("ready", flush=True))
 """
@@ -211,7 +216,7 @@ server.serve(server.prepare(settings, tls=False), lambda listening: print("ready
             busy, other = rig.Raw(port), rig.Raw(port)
             with contextlib.closing(busy), contextlib.closing(other):
                 busy.connection.request("PUT", "/api/v0/policies/resource/resource-policy", body, headers)
-                time.sleep(0.1)
+                until(lambda: _has_child(process.pid), what="the policy engine does not start")
                 status, said, answered = other.ask("GET", "/api/v0/about", headers=headers)
                 assert (status, answered["retry-after"]) == (429, "1")
                 assert set(json.loads(said)) == {"type", "detail"}
@@ -221,7 +226,7 @@ server.serve(server.prepare(settings, tls=False), lambda listening: print("ready
                 assert other.ask("GET", "/api/v0/about", headers=headers)[0] == 200
         finally:
             process.terminate()
-            assert process.wait(20) == 0
+            assert process.wait(LONG) == 0
 
 
 @pytest.mark.parametrize("umask", ["000", "777"])
@@ -232,10 +237,7 @@ def test_files_are_the_owners_alone_whatever_the_umask(tmp_path: Path, umask: st
     with log.open("w") as out:
         process = subprocess.Popen(["sh", "-c", f'umask {umask}; exec "$@"', "sh", *serve], stdout=out, stderr=out)
     try:
-        for _ in range(300):
-            if "JWK set" in log.read_text() or process.poll() is not None:
-                break
-            time.sleep(0.02)
+        until(lambda: "JWK set" in log.read_text() or process.poll() is not None)
         assert process.poll() is None, log.read_text()
         made = [tmp_path / "above", data, *data.rglob("*")]
         assert {"broker.json", "root.key", "admin.token", "private-key.pem", "broker.sqlite"} <= {p.name for p in made}
@@ -246,12 +248,12 @@ def test_files_are_the_owners_alone_whatever_the_umask(tmp_path: Path, umask: st
         assert next(line for line in limits.splitlines() if "core file" in line).split()[4:6] == ["0", "0"]
     finally:
         process.terminate()
-        assert process.wait(20) == 0
+        assert process.wait(LONG) == 0
 
 
 def test_a_broker_process_cannot_be_dumped() -> None:
     program = "import ctypes; from adyton.broker.running.process import harden; harden(10); print(ctypes.CDLL(None).prctl(3,0,0,0,0))"
-    assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30).stdout == "0\n"
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=LONG).stdout == "0\n"
 
 
 @pytest.mark.parametrize(
@@ -427,7 +429,7 @@ from adyton.cli import main
 main(sys.argv[1:])
 """
     command = ["broker", "serve", "--data", str(tmp_path / "data"), "--listen", "127.0.0.1:0"]
-    result = subprocess.run([sys.executable, "-c", program, *command], capture_output=True, text=True, timeout=30)
+    result = subprocess.run([sys.executable, "-c", program, *command], capture_output=True, text=True, timeout=LONG)
     assert result.returncode == 1
     assert "policy_engine_unfit" in result.stderr and "hint" in result.stderr
 
@@ -437,6 +439,14 @@ def test_endorsements_are_read_again(tmp_path: Path, root: DevelopmentRoot) -> N
     place.mkdir()
     trust = ("--environment", "test", "--trust-dev-root", root.fingerprint, "--endorsements", str(place))
     running = rig.started(tmp_path / "data", None, *trust)
+
+    def attested() -> int:
+        with Session(running.address(), rig.attester(root), rig.document().raw) as session:
+            try:
+                return session.token().count(".")
+            except ReleaseRefused:
+                return 0
+
     try:
         with running.session(rig.attester(root)) as session, pytest.raises(ReleaseRefused) as refused:
             session.token()
@@ -445,14 +455,10 @@ def test_endorsements_are_read_again(tmp_path: Path, root: DevelopmentRoot) -> N
             (place / file.name).write_bytes(file.read_bytes())
         assert running.process is not None
         running.process.send_signal(signal.SIGHUP)
-        time.sleep(0.5)
-        with Session(running.address(), rig.attester(root), rig.document().raw) as session:
-            assert session.token().count(".") == 2
+        until(lambda: attested() == 2)
         (place / "crl.der").write_bytes(b"rubbish")
         running.process.send_signal(signal.SIGHUP)
-        time.sleep(0.5)
-        with Session(running.address(), rig.attester(root), rig.document().raw) as session:
-            assert session.token().count(".") == 2  # what cannot be read never replaces what could
-        assert "not reloaded" in running.log()
+        until(lambda: "not reloaded" in running.log())
+        assert attested() == 2  # what cannot be read never replaces what could
     finally:
         running.stop()

@@ -13,6 +13,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey
 from tests.broker import rig
+from tests.waiting import until
 
 from adyton.client import relying
 from adyton.client.admin import Admin
@@ -188,10 +189,10 @@ def test_acknowledged_means_decided(pair: rig.RunningBroker, root: DevelopmentRo
     with pair.admin() as admin:
         for thread in threads:
             thread.start()
-        time.sleep(0.5)
+        until(lambda: len(asked) > 10)
         Revoking(admin).revoke("chip", [chip(root)], WHY)
         decided = time.monotonic()
-        time.sleep(0.5)
+        until(lambda: sum(began >= decided for began, _ in asked) > 10)
         stop.set()
         for thread in threads:
             thread.join()

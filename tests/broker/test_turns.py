@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import threading
 
+from tests.waiting import LONG
+
 from adyton.broker.door import turns
 from adyton.broker.door.turns import Turns
 
@@ -16,7 +18,7 @@ def test_who_takes_long_keeps_no_other_tenant_waiting() -> None:
     def slow() -> str:
         asked.release()
         at_once.append(1)
-        go.wait(20)
+        go.wait(LONG)
         at_once.pop()
         return "done"
 
@@ -27,7 +29,7 @@ def test_who_takes_long_keeps_no_other_tenant_waiting() -> None:
             await asyncio.to_thread(asked.acquire)
         assert await shared.take("slow", slow) is None, "as many as may wait"
         for _ in range(20):
-            assert await asyncio.wait_for(shared.take("other", lambda: "quick"), 5) == "quick"
+            assert await asyncio.wait_for(shared.take("other", lambda: "quick"), LONG) == "quick"
         assert len(at_once) == turns.EACH
         waiting.pop().cancel()  # whoever goes away while it waits makes room
         await asyncio.sleep(0)

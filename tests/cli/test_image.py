@@ -11,7 +11,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler
@@ -20,9 +19,10 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+from tests import ports
 from tests.image.building import Built, busybox_layer, image, index_of, layer
 from tests.image.registries import RunningRegistry, docker_registry, serving
-from tests.waiting import until
+from tests.waiting import LONG, until
 
 from adyton.cli import adyton
 from adyton.cli.output import run
@@ -71,13 +71,17 @@ def command(
     return call
 
 
+def _listens(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 5):
+        return True
+    return False
+
+
 @pytest.fixture(scope="module")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A broker that runs; gives the home whose ``broker.json`` names it."""
     home = tmp_path_factory.mktemp("home")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = ports.reserve()
     with (home / "log").open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "adyton", "broker", "serve", "--listen", f"127.0.0.1:{port}"],
@@ -87,17 +91,12 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             stderr=log,
         )
     try:
-        deadline = time.monotonic() + 30
-        while True:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-                break
-            assert process.poll() is None, (home / "log").read_text()
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        until(lambda: process.poll() is not None or _listens(port), what=(home / "log").read_text)
+        assert process.poll() is None, (home / "log").read_text()
         yield home
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(LONG)
 
 
 @pytest.fixture(scope="module")
@@ -245,9 +244,7 @@ def test_where_registering_fails_the_image_does_not_come_to_exist(
 
 
 def test_without_a_broker_nothing_is_written(command: Command, plain: str, tmp_path: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = ports.reserve()
     outcome = command(
         "image", "encrypt", plain, f"oci:{tmp_path}/out:v1", "--key", URI, "--broker", f"http://127.0.0.1:{port}"
     )

@@ -217,7 +217,7 @@ def test_killed_at_any_moment_nothing_acknowledged_is_lost(tmp_path: Path) -> No
             acknowledged.add(int(process.stdout.readline()))
         time.sleep(0.0007 * round_)
         os.kill(process.pid, signal.SIGKILL)
-        rest, _ = process.communicate(timeout=10)
+        rest, _ = process.communicate(timeout=60)
         acknowledged |= {int(line) for line in rest.split()}
     with Cache(directory) as cache:
         found = {stored.item.wanted.name: stored.item for stored in cache.all()}

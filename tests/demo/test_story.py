@@ -33,7 +33,7 @@ def _traces() -> tuple[set[str], set[str], set[int]]:
 
 
 @pytest.mark.root
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_the_demo_tells_its_story_twice_and_leaves_nothing(guest: Path) -> None:
     before = _traces()
     for _ in range(2):

@@ -14,7 +14,7 @@ from adyton.devtee.forge import Forge
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 def test_the_tutorial_does_what_it_says(tmp_path: Path) -> None:
     forge = Forge.new(datetime.now(UTC))  # noqa: TID251 -- the commands read the clock themselves
     (tmp_path / "report.bin").write_bytes(forge.report())

@@ -12,7 +12,7 @@ from tests.docs.playing import play
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(600)
 def test_the_tutorial_does_what_it_says(tmp_path: Path) -> None:
     root = rig.make_root(tmp_path / "root")
     (tmp_path / "request.json").write_bytes(rest_body(root))

@@ -9,7 +9,7 @@ from tests.docs.playing import play
 
 
 @pytest.mark.root
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 def test_the_tutorial_does_what_it_says(tmp_path: Path, guest: Path) -> None:
     variables = {"TMPDIR": "/tmp", "GUEST": str(guest)}  # a socket's path has at most 107 bytes
     said = play("tutorials/first-secret.md", tmp_path, blocks=12, variables=variables).stdout

@@ -55,7 +55,7 @@ def played(name: str, place: Path, descriptors: tuple[int, ...] = (), **environm
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 def test_is_this_the_broker(tmp_path: Path) -> None:
     root = DevelopmentRoot.create(tmp_path / "root", datetime.fromtimestamp(time.time(), UTC))
     platform = Platform(root)
@@ -80,7 +80,7 @@ def test_is_this_the_broker(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 @pytest.mark.skipif(fips.state(fips=True).validated, reason="both modules run in their FIPS mode here")
 def test_the_fips_profile(tmp_path: Path) -> None:
     said = played("fips.md", tmp_path)

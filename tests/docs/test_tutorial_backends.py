@@ -20,7 +20,7 @@ def test_every_example_of_the_file_is_acceptable() -> None:
     assert {name for one in found for name in (*one.backends, *one.plugins)} == {"vault", "aws", "kmip", "provisioner"}
 
 
-@pytest.mark.timeout(90)
+@pytest.mark.timeout(600)
 def test_the_tutorial_does_what_it_says(tmp_path: Path) -> None:
     said = play("broker/backends.md", tmp_path, blocks=5, python=True, seconds=80).stdout
     for told in ("SoftHSM", '"backend": "hsm"', "serving on"):

@@ -9,7 +9,7 @@ from tests.docs.playing import play
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 def test_who_holds_the_root_key(tmp_path: Path) -> None:
     said = play("broker/root-key.md", tmp_path, blocks=6).stdout
     for text in ("plain file", "root_key_locked", "kbs:///default/recipe/1", "2 of 3", "root-key.recover"):
@@ -17,7 +17,7 @@ def test_who_holds_the_root_key(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 def test_backup_and_restore(tmp_path: Path) -> None:
     said = play("broker/backup.md", tmp_path, blocks=3).stdout
     assert "backup_too_old" in said

@@ -20,7 +20,7 @@ PAGE = REPOSITORY / "docs" / "broker" / "operations.md"
 UNIT = REPOSITORY / "docs" / "broker" / "adyton-broker.service"
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 def test_the_page_does_what_it_says(tmp_path: Path) -> None:
     ports = {"ADMIN_PORT": free_port(), "METRICS_PORT": free_port()}
     told = play("broker/operations.md", tmp_path, blocks=7, variables=ports).stdout

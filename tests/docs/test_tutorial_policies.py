@@ -9,7 +9,7 @@ from tests.docs.playing import play
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 def test_the_tutorial_does_what_it_says(tmp_path: Path) -> None:
     said = play("broker/policies.md", tmp_path, blocks=6).said
     for expected in (

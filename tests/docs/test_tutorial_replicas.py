@@ -10,7 +10,7 @@ from tests.postgresql import Server
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 def test_the_tutorial_does_what_it_says(tmp_path: Path, postgresql: Server) -> None:
     variables = {
         "DATABASE": postgresql.schema(),

@@ -37,6 +37,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
+from tests import ports
+from tests.waiting import LONG, until
 
 
 @dataclass(frozen=True)
@@ -232,9 +234,7 @@ def docker_registry(
     directory.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix="registry-", dir=directory))
     storage = work / "storage"
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = ports.reserve()
     config: dict[str, object] = {
         "version": 0.1,
         "log": {"level": "error"},
@@ -276,7 +276,7 @@ def docker_registry(
     finally:
         process.send_signal(signal.SIGTERM)
         try:
-            process.wait(5)
+            process.wait(LONG)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
@@ -298,11 +298,12 @@ def _htpasswd(pair: str) -> str:
 
 
 def _wait(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            raise AssertionError(f"docker-registry ended: {log.read_text()[-2000:]}")
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 0.2):
-            return
-        time.sleep(0.02)
-    raise AssertionError("docker-registry does not listen")
+    until(lambda: process.poll() is not None or _listens(port), what="docker-registry does not listen")
+    if process.poll() is not None:
+        raise AssertionError(f"docker-registry ended: {log.read_text()[-2000:]}")
+
+
+def _listens(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 5):
+        return True
+    return False

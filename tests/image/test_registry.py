@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
+from tests import ports
 from tests.image.building import Built, image, layer
 from tests.image.registries import Authority, RunningRegistry, docker_registry, serving, token_server
 
@@ -320,9 +321,7 @@ def test_retry_after_is_kept_and_bounded() -> None:
 
 
 def test_nobody_there() -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = ports.reserve()  # where nobody listens
     with pytest.raises(Unavailable, match="cannot be reached"):
         resolve(f"127.0.0.1:{port}")
 

@@ -493,7 +493,9 @@ ENTRIES = st.one_of(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(entries=st.lists(ENTRIES, max_size=12), step=st.integers(200, 5000))
 def test_any_tree_survives_the_round_trip(
     tmp_path: Path, entries: list[tuple[str, str, bytes, int]], step: int

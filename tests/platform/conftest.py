@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from tests.platform.services import Running
+from tests.waiting import LONG
 
 from adyton.devtee.root import DevelopmentRoot
 from adyton.platform import guest_contents, guest_image
@@ -81,7 +82,7 @@ def serving(root_directory: Path, guest: Path, *prefix: str) -> Iterator[Starter
             for caller in running.callers:
                 caller.close()
             running.process.send_signal(signal.SIGTERM)
-            running.process.wait(timeout=20)
+            running.process.wait(timeout=LONG)
             assert running.process.stderr is not None
             complaint = running.process.stderr.read().decode()
             running.process.stderr.close()

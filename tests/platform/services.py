@@ -11,6 +11,8 @@ import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.waiting import LONG
+
 from adyton.protocol import devtee, workload
 
 IMAGE = "sha256:" + "ab" * 32
@@ -79,7 +81,7 @@ class Running:
 
     def connect(self) -> Caller:
         connection = socket.socket(socket.AF_UNIX)
-        connection.settimeout(20)
+        connection.settimeout(LONG)
         connection.connect(str(self.socket))
         caller = Caller(connection)
         self.callers.append(caller)

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from tests.platform.conftest import Starter
 from tests.platform.services import Caller, Running, make_document
-from tests.waiting import until
+from tests.waiting import LONG, until
 
 from adyton.protocol import devtee
 
@@ -167,7 +167,7 @@ def test_an_instance_that_is_not_there(shared: Running, request_: devtee.Control
 def test_a_second_service_is_refused(shared: Running) -> None:
     command = [sys.executable, "-m", "adyton", "devtee", "serve", "--guest", "/nowhere"]
     second = subprocess.run(
-        command, env={**os.environ, "ADYTON_HOME": str(shared.home)}, capture_output=True, text=True, timeout=20
+        command, env={**os.environ, "ADYTON_HOME": str(shared.home)}, capture_output=True, text=True, timeout=LONG
     )
     assert second.returncode == 1
     assert "service_running" in second.stderr
@@ -175,20 +175,20 @@ def test_a_second_service_is_refused(shared: Running) -> None:
 
 
 def test_it_ends_by_itself_when_nothing_happens(start_service: Starter) -> None:
-    service = start_service("--idle-exit", "0.5")
+    service = start_service("--idle-exit", "2")
     caller = service.connect()
     assert isinstance(caller.ask(devtee.About()), devtee.Platform)
     with pytest.raises(subprocess.TimeoutExpired):
-        service.process.wait(timeout=1.2)  # somebody is connected
+        service.process.wait(timeout=3)  # somebody is connected
     caller.close()
-    assert service.process.wait(timeout=5) == 0
+    assert service.process.wait(timeout=LONG) == 0
     assert not service.socket.exists()
 
 
 def test_it_ends_on_term_and_leaves_no_socket(service: Running) -> None:
     caller: Caller = service.connect()
     service.process.send_signal(signal.SIGTERM)
-    assert service.process.wait(timeout=5) == 0
+    assert service.process.wait(timeout=LONG) == 0
     assert not service.socket.exists()
     assert caller.receive() is None
 
@@ -214,6 +214,6 @@ def test_of_two_that_start_at_once_the_second_waits_for_the_first(root_directory
         connection.connect(str(Path(home) / "run" / "devtee.sock"))  # it can be reached by now
         connection.close()
         winner.terminate()
-        assert (loser.returncode, winner.wait(timeout=10)) == (1, 0)
+        assert (loser.returncode, winner.wait(timeout=LONG)) == (1, 0)
         assert "service_running" in loser.communicate()[1]
         assert "listening on" in winner.communicate()[1]

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tarfile
@@ -17,6 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.platform.services import Caller
+from tests.waiting import LONG
+
+from adyton.protocol import devtee
 
 APPLETS = (
     "sh",
@@ -139,7 +144,12 @@ class Adyton:
         argv = [sys.executable, "-m", "adyton", *arguments]
         return subprocess.Popen(argv, env=self.environment, stdin=stream, stdout=stream, stderr=stream)
 
-    def __call__(self, *arguments: str, input: bytes = b"", timeout: float = 60) -> subprocess.CompletedProcess[bytes]:  # noqa: A002
+    def __call__(
+        self,
+        *arguments: str,
+        input: bytes = b"",  # noqa: A002 -- as subprocess.run calls it
+        timeout: float = 3 * LONG,
+    ) -> subprocess.CompletedProcess[bytes]:
         argv = [sys.executable, "-m", "adyton", *arguments]
         return subprocess.run(argv, env=self.environment, input=input, capture_output=True, timeout=timeout)
 
@@ -154,3 +164,27 @@ def adyton() -> Iterator[Adyton]:
         yield command
         command("devtee", "stop", "--force")
         shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def nothing_stays(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Each test begins with a home in which no instance is, whatever an earlier one left."""
+    yield
+    if "adyton" in request.fixturenames:
+        _remove_instances(request.getfixturevalue("adyton").home)
+
+
+def _remove_instances(home: Path) -> None:
+    def ask(message: devtee.ControlRequest) -> devtee.ControlReply | None:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(LONG)
+            connection.connect(str(home / "run" / "devtee.sock"))
+            return Caller(connection).ask(message)
+
+    try:
+        listed = ask(devtee.List(all=True))
+    except (FileNotFoundError, ConnectionRefusedError):  # no service runs
+        return
+    assert isinstance(listed, devtee.Instances)
+    for one in listed.instances:
+        ask(devtee.Remove(one.id, force=True))

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests import waiting
 
 pytestmark = pytest.mark.root
 
@@ -152,7 +153,7 @@ def test_signals_are_forwarded(adyton: Any, image: str, number: signal.Signals, 
     process = adyton.start("run", "--rm", image, "sh", "-c", script)
     assert process.stdout.readline() == b"ready\n"
     process.send_signal(number)
-    process.communicate(timeout=20)
+    process.communicate(timeout=waiting.LONG)
     assert process.returncode == status
 
 
@@ -161,7 +162,7 @@ def test_a_killed_workload(adyton: Any, image: str) -> None:
     process = adyton.start("run", "--name", "victim", image, "sh", "-c", "echo ready; sleep 100")
     assert process.stdout.readline() == b"ready\n"
     assert adyton("stop", "-t", "0", "victim").returncode == 0
-    process.communicate(timeout=20)
+    process.communicate(timeout=waiting.LONG)
     assert process.returncode == 137
 
 
@@ -170,11 +171,7 @@ def test_a_caller_that_leaves_takes_its_instance_along(adyton: Any, image: str) 
     assert process.stdout.readline() == b"ready\n"
     process.kill()
     process.communicate()
-    for _ in range(100):
-        if not rows(adyton):
-            return
-        time.sleep(0.05)
-    raise AssertionError("it still runs")
+    waiting.until(lambda: not rows(adyton), what="it still runs")
 
 
 def test_detached(adyton: Any, image: str) -> None:
@@ -189,7 +186,7 @@ def test_detached(adyton: Any, image: str) -> None:
     assert follower.stdout.readline() == b"out\n"
     stopped = adyton("stop", "service")
     assert (stopped.returncode, stopped.stdout) == (0, b"service\n")
-    rest, _ = follower.communicate(timeout=20)
+    rest, _ = follower.communicate(timeout=waiting.LONG)
     assert rest == b"stopping\n"
     logs = adyton("logs", identity[:12])
     assert (logs.stdout, logs.stderr) == (b"out\nstopping\n", b"err\n")
@@ -220,7 +217,7 @@ def test_terminal(adyton: Any, image: str) -> None:
     seen = until(master, b"50 120")
     os.write(master, b"hello\r")
     seen = until(master, b"got hello")
-    assert process.wait(20) == 6, seen
+    assert process.wait(waiting.LONG) == 6, seen
     os.close(master)
 
 
@@ -242,7 +239,7 @@ def test_a_terminal_without_input_leaves_ctrl_c_to_the_caller(adyton: Any, image
     try:
         until(master, b"ready")
         os.write(master, b"\x03")
-        assert process.wait(10) == 9
+        assert process.wait(waiting.LONG) == 9
     finally:
         process.kill()
         process.wait()
@@ -274,17 +271,17 @@ def test_published_ports(adyton: Any, image: str) -> None:
     (row,) = rows(adyton)
     (published,) = row["published"]
     assert (published["container_port"], published["host_address"]) == (8080, "127.0.0.1")
-    answer = b""
-    for _ in range(100):
+
+    def answered() -> bool:
         try:
-            with socket.create_connection(("127.0.0.1", published["host_port"]), 5) as connection:
+            with socket.create_connection(("127.0.0.1", published["host_port"]), waiting.LONG) as connection:
                 connection.sendall(b"GET /index.html HTTP/1.0\r\n\r\n")
                 with connection.makefile("rb") as stream:
-                    answer = stream.read()
-                break
+                    return stream.read().endswith(b"hello\n")
         except ConnectionError:
-            time.sleep(0.05)
-    assert answer.endswith(b"hello\n")
+            return False
+
+    waiting.until(answered)
     taken = adyton("run", "-p", f"{published['host_port']}:80", image, "true")
     assert taken.returncode == 125
     assert b"cannot be published" in taken.stderr

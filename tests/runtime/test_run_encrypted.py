@@ -9,12 +9,13 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests import ports
+from tests.waiting import LONG, until
 
 pytestmark = [
     pytest.mark.root,
@@ -26,33 +27,31 @@ KEY = "kbs:///default/key/runtime"
 Secret = tuple[str, bytes]  # an image's name, and the content of its file /secret
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
-
-
 @contextlib.contextmanager
 def program(argv: list[str], port: int, log: Path, environment: dict[str, str]) -> Iterator[None]:
     """A server, once it listens."""
     with log.open("wb") as written:
         process = subprocess.Popen(argv, stdout=written, stderr=written, env=environment)
     try:
-        for _ in range(300):
-            assert process.poll() is None, log.read_text()
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-                break
-            time.sleep(0.05)
+        until(lambda: process.poll() is not None or _listens(port), what=log.read_text)
+        assert process.poll() is None, log.read_text()
         yield
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(LONG)
+
+
+def _listens(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 5):
+        return True
+    return False
 
 
 @pytest.fixture(scope="module")
 def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Debian's registry; ``host:port``."""
     directory = tmp_path_factory.mktemp("registry")
-    port = free_port()
+    port = ports.reserve()
     (directory / "config.yml").write_text(
         f"version: 0.1\nlog: {{accesslog: {{disabled: true}}}}\nhttp: {{addr: 127.0.0.1:{port}}}\n"
         f"storage: {{filesystem: {{rootdirectory: {directory}/data}}}}\n"
@@ -66,15 +65,12 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def broker(adyton: Any, tmp_path: Path) -> Iterator[str]:
     """A broker that trusts this development root; its URL."""
     root = json.loads(adyton("devtee", "init", "--json").stdout)
-    port = free_port()
+    port = ports.reserve()
     argv = [sys.executable, "-m", "adyton", "broker", "serve", "--listen", f"127.0.0.1:{port}"]
     argv += ["--environment", "development", "--trust-dev-root", root["fingerprint"]]
     argv += ["--endorsements", root["endorsements"]]
     with program(argv, port, tmp_path / "broker.log", adyton.environment):
-        for _ in range(200):
-            if adyton("resource", "list").returncode == 0:
-                break
-            time.sleep(0.1)
+        until(lambda: adyton("resource", "list").returncode == 0, what=(tmp_path / "broker.log").read_text)
         yield f"http://127.0.0.1:{port}"
 
 

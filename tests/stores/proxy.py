@@ -9,13 +9,17 @@ import time
 
 
 class Wire:
-    """Forwards connections to ``port`` on loopback. ``deaf``: nothing comes back; ``silent``: nothing passes at all."""
+    """Forwards connections to ``port`` on loopback. ``deaf``: nothing comes back; ``silent``: nothing passes at all.
+
+    ``unheard``: how many pieces of answers came while it was deaf.
+    """
 
     def __init__(self, port: int) -> None:
         self._target = port
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
         self.deaf = self.silent = False
+        self.unheard = 0
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -42,6 +46,7 @@ class Wire:
                 while self.silent:
                     time.sleep(0.005)
                 if answers and self.deaf:
+                    self.unheard += 1
                     continue
                 sink.sendall(data)
         for one in (source, sink):

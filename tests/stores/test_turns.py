@@ -92,7 +92,7 @@ def test_whoever_keeps_it_is_waited_for_only_so_long(store: Store, tmp_path: Pat
     assert other.take()
     began = time.monotonic()
     assert asyncio.run(store.audit.append_async("default", ROW, NOW)) == 1
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 20
     assert not Turn(tmp_path).take(), "it is still the other's"
     other.close()
 

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests import ports
 from tests.broker import rig
 from tests.postgresql import Server
+from tests.waiting import LONG
 
 from adyton.client.address import BrokerAddress
 from adyton.client.handshake import Session
@@ -55,7 +57,7 @@ class Replicas:
         return BrokerAddress(turned[0], others=tuple(turned[1:]))
 
     def session(self, attester: Any, first: int = 0) -> Session:
-        return Session(self.address(first), attester, rig.document().raw, timeout=20)
+        return Session(self.address(first), attester, rig.document().raw, timeout=LONG)
 
     def dies(self, index: int) -> None:
         """``kill -9``, and somebody starts it again on its old port."""
@@ -64,6 +66,7 @@ class Replicas:
         assert broker.process is not None
         broker.process.kill()
         broker.process.wait()
+        ports.keep(port)
         broker.arguments = tuple(f"127.0.0.1:{port}" if part == "127.0.0.1:0" else part for part in broker.arguments)
         with (self.directory / f"{broker.data.name}.log").open("a") as log:
             log.write("--started--\n")
@@ -73,7 +76,7 @@ class Replicas:
 
     def all_back(self) -> None:
         for thread in self.coming:
-            thread.join(60)
+            thread.join(2 * LONG)
         self.coming.clear()
 
     def stop(self) -> None:

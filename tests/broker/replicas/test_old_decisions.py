@@ -16,6 +16,7 @@ import psycopg
 from cryptography.hazmat.primitives.asymmetric import ec
 from tests.broker import rig
 from tests.broker.replicas.conftest import KEY, Replicas
+from tests.waiting import LONG, until
 
 from adyton.client.keys import Keys
 from adyton.devtee.root import DevelopmentRoot
@@ -30,22 +31,29 @@ HELD = 1.6
 
 @contextmanager
 def held_up(url: str, table: str = "audit") -> Iterator[None]:
-    """Nobody writes or reads ``table`` for ``HELD`` seconds."""
-    locked = threading.Event()
+    """Nobody writes or reads ``table`` until somebody has waited for it for ``HELD`` seconds."""
+    locked, over = threading.Event(), threading.Event()
 
     def hold() -> None:
         with psycopg.connect(url) as connection:
             connection.execute(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
             locked.set()
+            until(lambda: over.is_set() or _awaited(connection, table))
             time.sleep(HELD)
 
     thread = threading.Thread(target=hold)
     thread.start()
-    assert locked.wait(10)
+    assert locked.wait(LONG)
     try:
         yield
     finally:
+        over.set()
         thread.join()
+
+
+def _awaited(connection: psycopg.Connection, table: str) -> bool:
+    query = "SELECT 1 FROM pg_locks WHERE NOT granted AND relation = %s::regclass"
+    return connection.execute(query, [table]).fetchone() is not None
 
 
 def test_nothing_that_was_decided_long_ago_leaves(replicas: Replicas, root: DevelopmentRoot) -> None:

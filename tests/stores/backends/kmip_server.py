@@ -5,12 +5,13 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests import ports
 from tests.stores.backends.certificates import Authority
+from tests.waiting import until
 
 from adyton.stores.backends.options import KmipOptions as Options
 
@@ -26,26 +27,28 @@ with server:
 """
 
 
+def _listens(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), 5).close()
+    except OSError:
+        return False
+    return True
+
+
 @contextmanager
 def serving(place: Path, authority: Authority, port: int = 0) -> Iterator[Options]:
     """What reaches a server that keeps its things in ``place``."""
-    with socket.create_server(("127.0.0.1", port)) as probe:
-        port = probe.getsockname()[1]
+    port = port or ports.reserve()
     certificate, key = authority.issue("kmip")
     mine, my_key = authority.issue("broker", client=True)
     arguments = [str(place), str(port), certificate, key, authority.ca]
     with (place / "out").open("wb") as out:
         server = subprocess.Popen([sys.executable, "-c", SERVER, *arguments], stdout=out, stderr=out)
     try:
-        for _ in range(400):
-            try:
-                socket.create_connection(("127.0.0.1", port), 1).close()
-                break
-            except OSError:
-                assert server.poll() is None, (place / "out").read_text()
-                time.sleep(0.05)
+        until(lambda: server.poll() is not None or _listens(port), what=(place / "out").read_text)
+        assert server.poll() is None, (place / "out").read_text()
         yield Options(
-            host="127.0.0.1", port=port, certificate=mine, private_key=my_key, ca_file=authority.ca, seconds=5.0
+            host="127.0.0.1", port=port, certificate=mine, private_key=my_key, ca_file=authority.ca, seconds=30.0
         )
     finally:
         server.kill()

@@ -12,6 +12,7 @@ import boto3
 import pytest
 from cryptography.hazmat.primitives.asymmetric import padding
 from moto.server import ThreadedMotoServer
+from tests import ports
 from tests.stores.backends import laws
 from tests.stores.backends.certificates import Authority
 from tests.stores.backends.vault_server import VaultServer
@@ -83,7 +84,8 @@ def test_a_server_that_is_down_slow_or_says_nonsense(credentials: str) -> None:
         slow = Aws(Options(region=REGION, endpoint_url=url, credentials_file=credentials, seconds=0.2))
         assert _code(lambda: slow.get("acme", laws.ONE)) == "backend_slow"
         slow.close()
-    down = Aws(Options(region=REGION, endpoint_url=url, credentials_file=credentials, seconds=0.5))
+    nowhere = f"http://127.0.0.1:{ports.reserve()}"
+    down = Aws(Options(region=REGION, endpoint_url=nowhere, credentials_file=credentials, seconds=20.0))
     assert _code(lambda: down.get("acme", laws.ONE)) == "backend_unreachable"
     head = (
         b"HTTP/1.1 %d X\r\nContent-Type: application/x-amz-json-1.1\r\nConnection: close\r\nContent-Length: %d\r\n\r\n"

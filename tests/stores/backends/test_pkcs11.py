@@ -13,6 +13,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from tests.stores.backends import laws
+from tests.waiting import LONG
 
 from adyton.errors import AdytonError, ConfigError, MalformedRequest, Unavailable
 from adyton.protocol.resource import ResourcePath
@@ -286,7 +287,7 @@ def test_threads_take_turns_and_do_not_wait_forever(options: Options, hsm: Pkcs1
     def hold() -> None:
         with hsm._turn():
             held.set()
-            done.wait(5)
+            done.wait(LONG)
 
     holding = threading.Thread(target=hold)
     holding.start()

@@ -39,7 +39,7 @@ def credential(tmp_path: Path) -> Callable[[str, str], str]:
 
 @pytest.fixture
 def vault(server: VaultServer, credential: Callable[[str, str], str]) -> Iterator[Vault]:
-    holder = Vault(Options(url=server.url, token_file=credential("token", "steward"), seconds=1.0))
+    holder = Vault(Options(url=server.url, token_file=credential("token", "steward"), seconds=20.0))
     yield holder
     holder.close()
 
@@ -68,7 +68,9 @@ def test_options_that_cannot_be_right(server: VaultServer, credential: Callable[
     assert _code(Vault(Options(url=server.url, token_file=token)).check) == "backend_credential_exposed"
 
 
-def test_a_server_that_is_down_sealed_slow_or_says_nonsense(server: VaultServer, vault: Vault) -> None:
+def test_a_server_that_is_down_sealed_slow_or_says_nonsense(
+    server: VaultServer, vault: Vault, credential: Callable[[str, str], str]
+) -> None:
     handle = vault.generate(KeyKind.AES_256, "k")
     first = vault.put("acme", laws.ONE, b"v")
 
@@ -94,9 +96,11 @@ def test_a_server_that_is_down_sealed_slow_or_says_nonsense(server: VaultServer,
         server.before = lambda *_, answer=raw: answer
         assert _code(ask) == code, raw
         assert _code(lambda: vault.encrypt(handle, b"x")) in {code, "not_by_this_device"}, raw
-    server.before = lambda *_: time.sleep(1.3)
-    assert _code(ask) == "backend_slow"
+    hasty = Vault(Options(url=server.url, token_file=credential("token", "steward"), seconds=0.5))
+    server.before = lambda *_: time.sleep(0.8)
+    assert _code(lambda: hasty.get("acme", laws.ONE, first)) == "backend_slow"
     server.before = lambda *_: None
+    hasty.close()
     assert vault.get("acme", laws.ONE, first) == b"v"
     server.__exit__()
     vault.close()
@@ -190,7 +194,7 @@ def test_an_answer_without_end_is_not_read_to_its_end(server: VaultServer, vault
     server.before = lambda *_: head % (1 << 40) + bytes(5 * 1024 * 1024)
     began = time.monotonic()
     assert _code(lambda: vault.get("acme", laws.ONE, first)) == "backend_answer_too_large"
-    assert time.monotonic() - began < 1.0
+    assert time.monotonic() - began < 10
     server.before = lambda *_: None
     assert vault.get("acme", laws.ONE, first) == b"v"
 

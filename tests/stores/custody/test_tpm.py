@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from tests import ports
+from tests.waiting import LONG, until
 
 from adyton.errors import AdytonError, ConfigError, Unavailable
 from adyton.stores import rootkey
@@ -31,25 +31,13 @@ NOW = datetime(2026, 11, 21, 6, 0, tzinfo=UTC)
 PCR = (16,)
 
 
-def _two_ports() -> int:
-    for _ in range(100):
-        with socket.create_server(("127.0.0.1", 0)) as one:
-            port: int = one.getsockname()[1]
-            try:
-                socket.create_server(("127.0.0.1", port + 1)).close()
-            except (OSError, OverflowError):
-                continue
-            return port
-    raise RuntimeError("no two ports in a row")
-
-
 class Machine:
     """A software TPM as a process; it can be started again, with its PCRs as after power on."""
 
     def __init__(self, state: Path) -> None:
         self.state = state
         self.process: subprocess.Popen[bytes] | None = None
-        self.port = _two_ports()
+        self.port = ports.reserve_two()
         self.control = self.port + 1  # where tpm2-tools look for it
 
     @property
@@ -68,17 +56,20 @@ class Machine:
             stderr=subprocess.DEVNULL,
         )
         environment = {"PATH": os.environ["PATH"], "TPM2TOOLS_TCTI": self.tcti, "TSS2_LOG": "all+NONE"}
-        for _ in range(200):
-            if not subprocess.run(["tpm2_getrandom", "1"], env=environment, capture_output=True).returncode:
-                return
-            time.sleep(0.02)
-        self.stop()
-        raise RuntimeError("swtpm does not start")
+        asked = ["tpm2_getrandom", "1"]
+        try:
+            until(
+                lambda: subprocess.run(asked, env=environment, capture_output=True).returncode == 0,
+                what="swtpm does not start",
+            )
+        except AssertionError:
+            self.stop()
+            raise
 
     def stop(self) -> None:
         assert self.process is not None
         self.process.terminate()
-        self.process.wait(10)
+        self.process.wait(LONG)
 
     def extend(self, value: str = "11" * 32) -> None:
         environment = {"PATH": os.environ["PATH"], "TPM2TOOLS_TCTI": self.tcti}

@@ -451,7 +451,9 @@ class TestRemembered:
         assert not len(memory)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30, deadline=None)
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=30, deadline=None
+)
 @given(st.binary(max_size=512), st.none() | st.binary(min_size=1, max_size=1024), st.integers(0, 2**48))
 def test_whatever_an_enclave_asks_for(nitro: Any, nonce: bytes, key: bytes | None, drift: int) -> None:
     made = nitro.now - timedelta(milliseconds=drift % 60_000)

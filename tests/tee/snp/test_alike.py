@@ -113,7 +113,9 @@ def _stranger() -> Any:
     return ec.generate_private_key(ec.SECP384R1())
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(data=st.data())
 def test_a_text_that_was_changed_gets_the_verdict_of_a_whole_reading(
     genoa: Any, now: datetime, text: bytes, data: st.DataObject

@@ -49,7 +49,9 @@ def choices(genoa: Any, now: datetime) -> dict[str, bytes]:
     }
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(data=st.data())
 def test_remembering_never_changes_a_verdict(
     genoa: Any, now: datetime, choices: dict[str, bytes], data: st.DataObject

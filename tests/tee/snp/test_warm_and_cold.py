@@ -108,7 +108,9 @@ def endorsements(genoa: Any, now: datetime) -> list[EndorsementSet]:
     ]
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(data=st.data())
 def test_a_warm_memory_changes_no_verdict(
     genoa: Any, now: datetime, evidence: list[bytes], endorsements: list[EndorsementSet], data: st.DataObject

@@ -7,13 +7,14 @@ import os
 import shutil
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests import ports
 from tests.tee.tpm.building import verify
+from tests.waiting import LONG, until
 
 from adyton.crypto.x509 import EndorsementSet
 from adyton.devtee.forge import flip
@@ -52,41 +53,29 @@ class Tpm:
         return (self.folder / name).read_bytes()
 
 
-def _ports() -> tuple[int, int]:
-    """Two neighbours that are free: swtpm's control channel must be the one after its server's."""
-    for _ in range(50):
-        with socket.socket() as first, socket.socket() as second:
-            first.bind(("127.0.0.1", 0))
-            port: int = first.getsockname()[1]
-            try:
-                second.bind(("127.0.0.1", port + 1))
-            except (OSError, OverflowError):
-                continue
-            return port, port + 1
-    pytest.fail("no two neighbouring ports are free")
+def _answers(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 @pytest.fixture(scope="module")
 def swtpm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tpm]:
     folder = tmp_path_factory.mktemp("swtpm")
-    server, control = _ports()
+    server = ports.reserve_two()
+    control = server + 1  # where tpm2-tools look for it
     command = ["swtpm", "socket", "--tpm2", "--tpmstate", f"dir={folder}", "--flags", "not-need-init,startup-clear"]
     command += ["--server", f"type=tcp,port={server}", "--ctrl", f"type=tcp,port={control}"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
         try:
             tpm = Tpm(folder, server)
-            for _ in range(100):
-                if process.poll() is not None:
-                    pytest.fail(f"swtpm ended: {process.stderr.read().decode() if process.stderr else ''}")
-                with socket.socket() as probe:
-                    if probe.connect_ex(("127.0.0.1", control)) == 0:
-                        break
-                time.sleep(0.05)
+            until(lambda: process.poll() is not None or _answers(control), what="swtpm does not listen")
+            if process.poll() is not None:
+                pytest.fail(f"swtpm ended: {process.stderr.read().decode() if process.stderr else ''}")
             tpm.run("tpm2_createek", "-c", "ek.ctx", "-G", "rsa", "-u", "ek.pub")
             yield tpm
         finally:
             process.terminate()
-            process.wait(10)
+            process.wait(LONG)
 
 
 def quoted(tpm: Tpm, kind: str, hash_name: str, scheme: str, selection: str) -> dict[str, Any]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import psutil
 import pytest
+from tests.waiting import until
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 REFUSALS = [
@@ -21,15 +23,14 @@ REFUSALS = [
 ]
 
 
-def _traces() -> tuple[set[str], set[str], set[int]]:
-    left = {str(path) for path in Path("/var/tmp").glob("adyton-demo-*")}
+def _traces() -> set[str]:
+    """Of demos that are over, whoever played them: another one may be played on this machine meanwhile."""
+    named = set()
+    for process in psutil.process_iter(["cmdline"]):
+        named |= set(re.findall(r"/var/tmp/adyton-demo-\w+", " ".join(process.info["cmdline"] or [])))
+    there = {str(path) for path in Path("/var/tmp").glob("adyton-demo-*")}
     mounts = {line for line in Path("/proc/self/mounts").read_text().splitlines() if "adyton" in line}
-    running = {
-        process.pid
-        for process in psutil.process_iter(["cmdline"])
-        if any("adyton-demo-" in word for word in process.info["cmdline"] or [])
-    }
-    return left, mounts, running
+    return {f"running in {path}" for path in named - there} | {f"left: {path}" for path in there - named} | mounts
 
 
 @pytest.mark.root
@@ -42,7 +43,7 @@ def test_the_demo_tells_its_story_twice_and_leaves_nothing(guest: Path) -> None:
             capture_output=True,
             text=True,
             check=False,
-            timeout=140,
+            timeout=700,
         )
         assert result.returncode == 0, result.stdout + result.stderr
         told = json.loads(result.stdout)
@@ -52,4 +53,4 @@ def test_the_demo_tells_its_story_twice_and_leaves_nothing(guest: Path) -> None:
         assert all(rows[name]["expected"] == "refused" for name in REFUSALS)
         assert rows["the scan sees the marker where it is"]["got"].startswith("found in 1")
         assert rows["marker scan of the host"]["got"].startswith("not found")
-        assert _traces() == before
+        until(lambda: _traces() <= before, what=lambda: _traces() - before)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-import socket
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+from tests import ports
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
@@ -28,8 +30,8 @@ class Played:
 
 
 def free_port() -> str:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return str(probe.getsockname()[1])
+    """One that nobody else is given."""
+    return str(ports.reserve())
 
 
 def play(
@@ -41,7 +43,7 @@ def play(
     python: bool = False,
     one_session: bool = False,
     options: str = "-eEuo pipefail",
-    seconds: float = 150,
+    seconds: float = 500,
 ) -> Played:
     """Run ``docs/<page>``, which has exactly ``blocks`` blocks of shell (and of Python, if ``python``), to its end.
 
@@ -72,14 +74,19 @@ def play(
         "BROKER_PORT": free_port(),
         **(variables or {}),
     }
-    done = subprocess.run(
+    shell = subprocess.Popen(
         ["bash", "-c", "\n".join(script)],
         env=environment,
         stdin=subprocess.DEVNULL,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        check=False,
-        timeout=seconds,
+        start_new_session=True,
     )
-    assert done.returncode == 0, f"{done.stdout[-3000:]}\n{done.stderr[-5000:]}"
-    return Played(done.stdout, done.stderr)
+    try:
+        out, err = shell.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        os.killpg(shell.pid, signal.SIGKILL)  # with whatever it started
+        out, err = shell.communicate()
+    assert shell.returncode == 0, f"{out[-3000:]}\n{err[-5000:]}"
+    return Played(out, err)

@@ -21,7 +21,7 @@ def test_the_tutorial_does_what_it_says(tmp_path: Path) -> None:
         "ENDORSEMENTS": str(root.endorsements),
         "REQUEST": str(tmp_path / "request.json"),
     }
-    said = play("broker/services.md", tmp_path, blocks=7, variables=variables, python=True, seconds=110).said
+    said = play("broker/services.md", tmp_path, blocks=7, variables=variables, python=True).said
     for told in (
         "NO HARDWARE PROTECTION",
         "mine_cpu",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 import subprocess
 import sys
 import time
@@ -12,17 +11,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from tests import ports
 from tests.broker.instance_rig import DOCUMENT, MEASUREMENT, Platform
 
 from adyton.broker.running import fips
 from adyton.devtee.root import DevelopmentRoot
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-
-
-def _free_port() -> str:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return str(probe.getsockname()[1])
 
 
 def played(name: str, place: Path, descriptors: tuple[int, ...] = (), **environment: str) -> str:
@@ -39,15 +34,15 @@ def played(name: str, place: Path, descriptors: tuple[int, ...] = (), **environm
             **os.environ,
             "PATH": f"{programs}:{os.environ['PATH']}",
             "TMPDIR": str(place),
-            "BROKER_PORT": _free_port(),
-            "OTHER_PORT": _free_port(),
+            "BROKER_PORT": str(ports.reserve()),
+            "OTHER_PORT": str(ports.reserve()),
             **environment,
         },
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         check=False,
-        timeout=150,
+        timeout=500,
         pass_fds=descriptors,
     )
     assert result.returncode == 0, f"{result.stdout[-3000:]}\n{result.stderr[-3000:]}"

@@ -22,7 +22,7 @@ def test_every_example_of_the_file_is_acceptable() -> None:
 
 @pytest.mark.timeout(600)
 def test_the_tutorial_does_what_it_says(tmp_path: Path) -> None:
-    said = play("broker/backends.md", tmp_path, blocks=5, python=True, seconds=80).stdout
+    said = play("broker/backends.md", tmp_path, blocks=5, python=True).stdout
     for told in ("SoftHSM", '"backend": "hsm"', "serving on"):
         assert told in said
     assert "the inner room" not in said

@@ -36,6 +36,8 @@ FLAGS = [
 ]
 KEY = ResourcePath("models", "key", "1")
 ALLOWS = "package policy\n\nimport rego.v1\n\ndefault allow := true\n"
+PATIENCE = 60_000  # milliseconds, in which what must appear has appeared
+expect.set_options(timeout=PATIENCE)
 pytestmark = [
     pytest.mark.skipif(not Path(CHROMIUM).exists(), reason="Debian's chromium is not installed"),
 ]
@@ -44,7 +46,7 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        running = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS, timeout=3 * PATIENCE)
         yield running
         running.close()
 
@@ -74,6 +76,7 @@ def refused(running: rig.RunningBroker, root: DevelopmentRoot) -> None:
 def page(browser: Browser, served: tuple[rig.RunningBroker, DevelopmentRoot]) -> Iterator[Page]:
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     page = context.new_page()
+    page.set_default_timeout(PATIENCE)
     complaints: list[str] = []
     page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: complaints.append(str(error)))
@@ -130,7 +133,7 @@ def test_decisions_appear_live_and_are_explained(page: Page, served: tuple[rig.R
     enter(page, running)
     before = int(page.locator("tbody tr").first.locator("th").inner_text())
     refused(running, root)
-    expect(page.locator("tbody tr").first.locator("th")).to_have_text(str(before + 2), timeout=10_000)
+    expect(page.locator("tbody tr").first.locator("th")).to_have_text(str(before + 2))
     first = page.locator("tbody tr").first
     expect(first).to_contain_text("refused")
     first.focus()
@@ -138,7 +141,7 @@ def test_decisions_appear_live_and_are_explained(page: Page, served: tuple[rig.R
     expect(page.get_by_text("measurement_unknown")).to_be_visible()
     expect(page.get_by_text("Cure:").first).to_be_visible()
     page.get_by_role("button", name="Prove that it is in the record").click()
-    expect(page.get_by_text("Checked in this browser")).to_be_visible(timeout=10_000)
+    expect(page.get_by_text("Checked in this browser")).to_be_visible()
     expect(page.get_by_text("bears the signature of the log's key")).to_be_visible()
 
 
@@ -324,7 +327,7 @@ def test_a_policy_is_tried_kept_tried_beside_and_rolled_back(
     page.locator("tbody tr", has_text="resource-policy").click()
     page.get_by_label("Text of the policy").fill(ALLOWS.replace("true", "false"))
     page.get_by_role("button", name="Try against recorded evidence").click()
-    expect(page.get_by_text("1 of 1 recorded decisions would change")).to_be_visible(timeout=20_000)
+    expect(page.get_by_text("1 of 1 recorded decisions would change")).to_be_visible()
     page.get_by_role("button", name="Keep as a candidate").click()
     page.get_by_role("button", name="Try beside").first.click()
     expect(page.get_by_role("heading", name="On trial")).to_be_visible()

@@ -50,7 +50,7 @@ class Raw:
 
     def __init__(self, address: str, *, window: int | None = None, preface: bool = True) -> None:
         host, _, port = address.rpartition(":")
-        self.socket = socket.create_connection((host, int(port)), timeout=10)
+        self.socket = socket.create_connection((host, int(port)), timeout=60)
         self.read = b""
         settings = struct.pack(">HI", INITIAL_WINDOW_SIZE, window) if window is not None else b""
         if preface:

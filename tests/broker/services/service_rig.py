@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import base64
 import hashlib
 import json
@@ -24,6 +25,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from tests.broker import rig
+from tests.waiting import LONG, until
 
 from adyton.crypto import jwk
 from adyton.devtee.root import DevelopmentRoot
@@ -93,13 +95,12 @@ class Service:
                 [sys.executable, "-m", "adyton", *self.command, "--data", str(self.data), *self.arguments],
                 stdout=out, stderr=out, text=True, env=environment,
             )  # fmt: skip
-        for _ in range(600):
-            text = log.read_text()
-            if "\nserving" in text:
-                break
-            if self.process.poll() is not None:
-                raise RuntimeError(text)
-            time.sleep(0.03)
+        process = self.process
+        atexit.register(process.kill)  # does nothing to one that has ended
+        until(lambda: "\nserving" in log.read_text() or process.poll() is not None, what=log.read_text)
+        text = log.read_text()
+        if "\nserving" not in text:
+            raise RuntimeError(text)
         for line in text.splitlines():
             name, _, value = line.partition(" ")
             self.said.setdefault(name, value.strip().partition("  ")[0])
@@ -119,14 +120,14 @@ class Service:
     def stop(self) -> int:
         assert self.process is not None
         self.process.terminate()
-        return self.process.wait(30)
+        return self.process.wait(LONG)
 
     def rest(
         self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None, **more: Any
     ) -> tuple[int, str]:
         request = urllib.request.Request(self.said["REST"] + path, body, headers or {}, method=method)
         try:
-            with urllib.request.urlopen(request, timeout=40, **more) as answer:
+            with urllib.request.urlopen(request, timeout=LONG, **more) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             with error:
@@ -167,7 +168,7 @@ class Client:
     def close(self) -> None:
         assert self.process.stdin is not None and self.process.stdout is not None
         self.process.stdin.close()
-        self.process.wait(20)
+        self.process.wait(LONG)
         self.process.stdout.close()
 
 
@@ -232,7 +233,7 @@ def own_channel(service: Service) -> Any:
 
 def healthy(channel: Any) -> bool:
     try:
-        return bool(channel.unary_unary("/grpc.health.v1.Health/Check")(b"", timeout=5) == b"\x08\x01")
+        return bool(channel.unary_unary("/grpc.health.v1.Health/Check")(b"", timeout=LONG / 10) == b"\x08\x01")
     except grpc.RpcError:
         return False
 

@@ -284,7 +284,7 @@ def test_of_two_files_the_newer_one_holds(tmp_path: Path, monkeypatch: pytest.Mo
     async def both() -> None:
         program = ServiceProgram(settings, store)
         first = asyncio.ensure_future(program._follow_providers())
-        await asyncio.to_thread(begun.wait, 5)
+        await asyncio.to_thread(begun.wait, 60)
         program._providers = {}
         await asyncio.gather(first, program._follow_providers())
         program._engine.close()

@@ -33,7 +33,7 @@ from tests.broker.services.service_rig import (
     trust,
 )
 from tests.broker.test_tracing import PARENT, Collector, collector
-from tests.waiting import until
+from tests.waiting import LONG, until
 
 from adyton.broker.door import certificate as own_certificate
 from adyton.broker.services.settings import ServiceSettings, check
@@ -61,7 +61,7 @@ def service(tmp_path_factory: pytest.TempPathFactory, root: DevelopmentRoot) -> 
 
 
 def metrics(service: Service) -> dict[str, float]:
-    with urllib.request.urlopen(service.said["metrics"], timeout=10) as answer:
+    with urllib.request.urlopen(service.said["metrics"], timeout=LONG) as answer:
         lines = answer.read().decode().splitlines()
     return {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in lines if not line.startswith("#")}
 
@@ -75,7 +75,7 @@ def test_what_strangers_send_makes_no_series_and_no_line(service: Service) -> No
     with own_channel(service) as channel:
         for path in ("/x.Mine/Call", QUERY):
             with contextlib.suppress(grpc.RpcError):
-                channel.unary_unary(path)(b"\n\x06my-own", timeout=5, metadata=[("x-mine", "my-header")])
+                channel.unary_unary(path)(b"\n\x06my-own", timeout=LONG, metadata=[("x-mine", "my-header")])
     until(lambda: any(line.get("path") == QUERY for line in lines(service)))
     text = json.dumps(metrics(service))
     assert "mine" not in text.lower() and "my-" not in text
@@ -115,23 +115,24 @@ def test_health_and_readiness(service: Service) -> None:
     assert json.loads(service.rest("GET", "/readyz", None, admin)[1])["ready"] is True
     place = service.said["metrics"].removesuffix("/metrics")
     for path in ("/healthz", "/readyz"):
-        with urllib.request.urlopen(place + path, timeout=5) as answer:
+        with urllib.request.urlopen(place + path, timeout=LONG) as answer:
             assert answer.status == 200
     with pytest.raises(urllib.error.HTTPError):
-        urllib.request.urlopen(place + "/policy", timeout=5)
+        urllib.request.urlopen(place + "/policy", timeout=LONG)
 
 
 def test_not_ready_is_said_on_every_port(tmp_path: Path, root: DevelopmentRoot) -> None:
     """The end has begun: others are to be asked, and whoever asks all the same is answered."""
-    running = Service(tmp_path / "data", (*EVERYWHERE, *trust(root), "--drain-seconds", "2")).start()
+    running = Service(tmp_path / "data", (*EVERYWHERE, *trust(root), "--drain-seconds", "30")).start()
     with own_channel(running) as channel:
-        assert channel.unary_unary(CHECK)(b"", timeout=5) == b"\x08\x01"
+        assert channel.unary_unary(CHECK)(b"", timeout=LONG) == b"\x08\x01"
         running.signal(signal.SIGTERM)
-        until(lambda: channel.unary_unary(CHECK)(b"", timeout=5) == b"\x08\x02")
+        until(lambda: channel.unary_unary(CHECK)(b"", timeout=LONG) == b"\x08\x02")
         assert running.rest("GET", "/readyz")[0] == 503
         assert running.rest("POST", "/attestation", rest_body(root))[0] == 200  # still answered
-        assert channel.unary_unary(QUERY)(b"", timeout=5) == b""
-    assert running.process is not None and running.process.wait(20) == 0
+        assert channel.unary_unary(QUERY)(b"", timeout=LONG) == b""
+    running.signal(signal.SIGTERM)  # who asks twice does not want to wait
+    assert running.process is not None and running.process.wait(LONG) == 0
 
 
 @pytest.mark.slow
@@ -144,8 +145,8 @@ def test_whoever_asks_whether_it_serves_loses_no_answer(tmp_path: Path, root: De
         nonlocal answered
         with own_channel(running) as channel:
             try:
-                while channel.unary_unary(CHECK)(b"", timeout=10) == b"\x08\x01":
-                    channel.unary_unary(QUERY)(b"", timeout=10)
+                while channel.unary_unary(CHECK)(b"", timeout=LONG) == b"\x08\x01":
+                    channel.unary_unary(QUERY)(b"", timeout=LONG)
                     answered += 1
             except grpc.RpcError as error:
                 refused.append(str(error))
@@ -172,13 +173,13 @@ def test_too_often_is_told_with_when_to_come_back(tmp_path: Path, root: Developm
         answer = client.call("AttestationEvaluate", request(root))
         assert (answer["status"], answer["code"]) == ("RESOURCE_EXHAUSTED", "rate")
         with pytest.raises(urllib.error.HTTPError) as caught:
-            urllib.request.urlopen(running.said["REST"] + "/attestation", rest_body(root), timeout=5)
+            urllib.request.urlopen(running.said["REST"] + "/attestation", rest_body(root), timeout=LONG)
         with caught.value as error:
             assert error.code == 429 and int(error.headers["Retry-After"]) > 1
         for _ in range(3):
             assert client.call("QueryReferenceValue", {"reference_value_id": "x"}) == {"message": {}}
         with own_channel(running) as channel, pytest.raises(grpc.RpcError) as late:
-            channel.unary_unary(QUERY)(b"", timeout=5)
+            channel.unary_unary(QUERY)(b"", timeout=LONG)
         failed: Any = late.value
         trailing = {item.key: item.value for item in failed.trailing_metadata()}
         assert trailing["adyton-code"] == "rate" and int(trailing["grpc-retry-pushback-ms"]) > 1000
@@ -210,7 +211,7 @@ def test_settings_that_cannot_be(given: dict[str, Any], told: str) -> None:
 def fingerprint(address: str) -> bytes:
     """The certificate that who connects now is shown."""
     host, _, port = address.rpartition(":")
-    pem = ssl.get_server_certificate((host.rpartition("/")[2], int(port)), timeout=10)
+    pem = ssl.get_server_certificate((host.rpartition("/")[2], int(port)), timeout=LONG)
     return x509.load_pem_x509_certificate(pem.encode()).public_bytes(serialization.Encoding.DER)
 
 

@@ -33,6 +33,7 @@ from tests.broker.services.service_rig import (
     silent,
     trust,
 )  # fmt: skip
+from tests.waiting import LONG, until
 
 from adyton.crypto.jwt import verify_any, verifying_keys
 from adyton.devtee.root import DevelopmentRoot
@@ -125,19 +126,14 @@ def test_one_connection_of_silent_callers_keeps_nobody_waiting(service: Service)
             assert healthy(good)
             for call in calls:
                 call.cancel()
-            for _ in range(50):  # they leave nothing that counts as a call
-                if healthy(bad):
-                    break
-                time.sleep(0.1)
-            else:
-                pytest.fail("the connection's calls are not free again")
+            until(lambda: healthy(bad), what="the connection's calls are not free again")
 
 
 def test_what_is_refused_leaves_no_traceback(service: Service) -> None:
     with own_channel(service) as channel:
         for message in (b"", b"\xff"):
             with pytest.raises(grpc.RpcError):
-                channel.unary_unary("/attestation.AttestationService/AttestationEvaluate")(message, timeout=5)
+                channel.unary_unary("/attestation.AttestationService/AttestationEvaluate")(message, timeout=LONG)
         call = silent(channel, 1)[0]
         call.cancel()
         assert healthy(channel)

@@ -196,7 +196,7 @@ def test_a_bell_is_deaf_to_nothing_and_puts_back_what_was() -> None:
         began = time.monotonic()
         os.kill(os.getpid(), signal.SIGUSR2)
         os.kill(os.getpid(), signal.SIGUSR2)
-        assert not bell.wait(10) and time.monotonic() - began < 5
+        assert not bell.wait(60) and time.monotonic() - began < 30
         assert set(bell.take()) == {signal.SIGUSR2} and bell.take() == []
         assert not bell.wait(0.01)
         reading, writing = os.pipe()

@@ -117,5 +117,5 @@ def test_a_collector_that_is_not_there_holds_up_nobody(tmp_path: Path) -> None:
         began = time.monotonic()
         for _ in range(20):
             assert client.ask("GET", "/kbs/v0/nothing")[0] in {401, 404}
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 15
     assert running.stop() == 0

@@ -269,7 +269,7 @@ def test_parameters_of_other_kinds_are_not_computed_with(bits: int) -> None:
         data = _der(0x30, b"\x02\x01\x00" + algorithm + _der(4, written[-1]))
         began = time.process_time()
         refused(Kind.RSA_2048, "der", data)
-        assert time.process_time() - began < 2
+        assert time.process_time() - began < 10
 
 
 def test_one_key_at_a_time(pairs: dict[Kind, bytes]) -> None:

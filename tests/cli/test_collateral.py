@@ -332,7 +332,7 @@ def test_serve(cli: Cli, endorser: Endorser, report: Path, tmp_path: Path) -> No
         finally:
             process.send_signal(signal.SIGTERM)
         rest = process.stderr.read()
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
         assert "amd/vcek 200" in rest
         assert "Genoa" not in rest  # a chip's id identifies a machine
     assert cli("collateral", "serve", "--offline", "--certificate", report)[0] == 3

@@ -142,7 +142,7 @@ def test_from_an_empty_home_to_a_service_and_back(home: Path) -> None:
     assert shown["service"]["pid"] == process.pid
     assert f"process {process.pid}" in run(home, "devtee", "show").stdout
     assert run(home, "devtee", "stop").returncode == 0
-    assert process.wait(timeout=10) == 0
+    assert process.wait(timeout=60) == 0
     process.stderr.close()
     assert not (home / "run" / "devtee.sock").exists()
 

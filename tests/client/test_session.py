@@ -9,7 +9,9 @@ import threading
 from collections.abc import Callable, Iterator
 
 import pytest
+from tests import ports
 from tests.broker import rig
+from tests.waiting import LONG
 
 from adyton.client.address import BrokerAddress
 from adyton.client.handshake import BrokerKeys, Session
@@ -41,7 +43,7 @@ def faulty(answer: Callable[[bytes], bytes]) -> Iterator[BrokerAddress]:
             except OSError:
                 return
             with client, contextlib.suppress(OSError):
-                client.settimeout(5)
+                client.settimeout(LONG)
                 client.sendall(answer(client.recv(65536)))
                 client.shutdown(socket.SHUT_WR)
                 while client.recv(65536):  # a close with something unread would be a reset
@@ -52,7 +54,7 @@ def faulty(answer: Callable[[bytes], bytes]) -> Iterator[BrokerAddress]:
     yield BrokerAddress(f"http://127.0.0.1:{listener.getsockname()[1]}")
     listener.shutdown(socket.SHUT_RDWR)
     listener.close()
-    thread.join(5)
+    thread.join(LONG)
 
 
 def http(status: int, body: bytes, *headers: str) -> bytes:
@@ -112,9 +114,10 @@ def test_image_keys(broker: rig.RunningBroker, root: DevelopmentRoot) -> None:
 
 
 def test_nobody_there() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    with Transport(BrokerAddress(f"http://127.0.0.1:{port}")) as transport, pytest.raises(Unavailable) as refused:
+    with (
+        Transport(BrokerAddress(f"http://127.0.0.1:{ports.reserve()}")) as transport,
+        pytest.raises(Unavailable) as refused,
+    ):
         transport.request("GET", "/")
     assert refused.value.code == "broker_unreachable"
 
@@ -147,7 +150,7 @@ def test_nobody_answers() -> None:
     ],
 )
 def test_servers_that_misbehave(root: DevelopmentRoot, answer: bytes, kind: type[AdytonError]) -> None:
-    with faulty(lambda _: answer) as address, Session(address, rig.attester(root), timeout=3) as session:
+    with faulty(lambda _: answer) as address, Session(address, rig.attester(root), timeout=LONG) as session:
         with pytest.raises(kind) as refused:
             session.resource(KEY)
         assert len(str(refused.value)) < 900

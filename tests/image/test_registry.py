@@ -869,13 +869,13 @@ def test_tokens(tmp_path: Path) -> None:
 
 def test_a_token_that_expires_is_renewed(tmp_path: Path) -> None:
     with (
-        token_server(tmp_path, anonymous=True, lifetime=11) as tokens,
+        token_server(tmp_path, anonymous=True, lifetime=13) as tokens,
         docker_registry(tmp_path, token=tokens) as there,
     ):
         registry = quick()
         reference = ImageReference.parse(there.reference("team/app:1"))
         assert not registry.has_manifest(reference)
-        time.sleep(1.1)
+        time.sleep(3.1)
         assert not registry.has_manifest(reference)
         registry.close()
         assert len(tokens.requests) == 2

@@ -93,12 +93,26 @@ def message(kind: str, document: bytes, *, as_text: bool = False, **more: Any) -
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    place = tmp_path_factory.mktemp("documents")
+    with serving(tmp_path_factory.mktemp("documents")) as running:
+        yield running
+
+
+@contextmanager
+def serving(place: Path) -> Iterator[Service]:
     (place / "providers.toml").write_text(toml(**ENTRIES))
     arguments = ("--grpc", "127.0.0.1:0", "--providers", str(place / "providers.toml"))
     running = Service(place / "data", arguments, ("reference", "serve")).start()
     yield running
     assert running.stop() == 0
+
+
+@pytest.fixture(scope="module")
+def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Service, Client]]:
+    """A service that is only ever given what it must not take, and its client."""
+    with serving(tmp_path_factory.mktemp("strict")) as running:
+        found = Client(tmp_path_factory.mktemp("protos"), running.said["gRPC"])
+        yield running, found
+        found.close()
 
 
 @pytest.fixture(scope="module")
@@ -126,8 +140,9 @@ def other_than(kind: str, document: bytes, place: Path) -> bytes:
 
 @pytest.mark.parametrize("kind", sorted(DOCUMENTS))
 def test_documents_of_strangers_changed_or_named_otherwise(
-    service: Service, client: Client, kind: str, tmp_path: Path
+    strict: tuple[Service, Client], kind: str, tmp_path: Path
 ) -> None:
+    service, client = strict
     make, name, _ = DOCUMENTS[kind]
     document = make(tmp_path)
     assert client.call("RegisterReferenceValue", message(kind, document))["status"] == "UNAUTHENTICATED"

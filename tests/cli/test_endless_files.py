@@ -68,3 +68,11 @@ def test_vectors_whose_file_never_ends(tmp_path: Path) -> None:
     (tmp_path / "m.json").write_text(f'{{"schema": "evidence-vectors/1", "cases": [{case}]}}')
     done = adyton(tmp_path, "evidence", "vectors", "m.json", "--json")
     assert done.returncode == 1 and b"internal" not in done.stderr
+
+
+def test_a_case_that_expects_no_outcome_is_not_ok(tmp_path: Path) -> None:
+    (tmp_path / "report").write_bytes(b"nothing")
+    case = '{"id": "x", "tee": "snp", "kind": "report-with-vcek", "files": {"report": "report"}, "expected": {}}'
+    (tmp_path / "m.json").write_text(f'{{"schema": "evidence-vectors/1", "cases": [{case}]}}')
+    done = adyton(tmp_path, "evidence", "vectors", "m.json", "--json")
+    assert done.returncode == 1 and b'"differs": ["expected.outcome"]' in done.stdout

@@ -100,7 +100,7 @@ class Load:
         """``work`` with so many connections, each of which has answered once.
 
         ``owners`` tells which process has taken the connection from a port of ours. Then each of ``workers`` has as many
-        as any other: whoever is first takes a connection, so of a few, one worker may have all.
+        as any other: by themselves they come near that, and what is compared should not differ by chance.
         """
 
         async def main() -> object:

@@ -69,12 +69,14 @@ def aki() -> Extension:
     return x509.AuthorityKeyIdentifier.from_issuer_public_key(key().public_key()), False
 
 
-def made(*extensions: Extension, name: str = "ARK-Milan", issuer: str = "ARK-Milan", serial: int = 1) -> bytes:
+def made(
+    *extensions: Extension, name: str = "ARK-Milan", issuer: str = "ARK-Milan", serial: int = 1, days: int = 9
+) -> bytes:
     names = [
         x509.Name([x509.NameAttribute(*pair) for pair in (*AMD, (NameOID.COMMON_NAME, n))]) for n in (issuer, name)
     ]
     builder = x509.CertificateBuilder(names[0], names[1], key().public_key(), serial)
-    builder = builder.not_valid_before(NOW).not_valid_after(NOW + timedelta(9))
+    builder = builder.not_valid_before(NOW).not_valid_after(NOW + timedelta(days))
     for value, critical in extensions:
         builder = builder.add_extension(value, critical=critical)
     return builder.sign(key(), hashes.SHA384(), rsa_padding=PSS).public_bytes(Encoding.DER)
@@ -179,6 +181,11 @@ def forms() -> tuple[bytes, bytes, bytes]:
         made(ski(), aki(), authority(0), usage("key_cert_sign"), points(41), name="SEV-Milan"),
         made(*chip(), name="SEV-VCEK", issuer="SEV-Milan"),
     )
+
+
+def test_dates_after_2049_are_written_longer() -> None:
+    for days in (8000, 10000):
+        assert lean(made(*chip(), days=days))
 
 
 def test_the_three_forms() -> None:

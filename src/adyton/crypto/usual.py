@@ -17,8 +17,6 @@ from adyton.crypto.usual_form import (
     BASIC_CONSTRAINTS,
     KEY_USAGE,
     POINTS,
-    TIMES,
-    TIMES_SIZE,
     VERSION_3,
     CertificateParts,
     Extensions,
@@ -49,6 +47,8 @@ _ECDSA_SHA256 = bytes.fromhex("06082a8648ce3d040302")
 _ALGORITHM = b"\x30\x0a" + _ECDSA_SHA256
 _BEFORE_NAME = _ALGORITHM + b"\x30"  # that of an issuer follows
 _VERSION_2 = b"\x02\x01\x01" + _BEFORE_NAME
+_TIMES = b"\x30\x1e\x17\x0d"  # two UTCTimes; the first one's header
+_TIMES_SIZE = 32
 _VERSION_TAG = 0xA0
 
 
@@ -83,9 +83,9 @@ def _usual_certificate(encoded: bytes) -> CertificateParts | None:
         length = encoded[issuer_at]
         issuer_at += 1
     times_at = issuer_at + length
-    if not encoded.startswith(TIMES, times_at) or encoded[times_at + TIMES_SIZE] != der.SEQUENCE:
+    if not encoded.startswith(_TIMES, times_at) or encoded[times_at + _TIMES_SIZE] != der.SEQUENCE:
         return None
-    subject_at = times_at + TIMES_SIZE + 2
+    subject_at = times_at + _TIMES_SIZE + 2
     length = encoded[subject_at - 1]
     if length >= 0x80:
         if length != 0x81 or encoded[subject_at] < 0x80:

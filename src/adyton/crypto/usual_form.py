@@ -14,8 +14,6 @@ KEY_USAGE = "2.5.29.15"
 CertificateParts = tuple[bytes, bytes, bytes, bytes, bytes, bytes, bytes, int, int]
 
 VERSION_3 = bytes.fromhex("a00302010202")  # and the serial number's tag
-TIMES = b"\x30\x1e\x17\x0d"  # two UTCTimes; the first one's header
-TIMES_SIZE = 32
 
 
 class Extensions(TypedDict):

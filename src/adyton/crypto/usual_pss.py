@@ -14,8 +14,6 @@ from adyton.crypto.usual_form import (
     BASIC_CONSTRAINTS,
     KEY_USAGE,
     POINTS,
-    TIMES,
-    TIMES_SIZE,
     VERSION_3,
     CertificateParts,
     Extensions,
@@ -54,7 +52,7 @@ def certificate(encoded: bytes) -> CertificateParts | None:
         length = encoded[issuer_at]
         issuer_at += 1
     times_at = issuer_at + length
-    subject_at = times_at + TIMES_SIZE + 2
+    subject_at = times_at + encoded[times_at + 1] + 4  # dates from 2050 on are longer
     length = encoded[subject_at - 1]
     if length >= 0x80:
         if length != 0x81 or encoded[subject_at] < 0x80:
@@ -81,8 +79,9 @@ def certificate(encoded: bytes) -> CertificateParts | None:
         or not encoded.startswith(whole + _SIGNATURE, end)
         or signature_at + _SIGNATURE_SIZE != len(encoded)
         or encoded[serial_end + size + 2] != _SEQUENCE
-        or not encoded.startswith(TIMES, times_at)
-        or encoded[times_at + TIMES_SIZE] != _SEQUENCE
+        or encoded[times_at] != _SEQUENCE
+        or encoded[times_at + 1] >= 0x80
+        or encoded[times_at + encoded[times_at + 1] + 2] != _SEQUENCE
         or encoded[key_at] != _SEQUENCE
         or key_end > end
     ):

@@ -20,6 +20,7 @@ DENY = "package policy\n\ndefault allow := false\n"
 ALLOW = "package policy\n\ndefault allow := true\n"
 LOOSE = 'package policy\nimport rego.v1\ntrust_claims := {"hardware": 2, "executables": 3, "configuration": 2}\n'
 POLICY = ("resource", "resource-policy")
+_NUMBERS = iter(range(10_000))
 
 
 @pytest.fixture(scope="module")
@@ -32,37 +33,36 @@ def two_workers(tmp_path_factory: pytest.TempPathFactory, root: DevelopmentRoot)
 
 @pytest.fixture
 def admin(broker: rig.RunningBroker) -> Iterator[Admin]:
-    with broker.admin("versions") as admin:
+    """Of a tenant of this test's own."""
+    tenant = f"versions-{next(_NUMBERS)}"
+    broker.publish(tenant)
+    with broker.admin(tenant) as admin:
+        admin.set_resource(PATH, b"one", ANY)
         yield admin
-        for view in admin.list_policies():
-            admin.delete_policy(view.kind, view.id)
 
 
-def got(broker: rig.RunningBroker, root: DevelopmentRoot, tenant: str = "versions") -> bool:
-    """Whether a new session gets the secret."""
-    with Session(broker.address(tenant), rig.attester(root), rig.document().raw) as session:
+def got(broker: rig.RunningBroker, root: DevelopmentRoot, admin: Admin) -> bool:
+    """Whether a new session of the administrator's tenant gets the secret."""
+    with Session(broker.address(tenant_of(admin)), rig.attester(root), rig.document().raw) as session:
         try:
             return session.resource(PATH) == b"one"
         except ReleaseRefused:
             return False
 
 
-@pytest.fixture(scope="module", autouse=True)
-def published(broker: rig.RunningBroker) -> None:
-    broker.publish("versions")
-    with broker.admin("versions") as admin:
-        admin.set_resource(PATH, b"one", ANY)
+def tenant_of(admin: Admin) -> str:
+    return admin._transport.address.tenant
 
 
 def test_a_candidate_never_decides(broker: rig.RunningBroker, root: DevelopmentRoot, admin: Admin) -> None:
     view = admin.set_policy(*POLICY, DENY, activate=False, note="one day")
     assert view.state == "candidate" and admin.list_policies() == []
-    assert got(broker, root)
+    assert got(broker, root, admin)
     assert [one.state for one in admin.list_policies(every=True)] == ["candidate"]
     admin.activate_policy(*POLICY, view.version)
-    assert not got(broker, root)
+    assert not got(broker, root, admin)
     admin.set_policy(*POLICY, ALLOW, activate=False)
-    assert not got(broker, root)
+    assert not got(broker, root, admin)
 
 
 def test_what_does_not_compile_is_no_version(admin: Admin) -> None:
@@ -95,11 +95,11 @@ def test_a_rollback_and_another(broker: rig.RunningBroker, root: DevelopmentRoot
     two = admin.set_policy(*POLICY, DENY).version
     admin.set_policy(*POLICY, DENY + "# again")
     assert admin.rollback_policy(*POLICY).version == two
-    assert not got(broker, root)
+    assert not got(broker, root, admin)
     assert admin.rollback_policy(*POLICY).version == one
-    assert got(broker, root)
+    assert got(broker, root, admin)
     admin.delete_policy(*POLICY)
-    assert got(broker, root)
+    assert got(broker, root, admin)
     assert admin.show_policy(*POLICY, two).text == DENY
     with pytest.raises(NotFound):
         admin.show_policy(*POLICY)
@@ -117,7 +117,7 @@ def test_everything_is_written_down_with_version_and_digest(
         "policy.set", "policy.activate", "policy.set", "policy.activate", "policy.rollback",
     ]  # fmt: skip
     assert rows[-1]["resource"] == f"resource/resource-policy@{one.version} sha256:{one.digest}"
-    assert got(broker, root)
+    assert got(broker, root, admin)
     attest, release = (entry["row"] for entry in admin.audit(limit=2))
     (by,) = attest["policies"]
     assert by["id"] == "default_cpu" and "version" not in by and by["digest"] == attest["policy_digest"]
@@ -126,7 +126,7 @@ def test_everything_is_written_down_with_version_and_digest(
         {"kind": "resource", "id": "resource-policy", "version": one.version, "digest": one.digest},
     ]
     admin.set_policy("attestation", "default_cpu", LOOSE)
-    got(broker, root)
+    got(broker, root, admin)
     attest = next(entry["row"] for entry in admin.audit(limit=2) if entry["row"]["action"] == "attest")
     assert attest["policies"][0]["version"] == 1
 
@@ -140,16 +140,16 @@ def test_an_activation_that_is_acknowledged_decides_in_every_worker(
         deny = admin.set_policy(*POLICY, DENY, activate=False).version
         for version, expected in ((deny, False), (allow, True), (deny, False)):
             admin.activate_policy(*POLICY, version)
-            assert [got(two_workers, root, "default") for _ in range(8)] == [expected] * 8
+            assert [got(two_workers, root, admin) for _ in range(8)] == [expected] * 8
         admin.rollback_policy(*POLICY)
-        assert all(got(two_workers, root, "default") for _ in range(8))
+        assert all(got(two_workers, root, admin) for _ in range(8))
 
 
 # --- policies of single resources and of repositories
 
 
 def refused(broker: rig.RunningBroker, root: DevelopmentRoot, admin: Admin) -> list[str]:
-    assert not got(broker, root)
+    assert not got(broker, root, admin)
     return [reason.partition(":")[0] for reason in admin.audit(limit=1)[0]["row"]["reasons"]]
 
 
@@ -161,7 +161,7 @@ def test_a_resource_names_a_policy_that_is_set(broker: rig.RunningBroker, root: 
     with pytest.raises(NotFound):
         admin.bind_resource(PATH, Binding(policy_id="mine@7"))
     admin.bind_resource(PATH, Binding(policy_id="mine"))
-    assert got(broker, root)
+    assert got(broker, root, admin)
     row = admin.audit(limit=1)[0]["row"]
     assert row["policies"][1] == {
         "kind": "resource",
@@ -173,15 +173,15 @@ def test_a_resource_names_a_policy_that_is_set(broker: rig.RunningBroker, root: 
     two = admin.set_policy("resource", "mine", DENY).version
     assert refused(broker, root, admin) == ["binding_policy"]
     admin.bind_resource(PATH, Binding(policy_id=f"mine@{one}"))
-    assert got(broker, root)
+    assert got(broker, root, admin)
     assert next(v for v in admin.policy_versions("resource", "mine") if v.version == one).pinned
     admin.bind_resource(PATH, Binding(policy_id=f"mine@{two}"))
-    assert not got(broker, root)
+    assert not got(broker, root, admin)
     admin.bind_resource(PATH, Binding(policy_id=f"mine@{one}"))
     admin.delete_policy("resource", "mine")  # in use: then nothing decides by it, also not by an older version
     assert refused(broker, root, admin) == ["binding_policy_absent"]
     admin.rollback_policy("resource", "mine")
-    assert got(broker, root)
+    assert got(broker, root, admin)
     admin.bind_resource(PATH, ANY)
 
 
@@ -197,14 +197,14 @@ def test_a_repository_has_attestation_policies_of_its_own(
     admin.set_policy("attestation", "models_cpu", strict)
     assert refused(broker, root, admin) == ["executables_not_accepted"]
     models = admin.set_policy("attestation", "models_cpu", LOOSE)
-    assert got(broker, root)
+    assert got(broker, root, admin)
     assert admin.audit(limit=1)[0]["row"]["policies"] == [
         {"kind": "attestation", "id": "models_cpu", "version": models.version, "digest": models.digest}
     ]
     admin.set_policy("attestation", "default_cpu", strict)  # what all others are appraised by
-    assert got(broker, root)
+    assert got(broker, root, admin)
     lower = rig.attester(root, vmpl=1)  # no policy waives what is required of evidence
-    with Session(broker.address("versions"), lower, rig.document().raw) as session, pytest.raises(ReleaseRefused):
+    with Session(broker.address(tenant_of(admin)), lower, rig.document().raw) as session, pytest.raises(ReleaseRefused):
         session.resource(PATH)
     admin.bind_resource(PATH, Binding(any_workload_i_accept=True, attestation="default"))
     assert refused(broker, root, admin) == ["executables_not_accepted"]
@@ -222,7 +222,7 @@ def test_devices_that_are_demanded_must_be_there(
     admin.bind_resource(PATH, Binding(any_workload_i_accept=True, devices={"gpu": 1}))
     assert refused(broker, root, admin) == ["device_missing"]
     admin.bind_resource(PATH, ANY)
-    assert got(broker, root)
+    assert got(broker, root, admin)
     admin.set_policy("requirements", "release", '{"repositories": {"models": {"devices": {"gpu": 2}}}}')
     assert refused(broker, root, admin) == ["device_missing"]
     admin.set_policy("requirements", "release", '{"devices": {"switch": 1}}')

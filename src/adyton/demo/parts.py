@@ -62,7 +62,7 @@ class Program:
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait(10)
 
-    def wait_until(self, ready: Callable[[], bool], seconds: float = 20) -> None:
+    def wait_until(self, ready: Callable[[], bool], seconds: float = 120) -> None:
         """Until ``ready()``; ``Unavailable`` with the end of its output if it dies or takes too long."""
         deadline = time.monotonic() + seconds
         while not ready():
@@ -92,10 +92,16 @@ def answers(port: int) -> bool:
     return False
 
 
-def free_port() -> int:
-    """A loopback port that was free a moment ago."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
+@contextlib.contextmanager
+def own_port() -> Iterator[int]:
+    """A loopback port that the system gives to nobody else meanwhile.
+
+    It is bound, and nobody listens: a server that sets SO_REUSEADDR, as servers do, can.
+    """
+    with socket.socket() as holder:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        holder.bind(("127.0.0.1", 0))
+        yield int(holder.getsockname()[1])
 
 
 def registry(directory: Path, port: int, log: Path) -> Program:

@@ -68,7 +68,7 @@ def _start(stage: Stage, stack: contextlib.ExitStack) -> str:
     began = time.monotonic()
     stage.adyton("devtee", "init")
     service = stack.enter_context(stage.program("devtee", "serve", "--guest", str(stage.guest)))
-    port, broker_port = parts.free_port(), parts.free_port()
+    port, broker_port = (stack.enter_context(parts.own_port()) for _ in range(2))
     log = stage.work / "logs" / "registry.log"
     registry = stack.enter_context(parts.registry(stage.work / "registry" / "data", port, log))
     root = json.loads(stage.adyton("devtee", "show", "--json", quiet=True))

@@ -181,8 +181,7 @@ def test_a_filter_and_the_keyboard_lead_everywhere(
         ("t", "Tenants"),
     ]:
         page.locator("main").focus()
-        page.keyboard.press("g")
-        page.keyboard.press(key)
+        page.keyboard.type(f"g{key}")  # in one go: a pair has a second and a half
         expect(page.get_by_role("heading", level=1, name=title)).to_be_visible()
         expect(page.locator("nav a[aria-current]")).to_have_count(1)
     page.locator("main").focus()

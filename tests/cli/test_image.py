@@ -478,6 +478,8 @@ def test_ended_while_it_writes_nothing_is_left(pems: tuple[Path, Path], tmp_path
         out.mkdir()
         process = subprocess.Popen(
             [
+                "env",
+                "--default-signal=HUP",  # also where these tests are run by nohup
                 *PROGRAM,
                 "image",
                 "encrypt",

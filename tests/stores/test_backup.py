@@ -211,15 +211,16 @@ def test_any_archive_is_refused_in_our_words(data: Path, noise: bytes, place: in
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_command_that_is_ended_leaves_no_half_copy(data: Path, number: int) -> None:
     slow = (  # the copy takes its time
-        "import sys, time; from adyton.stores import backup; real = backup._strip\n"
-        "def strip(*a, **k): print('half', flush=True); time.sleep(30)\n"
+        "import signal, sys, time; from adyton.stores import backup; real = backup._strip\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_DFL)  # also where these tests are run by nohup\n"
+        "def strip(*a, **k): print('half', flush=True); time.sleep(300)\n"
         "backup._strip = strip; from adyton.cli import main; main(sys.argv[1:])"
     )
     command = [sys.executable, "-c", slow, "broker", "backup", str(data.parent / "new"), "--data", str(data), "--json"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
         assert running.stdout is not None and running.stdout.readline() == "half\n"
         running.send_signal(number)
-        assert running.wait(20) == 128 + number
+        assert running.wait(60) == 128 + number
     nothing_left(data.parent)
 
 

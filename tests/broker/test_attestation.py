@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import select
 import socket
 import ssl
 import subprocess
@@ -24,6 +25,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.broker import rig
 from tests.broker.instance_rig import DOCUMENT, MEASUREMENT, Platform, instance
+from tests.waiting import LONG
 
 from adyton.broker.custodians.attestation_desk import Desk
 from adyton.broker.custodians.attesting import OneAtATime
@@ -461,12 +463,17 @@ def in_between(broker: rig.RunningBroker, place: Path) -> Iterator[int]:
     there.check_hostname, there.verify_mode = False, ssl.CERT_NONE
     threads: list[threading.Thread] = []
 
-    def copy(source: ssl.SSLSocket, sink: ssl.SSLSocket) -> None:
-        with suppress(OSError):
-            while data := source.recv(65536):
-                sink.sendall(data)
-        with suppress(OSError):
-            sink.shutdown(socket.SHUT_RDWR)
+    def copied(source: ssl.SSLSocket, sink: ssl.SSLSocket) -> bool:
+        """Whether there may be more; what is there is passed on."""
+        source.settimeout(0)
+        try:
+            data = source.recv(65536)
+        except ssl.SSLWantReadError:  # a record of TLS's own
+            return True
+        finally:
+            source.settimeout(LONG)
+        sink.sendall(data)
+        return bool(data)
 
     def pass_on(near: socket.socket) -> None:
         with near, suppress(OSError), context.wrap_socket(near, server_side=True) as client:  # noqa: SIM117
@@ -474,10 +481,11 @@ def in_between(broker: rig.RunningBroker, place: Path) -> Iterator[int]:
                 socket.create_connection(("127.0.0.1", broker.port)) as plain,
                 there.wrap_socket(plain, server_hostname="127.0.0.1") as far,
             ):
-                back = threading.Thread(target=copy, args=(far, client))
-                back.start()
-                copy(client, far)
-                back.join(10)
+                ends = {client: far, far: client}  # one thread: two at once would break a TLS connection
+                while True:
+                    ready = [one for one in ends if one.pending()] or select.select(list(ends), [], [], LONG)[0]
+                    if not ready or not all(copied(one, ends[one]) for one in ready):
+                        return
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
@@ -485,7 +493,7 @@ def in_between(broker: rig.RunningBroker, place: Path) -> Iterator[int]:
             with suppress(OSError):
                 while True:
                     near, _ = listener.accept()
-                    near.settimeout(10)
+                    near.settimeout(LONG)
                     threads.append(threading.Thread(target=pass_on, args=(near,)))
                     threads[-1].start()
 
@@ -495,9 +503,9 @@ def in_between(broker: rig.RunningBroker, place: Path) -> Iterator[int]:
             yield listener.getsockname()[1]
         finally:
             listener.shutdown(socket.SHUT_RDWR)
-            accepting.join(10)
+            accepting.join(LONG)
             for thread in threads:
-                thread.join(10)
+                thread.join(LONG)
 
 
 def test_somebody_in_between(proving: rig.RunningBroker, root: DevelopmentRoot, tmp_path: Path) -> None:

@@ -455,6 +455,27 @@ def test_a_deletion_whose_erasure_waits_can_be_asked_for_again(broker: Broker, m
     assert b"adyton key delete" not in broker.ask("GET", "keys/k/e/y").body
 
 
+def test_what_lies_where_a_key_was_erased_is_not_deleted_with_it(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second "key delete" goes on with the erasure; a value that its owner put there meanwhile is no key."""
+    assert broker.ask("PUT", "keys/k/e/y", {"kind": "aes-256"}).status == 200
+    monkeypatch.setattr(database, "BUSY_SECONDS", 0.2)
+    reader = sqlite3.connect(broker.store._database.path, isolation_level=None)  # type: ignore[attr-defined]
+    try:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM audit").fetchall()
+        assert broker.ask("DELETE", "keys/k/e/y").status == 503
+        assert broker.ask("PUT", "resources/k/e/y", {"value": "eA==", "binding": NOBODY}).status == 200
+        answer = broker.ask("DELETE", "keys/k/e/y")
+        assert answer.status == 503 and b"erasure_pending" in answer.body
+    finally:
+        reader.close()
+    assert broker.ask("DELETE", "keys/k/e/y").status == 204
+    assert broker.ask("DELETE", "keys/k/e/y").status == 404
+    assert [str(one.path) for one in broker.store.resources.list("default")] == ["k/e/y"]
+
+
 def test_the_broker_erases_by_itself_what_waits(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
     assert broker.ask("PUT", "keys/k/e/y", {"kind": "aes-256"}).status == 200
     monkeypatch.setattr(database, "BUSY_SECONDS", 0.2)

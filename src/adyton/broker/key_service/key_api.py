@@ -79,7 +79,10 @@ class KeyApi:
                 found = self._keys.get(tenant, path)
                 if found is None and str(path) not in self._store.erasures.paths(tenant):
                     raise _absent(path)
-                if found is not None and found.record.backend:
+                if found is None:  # what lies there by now, if anything, is no key
+                    self._store.erasures.finish()
+                    return Answer(204, changes=(("key.delete", path.uri),))
+                if found.record.backend:
                     self._destroyed(asked, path, None)
                 self._store.resources.delete(tenant, path)
                 return Answer(204, changes=(("key.delete", path.uri),))

@@ -64,6 +64,36 @@ def test_what_nobody_reads_waits_then_is_dropped_and_counted(pipe: tuple[int, in
     assert read_all(reader, b"after\n") == b"after\n"
 
 
+def test_of_a_descriptor_that_never_waits_no_line_is_lost_or_cut(pipe: tuple[int, int]) -> None:
+    reader, writer = pipe
+    os.set_blocking(writer, False)  # as whoever shares standard error may have made it
+    outlet = Outlet(writer, told)
+    lines = [b"%06d %s\n" % (number, b"x" * 90) for number in range(3000)]  # four times what a pipe holds
+    for line in lines:
+        outlet.put(line)
+    assert not outlet.drain(0.05)
+    assert read_all(reader, lines[-1]) == b"".join(lines)
+    assert outlet.drain(SOON) and not outlet.dropped
+
+
+def test_where_no_thread_could_begin_the_next_line_begins_one(
+    pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader, writer = pipe
+    outlet = Outlet(writer, told)
+
+    def refused(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as full:
+        full.setattr(threading.Thread, "start", refused)
+        outlet.put(b"one\n")
+        assert not outlet.drain(0.01)
+    outlet.put(b"two\n")
+    assert outlet.drain(SOON)
+    assert read_all(reader, b"two\n") == b"one\ntwo\n"
+
+
 def test_a_reader_that_went_away_is_nobodys_trouble() -> None:
     reader, writer = os.pipe()
     os.close(reader)

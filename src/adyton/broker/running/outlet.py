@@ -7,6 +7,7 @@ once somebody reads again, a line says how many are missing.
 from __future__ import annotations
 
 import os
+import select
 import threading
 import time
 from collections.abc import Callable
@@ -48,9 +49,16 @@ class Outlet:
             self._waiting.append(data)
             self._size += len(data)
             if self._thread is None:
-                self._thread = threading.Thread(target=self._write_all, name="log", daemon=True)
-                self._thread.start()
+                self._begin()
             self._changed.notify_all()
+
+    def _begin(self) -> None:
+        thread = threading.Thread(target=self._write_all, name="log", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # this process has as many as it may have: the next line tries again
+            return
+        self._thread = thread
 
     def drain(self, seconds: float) -> bool:
         """Wait until all is written, at most so long; whether it is."""
@@ -85,4 +93,9 @@ class Outlet:
     def _write(self, data: bytes) -> None:
         rest = memoryview(data)
         while rest:
-            rest = rest[os.write(self._descriptor, rest) :]
+            try:
+                rest = rest[os.write(self._descriptor, rest) :]
+            except BlockingIOError:  # whoever shares the descriptor made it one that never waits
+                ready = select.poll()
+                ready.register(self._descriptor, select.POLLOUT)
+                ready.poll()

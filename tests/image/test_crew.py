@@ -58,6 +58,35 @@ def test_an_error_aside_comes_out_at_the_end_and_holds_nothing_up(threads: int) 
             aside.finish()
 
 
+def test_an_interruption_aside_comes_out_at_once() -> None:
+    def interrupted(piece: bytes) -> None:
+        raise KeyboardInterrupt
+
+    taken = 0
+    with pytest.raises(KeyboardInterrupt), Crew(0) as crew:
+        stage = crew.stage(given_pieces([b"x"] * 2000))
+        crew.aside(stage, interrupted)
+        crew.begin()
+        for _ in stage:
+            taken += 1
+    assert taken < 100
+
+
+def test_where_no_thread_can_begin_the_caller_does_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refused)
+    digest = hashlib.sha256()
+    with Crew(2) as crew:
+        stage = crew.stage(doubled(crew.stage(given_pieces([b"x"] * 200))))
+        aside = crew.aside(stage, digest.update)
+        crew.begin()
+        assert b"".join(stage) == b"x" * 400
+        aside.finish()
+    assert digest.digest() == hashlib.sha256(b"x" * 400).digest()
+
+
 @pytest.mark.parametrize("threads", THREADS)
 def test_leaving_early_joins_the_threads_and_closes_the_sources(threads: int) -> None:
     closed = []

@@ -44,9 +44,12 @@ class Aside:
         """Work one piece."""
         try:
             self._work(self.pieces[0])
-        except BaseException as failure:  # noqa: BLE001 - it is raised again in ``finish``
-            self._error = self._error or failure
-        self.pieces.popleft()  # only now: what is in work takes memory too
+        except BaseException as failure:
+            self._error = self._error or failure  # raised again in ``finish``
+            if not isinstance(failure, Exception):
+                raise  # Ctrl-C does not wait for the end of a layer
+        finally:
+            self.pieces.popleft()  # only now: what is in work takes memory too
 
     def finish(self) -> None:
         """Work what is left of a stage that has ended; raises what went wrong in it."""
@@ -158,8 +161,11 @@ class Crew:
         keep_memory()
         for number in range(min(self._free, len(self._stages) + len(self._asides))):
             thread = threading.Thread(target=self._run, name=f"layer-{number}", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # this process has as many as it may have: the caller can do all of it
+                break
             self._threads.append(thread)
-            thread.start()
 
     def work(self, work: Stage | Aside) -> None:
         """One piece of it. Called with the lock held, which is let go of meanwhile."""

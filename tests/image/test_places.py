@@ -16,6 +16,7 @@ from adyton.errors import AdytonError, ConfigError, Conflict, DigestMismatch, Ma
 from adyton.image.archive import ArchiveSource
 from adyton.image.blob_file import FileBlobWriter, open_blob_file, read_file
 from adyton.image.dir_layout import DirectorySink, DirectorySource
+from adyton.image.manifest import Descriptor
 from adyton.image.oci_layout import LayoutSink, LayoutSource
 from adyton.image.reference import ImageReference
 from adyton.image.source import ImageSink, read_blob
@@ -314,3 +315,40 @@ def _write(sink: ImageSink, blob: bytes) -> None:
     writer = sink.start_blob()
     writer.write(blob)
     writer.commit(Digest.of(blob))
+
+
+def put_all(sink: ImageSink, built: Built) -> None:
+    for digest, blob in built.blobs.items():
+        writer = sink.start_blob()
+        writer.write(blob)
+        writer.commit(digest)
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_what_another_writer_published_stays_when_the_first_gives_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    """Both write the same blobs into one layout; who came first, and made the names, does not come to its end."""
+
+    def unsupported(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    if not links:  # vfat
+        monkeypatch.setattr(os, "link", unsupported)
+    first, second = LayoutSink(tmp_path / "layout", "one"), LayoutSink(tmp_path / "layout", "two")
+    put_all(first, ONE)
+    put_all(first, TWO)
+    put_all(first, TWO)  # a layer may be there twice
+    put_all(second, ONE)
+    second.put_manifest(ONE.raw, ONE.media_type)
+    second.close()
+    first.close()
+    source = LayoutSource(tmp_path / "layout", "two")
+    assert {digest: read_blob(source, found, 10_000) for digest, found in described(ONE)} == ONE.blobs
+    assert not any(
+        (tmp_path / "layout" / "blobs" / "sha256" / digest.hex).exists() for digest in TWO.blobs.keys() - ONE.blobs
+    )
+
+
+def described(built: Built) -> list[tuple[Digest, Descriptor]]:
+    return [(one.digest, one) for one in (built.manifest.config, *built.manifest.layers)]

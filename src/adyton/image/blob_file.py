@@ -11,9 +11,13 @@ import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeAlias
 
 from adyton.errors import AdytonError, ConfigError, NotFound, PlatformError, Unavailable
 from adyton.rats.types import Digest
+
+Put: TypeAlias = Callable[[Path, Path], object]
+"""Gives a file that is whole its name, in place of what has it. ``OSError``."""
 
 
 class SliceReader(io.RawIOBase):
@@ -77,9 +81,9 @@ def read_file(path: Path, limit: int) -> bytes:
         return bytes(data[:filled])
 
 
-def write_file(path: Path, data: bytes) -> None:
+def write_file(path: Path, data: bytes, put: Put = Path.rename) -> None:
     """Write or replace a small file, all or nothing."""
-    writer = FileBlobWriter(path.parent, lambda _: path)
+    writer = FileBlobWriter(path.parent, lambda _: path, put)
     try:
         writer.write(data)
         writer.finish_as(path)
@@ -90,8 +94,9 @@ def write_file(path: Path, data: bytes) -> None:
 class FileBlobWriter:
     """A ``BlobWriter`` into a directory; ``place`` says under which name a digest belongs."""
 
-    def __init__(self, directory: Path, place: Callable[[Digest], Path]) -> None:
+    def __init__(self, directory: Path, place: Callable[[Digest], Path], put: Put = Path.rename) -> None:
         self._place = place
+        self._put = put
         try:
             self._descriptor, name = tempfile.mkstemp(prefix=".incoming-", dir=directory)
         except OSError as error:
@@ -117,7 +122,7 @@ class FileBlobWriter:
         try:
             os.fchmod(self._descriptor, 0o600 | (0o644 & ~withheld()))
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._path.rename(path)
+            self._put(self._path, path)
         except OSError as error:
             raise file_error(error, path) from error
         os.close(self._descriptor)
@@ -145,13 +150,13 @@ def withheld() -> int:
 class Unpublished:
     """What a sink made of an image that nobody can name yet: removed again unless it is published.
 
-    A blob that was there before is somebody's and stays. ``shared``: others may write into the same place meanwhile, and
-    then everything stays.
+    A blob that was there before is somebody's and stays, and so does one that somebody put in the place of ours: what
+    they published needs it. ``shared``: others may write into the same place meanwhile, and then everything stays.
     """
 
     def __init__(self, *, shared: bool) -> None:
         self._shared = shared
-        self._files: list[Path] = []
+        self._files: dict[Path, tuple[int, int]] = {}
         self._directories: list[Path] = []
         self._place: int | None = None
 
@@ -168,11 +173,29 @@ class Unpublished:
             self._place = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             fcntl.flock(self._place, fcntl.LOCK_SH)
 
-    def file(self, path: Path) -> Path:
-        """A file that is about to be made there."""
-        if not os.path.lexists(path):
-            self._files.append(path)
-        return path
+    def put(self, whole: Path, path: Path) -> None:
+        """As ``Put``."""
+        if self._is_ours(path):  # it has the same digest
+            whole.unlink()
+            return
+        self._files[path] = _identity(whole)
+        try:
+            os.link(whole, path)  # tells for certain whether anything was there
+        except FileExistsError:
+            del self._files[path]
+            whole.rename(path)
+        except OSError:  # no links on this file system
+            if os.path.lexists(path):
+                del self._files[path]
+            whole.rename(path)
+        else:
+            whole.unlink()
+
+    def _is_ours(self, path: Path) -> bool:
+        try:
+            return self._files.get(path) == _identity(path)
+        except FileNotFoundError:
+            return False
 
     def published(self) -> None:
         """Everything stays."""
@@ -185,13 +208,20 @@ class Unpublished:
             if self._place is not None:
                 fcntl.flock(self._place, fcntl.LOCK_EX | fcntl.LOCK_NB)
             for path in self._files:
-                path.unlink(missing_ok=True)
+                if self._is_ours(path):
+                    path.unlink(missing_ok=True)
             for path in reversed(self._directories):
                 path.rmdir()
         self.published()
         if self._place is not None:
             os.close(self._place)
             self._place = None
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    """What tells a file from one that takes its place: a number may be given again, but hardly with the same time."""
+    status = path.lstat()
+    return status.st_ino, status.st_mtime_ns
 
 
 @contextlib.contextmanager

@@ -86,7 +86,7 @@ class DirectorySink:
                     got=str(path),
                     hint="name a new or an empty directory",
                 )
-            write_file(self._unpublished.file(path / "version"), VERSION)
+            write_file(path / "version", VERSION, self._unpublished.put)
             self._held = held.pop_all()
 
     def has_blob(self, digest: Digest) -> bool:
@@ -95,7 +95,7 @@ class DirectorySink:
 
     def start_blob(self) -> FileBlobWriter:
         """As ``ImageSink``."""
-        return FileBlobWriter(self._path, lambda digest: self._unpublished.file(_place(self._path, digest)))
+        return FileBlobWriter(self._path, lambda digest: _place(self._path, digest), self._unpublished.put)
 
     def put_manifest(self, raw: bytes, media_type: str) -> Digest:
         """As ``ImageSink``."""

@@ -119,12 +119,12 @@ class LayoutSink:
 
     def start_blob(self) -> FileBlobWriter:
         """As ``ImageSink``."""
-        return FileBlobWriter(self._blobs, lambda digest: self._unpublished.file(blob_path(self._path, digest)))
+        return FileBlobWriter(self._blobs, lambda digest: blob_path(self._path, digest), self._unpublished.put)
 
     def put_manifest(self, raw: bytes, media_type: str) -> Digest:
         """As ``ImageSink``: the manifest's blob, then the index, replaced in one step under a lock."""
         digest = Digest.of(raw)
-        write_file(self._unpublished.file(blob_path(self._path, digest)), raw)
+        write_file(blob_path(self._path, digest), raw, self._unpublished.put)
         entry: dict[str, object] = {"mediaType": media_type, "digest": str(digest), "size": len(raw)}
         if self._tag is not None:
             entry["annotations"] = {REF_NAME: self._tag}

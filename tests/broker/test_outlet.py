@@ -76,6 +76,17 @@ def test_of_a_descriptor_that_never_waits_no_line_is_lost_or_cut(pipe: tuple[int
     assert outlet.drain(SOON) and not outlet.dropped
 
 
+def test_lines_of_two_workers_on_one_pipe_are_whole(pipe: tuple[int, int]) -> None:
+    reader, writer = pipe
+    lines = {letter: b"%c" % letter * 150 + b"\n" for letter in b"ab"}
+    for letter in lines:
+        Outlet(writer, told).put(lines[letter] * 2000)
+    found = b""
+    while found.count(b"\n") < 4000:
+        found += os.read(reader, 5000)  # slower than they write: the pipe is full most of the time
+    assert set(found.splitlines(keepends=True)) == set(lines.values())
+
+
 def test_where_no_thread_could_begin_the_next_line_begins_one(
     pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -91,7 +91,15 @@ class Outlet:
                 self._changed.notify_all()
 
     def _write(self, data: bytes) -> None:
-        rest = memoryview(data)
+        """In pieces that a pipe takes whole, each of whole lines: several workers write to one."""
+        view, begin = memoryview(data), 0
+        while begin < len(data):
+            end = data.rfind(b"\n", begin, begin + select.PIPE_BUF) + 1
+            end = end or data.find(b"\n", begin) + 1 or len(data)
+            self._write_piece(view[begin:end])
+            begin = end
+
+    def _write_piece(self, rest: memoryview) -> None:
         while rest:
             try:
                 rest = rest[os.write(self._descriptor, rest) :]

@@ -79,8 +79,8 @@ def test_of_a_descriptor_that_never_waits_no_line_is_lost_or_cut(pipe: tuple[int
 def test_lines_of_two_workers_on_one_pipe_are_whole(pipe: tuple[int, int]) -> None:
     reader, writer = pipe
     lines = {letter: b"%c" % letter * 150 + b"\n" for letter in b"ab"}
-    for letter in lines:
-        Outlet(writer, told).put(lines[letter] * 2000)
+    for line in lines.values():
+        Outlet(writer, told).put(line * 2000)
     found = b""
     while found.count(b"\n") < 4000:
         found += os.read(reader, 5000)  # slower than they write: the pipe is full most of the time

@@ -49,6 +49,9 @@ def migrate(source: str, target: str, database_password_file: Path | None, take_
         if not (directory / moved.FILE).is_file():
             if moved.under_way(directory) is None:
                 moved.check(directory)
+            moved.begin(directory, address.where, b"")  # into that database, and no other
+            if take_back:
+                raise _kept(address)
             counts = None
         elif take_back:
             _take_back(directory, address)
@@ -107,11 +110,15 @@ def _take_back(directory: Path, address: DatabaseAddress) -> None:
         if moved.under_way(directory) is not None:
             moved.begin(directory, address.where, b"")  # of that database, and no other
         if held(new) == (held(old) or b""):
-            raise ConfigError(
-                "the database has all of this store, and somebody may go on with it there",
-                code="store_moving",
-                field="to",
-                got=address.where,
-                hint="end the move: the same command without --take-back; or empty that database first",
-            )
+            raise _kept(address)
     moved.take_back(directory)
+
+
+def _kept(address: DatabaseAddress) -> ConfigError:
+    return ConfigError(
+        "the database has all of this store, and somebody may go on with it there",
+        code="store_moving",
+        field="to",
+        got=address.where,
+        hint="end the move: the same command without --take-back; or empty that database first",
+    )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -147,3 +149,19 @@ def test_whether_layers_lie_in_one_place(one: str, other: str, shared: bool) -> 
 def test_a_path_may_hold_spaces() -> None:
     for text in ("oci:/my images/app:v1", "dir:/my images/app", "oci-archive:an app.tar:v1"):
         assert str(ImageReference.parse(text)) == text
+
+
+def test_a_long_name_of_nothing_is_refused_quickly() -> None:
+    for text in ("//:" * 3000, "a:" * 50_000, "//" + "u:p@" * 30_000 + " "):
+        began = time.process_time()
+        with pytest.raises(ConfigError) as caught:
+            ImageReference.parse(text)
+        assert time.process_time() - began < 0.5
+        assert len(str(caught.value.got)) <= 200 and "u:p" not in str(caught.value.got)
+
+
+@pytest.mark.parametrize("text", ["u:p@registry.example//app", "docker://u:p@registry.example//app", "u:p@@x y"])
+def test_a_password_is_not_repeated_wherever_the_slashes_are(text: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        ImageReference.parse(text)
+    assert "u:p" not in str(caught.value.got) and "u:p" not in str(caught.value)

@@ -25,7 +25,7 @@ _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
 _HOST = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9a-fA-F:.]+\])(?::(?P<port>[0-9]{{1,5}}))?\Z")
 _PATH = re.compile(rf"{_PART}(?:/{_PART})*\Z")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}\Z")
-_CREDENTIALS = re.compile(r"(?<=//).*:.*@(?![a-z0-9]+:\w*\Z)|^(?!.*//).*:.*@(?![a-z0-9]+:\w*\Z)")
+_DIGEST = re.compile(r"[a-z0-9]+:\w*\Z")
 # Other tools' places. Each would also be a name on Docker Hub, and what is meant for this machine would go there.
 _FOREIGN = frozenset(
     {"docker-archive", "docker-daemon", "containers-storage", "ostree", "sif", "tarball", "atomic", "oci-dir"}
@@ -154,7 +154,7 @@ def _path_name(text: str, transport: Transport, rest: str) -> ImageReference:
 
 
 def _invalid(text: str, expected: str) -> ConfigError:
-    shown = _CREDENTIALS.sub("…@", text)
+    shown = _without_credentials(text)
     if shown != text:
         expected += "; credentials are in no name, but in --authfile"
     return ConfigError(
@@ -165,3 +165,15 @@ def _invalid(text: str, expected: str) -> ConfigError:
         got=shown[:200],
         hint="examples: registry.example/team/app:1.0, docker://localhost:5000/app@sha256:…, oci:./layout:tag, dir:./image",
     )
+
+
+def _without_credentials(text: str) -> str:
+    """``user:password`` before the last ``@`` that begins no digest is not repeated. In one pass: it may be long."""
+    end = text.rfind("@")
+    if end >= 0 and _DIGEST.match(text, end + 1):
+        end = text.rfind("@", 0, end)
+    if end < 0:
+        return text
+    slashes = text.find("//", 0, end)
+    begin = slashes + 2 if slashes >= 0 else 0
+    return f"{text[:begin]}…{text[end:]}" if ":" in text[begin:end] else text

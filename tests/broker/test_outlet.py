@@ -87,6 +87,30 @@ def test_lines_of_two_workers_on_one_pipe_are_whole(pipe: tuple[int, int]) -> No
     assert set(found.splitlines(keepends=True)) == set(lines.values())
 
 
+_FULL = """
+import resource, sys
+from adyton.broker.running.outlet import Outlet
+file = open(sys.argv[1], "ab", buffering=0)
+outlet = Outlet(file.fileno(), lambda count: b"missing")
+most = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, most))
+for line in (b"a", b"b"):
+    outlet.put((line * 299 + b"\\n") * 20)
+    assert outlet.drain(10)
+resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+for line in (b"after", b"later"):
+    outlet.put(line + b"\\n")
+    assert outlet.drain(10)
+"""
+
+
+def test_after_a_line_that_was_cut_the_next_one_stands_alone(tmp_path: Path) -> None:
+    """The disk was full, and is not any more."""
+    subprocess.run([sys.executable, "-c", _FULL, str(tmp_path / "log")], check=True, timeout=60)
+    lines = (tmp_path / "log").read_bytes().split(b"\n")
+    assert lines == [b"a" * 299] * 3 + [b"a" * 100, b"after", b"later", b""]
+
+
 def test_where_no_thread_could_begin_the_next_line_begins_one(
     pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:

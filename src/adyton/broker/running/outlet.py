@@ -35,6 +35,7 @@ class Outlet:
         self._waiting: list[bytes] = []
         self._size = 0
         self._missing = 0
+        self._cut = False  # the last line did not come out whole
         self.dropped = 0
 
     def put(self, data: bytes, lines: int = 1) -> None:
@@ -92,6 +93,7 @@ class Outlet:
 
     def _write(self, data: bytes) -> None:
         """In pieces that a pipe takes whole, each of whole lines: several workers write to one."""
+        data = b"\n" + data if self._cut else data
         view, begin = memoryview(data), 0
         while begin < len(data):
             end = data.rfind(b"\n", begin, begin + select.PIPE_BUF) + 1
@@ -103,6 +105,7 @@ class Outlet:
         while rest:
             try:
                 rest = rest[os.write(self._descriptor, rest) :]
+                self._cut = bool(rest)
             except BlockingIOError:  # whoever shares the descriptor made it one that never waits
                 ready = select.poll()
                 ready.register(self._descriptor, select.POLLOUT)

@@ -287,6 +287,17 @@ def test_what_two_write_at_once_one_of_them_does_not_remove(tmp_path: Path) -> N
             assert stream.read() == blob
 
 
+def test_sinks_give_back_their_descriptors(tmp_path: Path) -> None:
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for kind in ("oci", "oci-archive", "dir"):
+        for number in range(3):
+            with closing(open_sink(ImageReference.parse(f"{kind}:{tmp_path / kind}-{number}"))) as sink:
+                _write(sink, b"a layer")
+                if number:
+                    sink.put_manifest(ONE.raw, ONE.media_type)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
 def test_an_archive_replaces_no_device(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "directory").mkdir()

@@ -103,6 +103,7 @@ class ArchiveSink:
 
     def close(self) -> None:
         """Remove what was collected."""
+        self._layout.close()
         shutil.rmtree(self._staging, ignore_errors=True)
 
 

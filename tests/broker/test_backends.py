@@ -7,9 +7,11 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from tests.broker import rig
 from tests.stores.backends.vault_server import VaultServer
@@ -297,6 +299,29 @@ def test_what_is_acknowledged_while_a_value_is_on_its_way_counts(
     go.set()
     client.join(LONG)
     assert answers[0][0] == 403
+
+
+def test_a_binding_that_ends_while_a_value_is_on_its_way_has_ended(
+    holding: rig.RunningBroker, root: DevelopmentRoot, vault: VaultServer
+) -> None:
+    """The decision was made before the end; the back end takes its time until after it."""
+    asked: list[float] = []
+
+    def slowly(method: str, path: str) -> None:
+        if method == "GET" and "/data/" in path:
+            asked.append(time.time())
+            time.sleep(max(0.0, end - time.time()) + 0.1)
+
+    with rig.raw(holding) as client, holding.admin() as admin:
+        client.handshake(rig.attester(root, rig.document()), rig.document())
+        admin.set_resource(OTHER, rig.SECRET, BINDING, "vault")
+        end = time.time() + 3
+        until_then = datetime.fromtimestamp(end, UTC).isoformat(timespec="microseconds")
+        admin.bind_resource(OTHER, msgspec.structs.replace(BINDING, until=until_then))
+        vault.before = slowly
+        assert client.ask("GET", f"/kbs/v0/resource/{OTHER}")[0] == 403
+        assert admin.audit(limit=1)[0]["row"]["reasons"][0].startswith("binding_ended")
+    assert len(asked) == 1 and asked[0] < end
 
 
 def test_a_file_that_is_wrong_stops_the_start(tmp_path: Path) -> None:

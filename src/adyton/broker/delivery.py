@@ -6,8 +6,9 @@ end when the tenant's policies or reference values change after the appraisal: n
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import cast
 
 import msgspec
@@ -42,12 +43,20 @@ TRIES = 3
 
 
 class Asking(msgspec.Struct, frozen=True):
-    """When, from where, and with which query a resource was asked for; ``deadline`` from before who asks was read."""
+    """When, from where, and with which query a resource was asked for; ``deadline`` from before who asks was read.
+
+    ``began`` is ``at`` by ``time.monotonic``.
+    """
 
     at: datetime
     peer: str
     query: dict[str, str]
     deadline: Deadline
+    began: float = msgspec.field(default_factory=time.monotonic)
+
+    def now(self) -> datetime:
+        """What time it is by then, however the clock was set meanwhile."""
+        return self.at + timedelta(seconds=time.monotonic() - self.began)
 
 
 class Delivery:
@@ -131,12 +140,13 @@ class Delivery:
     async def deliver(self, tenant: str, path: ResourcePath, holder: Holder, asked: Asking) -> Answer:
         """The encrypted value, once its audit row is on the disk; or the refusal, as an error.
 
-        A value from a back end takes its time. What changed meanwhile is decided anew, a few times.
+        A value from a back end takes its time. What changed meanwhile, or ended, is decided anew, a few times.
         """
         for _ in range(TRIES):
             answer = await self._deliver(tenant, path, holder, asked)
             if answer is not None:
                 return answer
+            asked = Asking(asked.now(), asked.peer, asked.query, asked.deadline)
         raise Unavailable(
             "the resource changes faster than its back end answers", code="changed_meanwhile", hint="ask again"
         )
@@ -169,6 +179,8 @@ class Delivery:
             deadline = Deadline(self._store)  # what was decided is as good as new if nothing changed until now
             now_generation, now_stored = self.current(tenant, path, holder)
             if now_generation != generation or now_stored is None or now_stored.info != stored.info:
+                return None
+            if stored.binding.has_ended(asked.now()):
                 return None
             if found is None:
                 raise Unavailable(

@@ -117,7 +117,8 @@ class KeyDelivery:
         path = stored.path
         deadline = Deadline(self._store)
         present, now = self._delivery.current(tenant, path, holder)
-        if present != generation or now is None or now.info != stored.info:
+        changed = present != generation or now is None or now.info != stored.info
+        if changed or stored.binding.has_ended(asked.now()):
             raise Unavailable(
                 "the key, or what decides about it, changed while it was used",
                 code="changed_meanwhile",

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from http.client import HTTPConnection
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -27,6 +28,7 @@ from adyton.broker.running.metrics import Metrics
 from adyton.broker.running.outlet import Outlet
 
 SOON = 10.0
+FILLER = b"."
 
 
 @pytest.fixture
@@ -37,19 +39,31 @@ def pipe() -> Iterator[tuple[int, int]]:
     os.close(reader)
 
 
+@pytest.fixture
+def full(pipe: tuple[int, int]) -> tuple[int, int]:
+    """Nothing of what is written comes out before somebody reads, whichever thread runs first."""
+    os.set_blocking(pipe[1], False)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(pipe[1], FILLER * 4096)
+    os.set_blocking(pipe[1], True)
+    return pipe
+
+
 def told(count: int) -> bytes:
     return b"missing %d\n" % count
 
 
 def read_all(reader: int, until_text: bytes) -> bytes:
+    """Up to the end of the line with that text, without what filled the pipe before."""
     found = b""
-    while until_text not in found:
+    while until_text not in found or not found.endswith(b"\n"):
         found += os.read(reader, 1 << 16)
-    return found
+    return found.lstrip(FILLER)
 
 
-def test_what_nobody_reads_waits_then_is_dropped_and_counted(pipe: tuple[int, int]) -> None:
-    reader, writer = pipe
+def test_what_nobody_reads_waits_then_is_dropped_and_counted(full: tuple[int, int]) -> None:
+    reader, writer = full
     outlet = Outlet(writer, told, most=200_000)
     line = b"x" * 999 + b"\n"
     began = time.monotonic()
@@ -184,8 +198,8 @@ def test_after_a_fork_the_child_writes_its_own(tmp_path: Path) -> None:
     assert (tmp_path / "log").read_bytes() == b"parent\nchild\n"
 
 
-def test_messages_and_the_line_about_those_that_are_missing(pipe: tuple[int, int]) -> None:
-    reader, writer = pipe
+def test_messages_and_the_line_about_those_that_are_missing(full: tuple[int, int]) -> None:
+    reader, writer = full
     handler = Outgoing("json", writer)
     handler.outlet = Outlet(writer, lambda count: missing("json", count), most=200_000)
     logger = logging.getLogger("adyton.test.outlet")
@@ -204,9 +218,9 @@ def test_messages_and_the_line_about_those_that_are_missing(pipe: tuple[int, int
     assert last["level"] == "warning" and last["message"].startswith(f"{500 - len(kept)} lines")
 
 
-def test_requests_are_counted_though_nobody_reads_their_lines(pipe: tuple[int, int]) -> None:
+def test_requests_are_counted_though_nobody_reads_their_lines(full: tuple[int, int]) -> None:
     metrics = Metrics()
-    journal = Journal(pipe[1], metrics=metrics)
+    journal = Journal(full[1], metrics=metrics)
     journal._outlet._most = 300_000
     request = HttpRequest("GET", b"/kbs/v0/" + b"x" * 190, {b"host": b"x"}, b"", keep_alive=True, peer="192.0.2.1")
 
@@ -224,7 +238,7 @@ def test_requests_are_counted_though_nobody_reads_their_lines(pipe: tuple[int, i
     found = metrics.snapshot({}, {}, {})
     assert sum(found.requests.values()) == 6000
     assert 0 < found.counters["log_lines_dropped"] == journal._outlet.dropped < 6000
-    assert read_all(pipe[0], b"missing here").count(b"\n") == 6001 - journal._outlet.dropped
+    assert read_all(full[0], b"missing here").count(b"\n") == 6001 - journal._outlet.dropped
 
 
 def test_a_broker_whose_log_nobody_reads_answers_and_ends(tmp_path: Path) -> None:
